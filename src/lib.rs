@@ -1,0 +1,22 @@
+//! Lifeboat: backup, recovery and proof of recovery for Odoo estates on PostgreSQL.
+//!
+//! Arrows point down only: `cli → {drill, restore, sources} → repository → {vault, storage}`, with
+//! `evidence` beside `repository`. See `docs/architecture.md`.
+
+pub mod cli;
+pub mod config;
+pub mod configuration;
+pub mod drill;
+pub mod error;
+pub mod event;
+pub mod evidence;
+pub mod filestore;
+pub mod postgres;
+pub mod repository;
+pub mod restore;
+pub mod runtime;
+pub mod storage;
+pub mod units;
+pub mod vault;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,66 @@
+//! What the library takes from outside instead of reaching for it: the clock, and where events go.
+
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, SubsecRound, Utc};
+
+use crate::event::Event;
+
+/// Tells the wall-clock time. Durations are measured with `std::time::Instant`.
+pub trait Clock: Send + Sync {
+    /// The time now, in UTC.
+    fn now(&self) -> DateTime<Utc>;
+}
+
+/// The clock of the host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now().trunc_subsecs(6)
+    }
+}
+
+/// Clock and event sink of one run of the program; cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Fn(Event) + Send + Sync>,
+}
+
+impl Runtime {
+    /// A runtime with the host's clock that hands every event to `sink`.
+    pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(SystemClock), sink: Arc::new(sink) }
+    }
+
+    /// The same with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// A runtime that drops events, for tests and for callers that do not care.
+    pub fn silent() -> Self {
+        Self::new(|_| {})
+    }
+
+    /// The time now.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Tells everybody who listens.
+    pub fn emit(&self, event: Event) {
+        (self.sink)(event);
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Runtime")
+    }
+}

@@ -1,0 +1,3 @@
+//! Keys, recipients, sealing and opening.
+
+pub mod signing;
