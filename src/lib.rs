@@ -18,5 +18,6 @@ pub mod runtime;
 pub mod storage;
 pub mod units;
 pub mod vault;
+pub mod wal_name;
 
 pub use error::{Error, ErrorKind, Result};
