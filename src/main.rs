@@ -1,2 +1,18 @@
-//! bin
-fn main() {}
+//! The program: starts tracing, parses, dispatches, turns errors into exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use lifeboat::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    // Both providers may be compiled in one day; rustls then refuses to choose.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    cli::main(Arguments::parse())
+}

@@ -1,1 +1,2 @@
-//! (empty)
+//! pg
+mod intake;

@@ -22,9 +22,19 @@ use crate::vault::object::{HEADER_READ, TAIL_LENGTH};
 use crate::vault::{Class, Frame, ObjectOpener, ObjectSealer, Tail};
 use crate::wal_name::{SegmentName, WalFileName};
 
-/// What the archive knows of a segment or piece without opening it; sealed under the index key.
+/// What the archive knows of a WAL file without opening it; sealed under the index key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WalSummary {
+#[serde(rename_all = "snake_case")]
+pub enum WalSummary {
+    /// Of a segment or a piece of one.
+    Segment(SegmentSummary),
+    /// The text of a history file: which timelines came before, and where they were left.
+    History(String),
+}
+
+/// What the archive knows of a segment or piece without opening it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentSummary {
     /// Position of the first byte.
     pub start: Lsn,
     /// Position behind the last byte.
@@ -131,10 +141,12 @@ impl<'a> WalArchive<'a> {
         segment: &SegmentName,
         offset: u64,
         sealed: WalSealer,
-        summary: &WalSummary,
-    ) -> Result<StoredWal> {
-        let key = layout::wal_live_piece(self.environment, segment.timeline, &segment.to_string(), offset);
-        self.put_object(&key, sealed, Some(summary)).await
+        summary: SegmentSummary,
+    ) -> Result<Piece> {
+        let end = offset + sealed.length();
+        let key = layout::wal_live_piece(self.environment, segment.timeline, &segment.to_string(), offset, end);
+        let stored = self.put_object(&key, sealed, Some(&WalSummary::Segment(summary))).await?;
+        Ok(Piece { key, offset, end, size: stored.size })
     }
 
     async fn put_object(&self, key: &str, sealed: WalSealer, summary: Option<&WalSummary>) -> Result<StoredWal> {
@@ -179,11 +191,8 @@ impl<'a> WalArchive<'a> {
     /// there are none. A hole ends it: what lies behind a hole is not reachable.
     pub async fn read_live(&self, segment: &SegmentName) -> Result<Vec<u8>> {
         let mut plaintext = Vec::new();
-        for piece in self.pieces(segment).await? {
-            if piece.offset != plaintext.len() as u64 {
-                break;
-            }
-            // A piece that vanished was tidied away because the complete segment is there now.
+        for piece in chain(self.pieces(segment).await?) {
+            // A piece that vanished was merged into another or tidied away; the caller looks again.
             let Some(object) = self.store().find(&piece.key).await? else { break };
             plaintext.extend(self.open(Class::WalPiece, &piece.key, &object)?);
         }
@@ -212,24 +221,32 @@ impl<'a> WalArchive<'a> {
     /// The pieces of a segment, by offset.
     pub async fn pieces(&self, segment: &SegmentName) -> Result<Vec<Piece>> {
         let prefix = layout::wal_live_segment(self.environment, segment.timeline, &segment.to_string());
-        let mut pieces = Vec::new();
-        for object in self.store().list(&prefix).await? {
-            let offset = object.key.rsplit('/').next().and_then(|n| n.parse().ok());
-            let offset = offset.ok_or_else(|| error::integrity(format!("{} is not named as a piece of WAL", object.key)))?;
-            pieces.push(Piece { key: object.key, offset, size: object.size });
-        }
-        pieces.sort_by_key(|p| p.offset);
+        let objects = self.store().list(&prefix).await?;
+        let mut pieces = objects.into_iter().map(Piece::of).collect::<Result<Vec<_>>>()?;
+        pieces.sort_by_key(|p| (p.offset, p.end));
         Ok(pieces)
     }
 
     /// Keyed digest and summary of a piece.
-    pub async fn piece_summary(&self, piece: &Piece) -> Result<Option<(ContentMac, WalSummary)>> {
-        self.summary_of(Class::WalPiece, &piece.key, piece.size).await
+    pub async fn piece_summary(&self, piece: &Piece) -> Result<Option<(ContentMac, SegmentSummary)>> {
+        Ok(self.summary_of(Class::WalPiece, &piece.key, piece.size).await?.and_then(|(mac, s)| Some((mac, s.segment()?))))
     }
 
     /// Summary of a complete segment, or `None` where it is not there or has none.
-    pub async fn segment_summary(&self, segment: &SegmentName) -> Result<Option<WalSummary>> {
-        let key = layout::wal_file(self.environment, segment.timeline, &segment.to_string());
+    pub async fn segment_summary(&self, segment: &SegmentName) -> Result<Option<SegmentSummary>> {
+        Ok(self.file_summary(&WalFileName::Segment(*segment)).await?.and_then(WalSummary::segment))
+    }
+
+    /// Text of an archived history file, which needs no key that opens data.
+    pub async fn history(&self, timeline: Timeline) -> Result<Option<String>> {
+        match self.file_summary(&WalFileName::History { timeline }).await? {
+            Some(WalSummary::History(text)) => Ok(Some(text)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn file_summary(&self, name: &WalFileName) -> Result<Option<WalSummary>> {
+        let key = layout::wal_file(self.environment, name.timeline(), &name.to_string());
         let Some(info) = self.store().info(&key).await? else { return Ok(None) };
         Ok(self.summary_of(Class::Wal, &key, info.size).await?.map(|(_, summary)| summary))
     }
@@ -313,6 +330,15 @@ impl<'a> WalArchive<'a> {
     }
 }
 
+impl WalSummary {
+    fn segment(self) -> Option<SegmentSummary> {
+        match self {
+            WalSummary::Segment(summary) => Some(summary),
+            WalSummary::History(_) => None,
+        }
+    }
+}
+
 /// A stored piece of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
@@ -320,8 +346,41 @@ pub struct Piece {
     pub key: String,
     /// Offset of its first byte within the segment.
     pub offset: u64,
+    /// Offset behind its last byte.
+    pub end: u64,
     /// Stored size in bytes.
     pub size: u64,
+}
+
+impl Piece {
+    fn of(object: ObjectInfo) -> Result<Self> {
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        let range = name.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+        match range {
+            Some((offset, end)) if offset < end => Ok(Self { offset, end, size: object.size, key: object.key }),
+            _ => Err(error::integrity(format!("{} is not named as a piece of WAL", object.key))),
+        }
+    }
+}
+
+/// Of pieces sorted by offset, those that cover the segment from its first byte on without a hole and
+/// without overlap, each time the one that reaches farthest.
+pub fn chain(pieces: Vec<Piece>) -> Vec<Piece> {
+    let mut chained: Vec<Piece> = Vec::new();
+    let mut covered = 0;
+    for piece in pieces {
+        if piece.offset == covered {
+            covered = piece.end;
+            chained.push(piece);
+        } else if let Some(last) = chained.last_mut()
+            && piece.offset == last.offset
+            && piece.end > last.end
+        {
+            covered = piece.end;
+            *last = piece;
+        }
+    }
+    chained
 }
 
 /// Patience of loops that hold WAL back in PostgreSQL while the store is away: they retry for ever
@@ -378,7 +437,7 @@ mod tests {
         let (repository, _) = testing::repository_and_writer().await;
         let archive = WalArchive::new(&repository, "production");
         let segment: SegmentName = "000000010000000000000002".parse().expect("name");
-        let summary = |start: u64, end: u64| WalSummary {
+        let summary = |start: u64, end: u64| SegmentSummary {
             start: Lsn(start),
             end: Lsn(end),
             last_record_end: None,
@@ -386,17 +445,17 @@ mod tests {
             first_commit_time: None,
             last_commit_time: None,
         };
-        for (offset, content) in [(0, "abc"), (3, "de"), (9, "behind a hole")] {
+        for (offset, content) in [(0, "abc"), (3, "de"), (0, "abcde"), (5, "f"), (9, "behind a hole")] {
             let mut piece = archive.sealer(Class::WalPiece, 1).expect("sealer");
             piece.write(content.as_bytes());
             let end = offset + content.len() as u64;
-            archive.put_piece(&segment, offset, piece, &summary(offset, end)).await.expect("piece");
+            archive.put_piece(&segment, offset, piece, summary(offset, end)).await.expect("piece");
         }
-        assert_eq!(archive.read_live(&segment).await.expect("live"), b"abcde");
+        assert_eq!(archive.read_live(&segment).await.expect("live"), b"abcdef");
         let padded = archive.read_segment(&segment, 16).await.expect("reads").expect("there");
-        assert_eq!(padded, b"abcde\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(padded, b"abcdef\0\0\0\0\0\0\0\0\0\0");
         let pieces = archive.pieces(&segment).await.expect("pieces");
-        assert_eq!(archive.piece_summary(&pieces[1]).await.expect("ok").expect("summary").1, summary(3, 5));
+        assert_eq!(archive.piece_summary(&pieces[2]).await.expect("ok").expect("summary").1, summary(3, 5));
 
         put(archive, &WalFileName::Segment(segment), b"complete").await.expect("put");
         assert_eq!(archive.read_segment(&segment, 16).await.expect("reads").as_deref(), Some(&b"complete"[..]));

@@ -73,7 +73,8 @@ pub fn wal_live_segment(environment: &str, timeline: Timeline, segment: &str) ->
     format!("{environment}/wal-live/{timeline}/{segment}/")
 }
 
-/// One piece: `offset` is its first byte within the segment, in decimal, zero padded to sort.
-pub fn wal_live_piece(environment: &str, timeline: Timeline, segment: &str, offset: u64) -> String {
-    format!("{environment}/wal-live/{timeline}/{segment}/{offset:010}")
+/// One piece: bytes `offset..end` of the segment, in decimal, zero padded to sort. Pieces are merged as
+/// they become many, so one may cover others; a reader takes the one that reaches farthest.
+pub fn wal_live_piece(environment: &str, timeline: Timeline, segment: &str, offset: u64, end: u64) -> String {
+    format!("{environment}/wal-live/{timeline}/{segment}/{offset:010}-{end:010}")
 }
