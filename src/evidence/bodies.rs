@@ -1,0 +1,201 @@
+//! What an entry says about each kind of backup and about a restore. Every field is always present in
+//! the JSON; what is not known is null.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::evidence::drill_record::{Phase, StopPoint};
+use crate::evidence::merkle;
+use crate::units::{Lsn, Timeline};
+
+/// A complete base backup.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BaseBackup {
+    /// Names the backup: `backup:ID` as a restore target.
+    pub id: String,
+    /// The label given to PostgreSQL.
+    pub label: String,
+    /// The cluster's system identifier.
+    pub system_id: String,
+    /// The timeline it was taken on.
+    pub timeline: Timeline,
+    /// Where recovery from it begins.
+    pub start_lsn: Lsn,
+    /// From where on it is consistent.
+    pub stop_lsn: Lsn,
+    /// When it began.
+    pub start_time: DateTime<Utc>,
+    /// When it ended.
+    pub stop_time: DateTime<Utc>,
+    /// The server's version, as it names itself.
+    pub server_version: String,
+    /// The cluster's WAL segment size in bytes.
+    pub wal_segment_size: u64,
+    /// Whether the cluster checks its pages.
+    pub data_checksums: bool,
+    /// Number of tablespaces besides the default ones.
+    pub tablespaces: u32,
+    /// The databases in it.
+    pub databases: Vec<String>,
+    /// Number of files.
+    pub files: u64,
+    /// Size of the cluster in bytes.
+    pub logical_bytes: u64,
+    /// Bytes that this backup added to the repository.
+    pub stored_bytes: u64,
+    /// Packs that this backup added to the repository.
+    pub new_packs: u64,
+    /// SHA-256 of the manifest object.
+    pub manifest: String,
+    /// How the cluster was read: `streamed`.
+    pub reader: String,
+    /// The WAL without which it cannot be restored.
+    pub wal: WalNeeded,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// First and last WAL segment that a base backup needs to become consistent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalNeeded {
+    /// Name of the first segment.
+    pub first: String,
+    /// Name of the last segment.
+    pub last: String,
+}
+
+/// A range of WAL without holes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WalRange {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// Name of the first segment.
+    pub first: String,
+    /// Name of the last segment.
+    pub last: String,
+    /// Number of segments.
+    pub segments: u64,
+    /// Their size in the repository, in bytes.
+    pub stored_bytes: u64,
+    /// [`wal_digest`] of the stored segments.
+    pub digest: String,
+    /// End of the last segment.
+    pub end_lsn: Lsn,
+    /// Commit time of the last transaction in it, where there is one.
+    pub last_commit_time: Option<DateTime<Utc>>,
+}
+
+/// RFC 6962 root over one line for each stored WAL object, in order: `name size sha256`, where size
+/// and hash are those of the stored bytes; so a single segment can be proven to be in a range.
+pub fn wal_digest<'a>(objects: impl IntoIterator<Item = (&'a str, u64, &'a str)>) -> String {
+    merkle::root_of(objects.into_iter().map(|(name, size, sha256)| format!("{name} {size} {sha256}")))
+}
+
+/// A capture of one database's filestore.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilestoreCapture {
+    /// Names the capture.
+    pub id: String,
+    /// Odoo's `data_dir`.
+    pub data_dir: String,
+    /// The database it belongs to.
+    pub database: String,
+    /// Odoo's `database.uuid`, where readable.
+    pub database_uuid: Option<String>,
+    /// Set in the database before the scan began.
+    pub restore_point: RestorePoint,
+    /// When the scan began.
+    pub scan_started: DateTime<Utc>,
+    /// When it ended.
+    pub scan_finished: DateTime<Utc>,
+    /// Files found.
+    pub files_present: u64,
+    /// Files that were not in the repository.
+    pub files_new: u64,
+    /// Size of the new files in bytes.
+    pub bytes_new: u64,
+    /// Files of earlier captures that are no longer at the source; they stay in the repository.
+    pub files_disappeared: u64,
+    /// Files whose content does not belong to their name, or that could not be read.
+    pub suspects: Vec<Suspect>,
+    /// Files that the database refers to.
+    pub referenced: u64,
+    /// Files that the database refers to and that the source does not have.
+    pub missing_at_source: Vec<String>,
+    /// SHA-256 of the index object.
+    pub index: String,
+    /// Whether everything that could be captured was.
+    pub complete: bool,
+}
+
+/// A named place in the WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePoint {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub lsn: Lsn,
+    /// When it was set.
+    pub time: DateTime<Utc>,
+}
+
+/// A file that could not be backed up as it should, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Name of the file.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// An export of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationExport {
+    /// Names the export.
+    pub id: String,
+    /// When it was taken.
+    pub taken_at: DateTime<Utc>,
+    /// Number of files.
+    pub files: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the manifest object.
+    pub manifest: String,
+    /// Keyed digest of the whole set: equal for equal configuration, and tells nothing else.
+    pub digest: String,
+    /// Files that differ from the previous export.
+    pub changed: Vec<String>,
+    /// What could not be read.
+    pub unreadable: Vec<Suspect>,
+}
+
+/// A restore for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restore {
+    /// Names the restore.
+    pub id: String,
+    /// The target as asked for.
+    pub requested: String,
+    /// What that target is in the WAL.
+    pub resolved: StopPoint,
+    /// The base backup that it began with.
+    pub base_backup: String,
+    /// Where recovery stopped; null where the operator runs it (`--no-start`).
+    pub reached_lsn: Option<Lsn>,
+    /// Where the data directory was written.
+    pub pgdata: String,
+    /// Where the filestore was written, if it was.
+    pub filestore: Option<String>,
+    /// Where the configuration was written, if it was.
+    pub configuration: Option<String>,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Attachments that could not be restored, by name.
+    pub missing_attachments: Vec<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Its phases.
+    pub phases: Vec<Phase>,
+}

@@ -1,0 +1,398 @@
+//! The record of one drill: what was restored from what, where it stopped, what was checked, how long
+//! it took, and what was left behind. The union of what the auditors' frameworks ask for, as far as a
+//! local drill can tell it truthfully; nothing is filled in that was not measured, null stands for it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Lsn, Timeline};
+
+/// Version of the drill record.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything that is known about one drill.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillRecord {
+    /// Names the drill.
+    pub id: String,
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The environment that was restored.
+    pub environment: String,
+    /// What the environment is for: `production`.
+    pub purpose: String,
+    /// Who answers for the environment.
+    pub owner: String,
+    /// Why the drill was run.
+    pub trigger: Trigger,
+    /// Who ran it: account and host.
+    pub operator: String,
+    /// The program that ran it.
+    pub tool: Tool,
+    /// SHA-256 of the configuration files in force.
+    pub config_digest: String,
+    /// What was restored from; null if the drill failed before that was known.
+    pub sources: Option<SourceSet>,
+    /// When the disaster is supposed to have happened.
+    pub incident_time: DateTime<Utc>,
+    /// Where recovery was to stop, and where it stopped.
+    pub target: Target,
+    /// Where it was restored to; null if the drill failed before there was one.
+    pub sandbox: Option<Sandbox>,
+    /// What was done, in order.
+    pub phases: Vec<Phase>,
+    /// What was checked.
+    pub checks: Vec<Check>,
+    /// Attachments of each database, held against the restored files.
+    pub attachments: Vec<AttachmentReconciliation>,
+    /// Loss of data against the objective; null if the drill failed before it could be measured.
+    pub rpo: Option<Rpo>,
+    /// Time to recover against the objective.
+    pub rto: Rto,
+    /// What was created, and that it is gone.
+    pub cleanup: Cleanup,
+    /// What somebody should look at.
+    pub findings: Vec<String>,
+    /// The error that ended the drill early, if one did.
+    pub error: Option<String>,
+    /// The outcome.
+    pub verdict: Verdict,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// Why a drill was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    /// What kind of reason.
+    pub kind: TriggerKind,
+    /// The schedule, change or incident that it refers to.
+    pub reference: Option<String>,
+}
+
+/// Kinds of reasons for a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerKind {
+    /// Somebody asked for it.
+    Manual,
+    /// It was due.
+    Calendar,
+    /// Something was changed.
+    Change,
+    /// After an incident.
+    Incident,
+}
+
+/// The program that ran the drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the running binary, where readable.
+    pub binary_sha256: Option<String>,
+}
+
+/// What a restore reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSet {
+    /// The base backup.
+    pub base_backup: String,
+    /// SHA-256 of its manifest.
+    pub manifest: String,
+    /// Where the base backup starts.
+    pub start_lsn: Lsn,
+    /// Where it is consistent.
+    pub stop_lsn: Lsn,
+    /// First WAL segment.
+    pub wal_first: String,
+    /// Last WAL segment.
+    pub wal_last: String,
+    /// The timeline at the target.
+    pub timeline: Timeline,
+    /// Filestore captures.
+    pub filestores: Vec<FilestoreSource>,
+    /// The configuration export, if there is one.
+    pub configuration: Option<String>,
+    /// Ids of the keys that opened the data.
+    pub key_ids: Vec<String>,
+}
+
+/// A filestore capture that was restored from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilestoreSource {
+    /// The database it belongs to.
+    pub database: String,
+    /// The capture.
+    pub capture: String,
+    /// SHA-256 of its index.
+    pub index: String,
+}
+
+/// A place in the WAL where recovery stops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopPoint {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// The position.
+    pub lsn: Lsn,
+    /// Commit time of the last transaction before it, where there is one.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// Where recovery was to stop, and where it stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// As asked for.
+    pub requested: String,
+    /// What that is in the WAL.
+    pub resolved: Option<StopPoint>,
+    /// Where recovery stopped.
+    pub actual: Option<StopPoint>,
+    /// Whether the last transaction replayed is known to be the intended one.
+    pub as_intended: bool,
+}
+
+/// Where a drill restores to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// `local`.
+    pub kind: String,
+    /// The account that the server ran as.
+    pub account: String,
+    /// What it could reach.
+    pub network: String,
+    /// The restored server's version.
+    pub server_version: String,
+}
+
+/// A span of the work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// What was done.
+    pub name: String,
+    /// When it began; null where it is assumed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// Whether that was measured.
+    pub basis: Basis,
+    /// What to know about it; for an assumed phase, where the figure comes from.
+    pub note: Option<String>,
+}
+
+/// Whether a figure was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// By this drill's clock.
+    Measured,
+    /// Taken from the configuration: a drill cannot measure how long people take.
+    Assumed,
+}
+
+/// One check and its result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its id in the check suite.
+    pub id: String,
+    /// What it asserts, in one line.
+    pub title: String,
+    /// Why that matters.
+    pub why: String,
+    /// How much a failure weighs.
+    pub severity: Severity,
+    /// The database it ran in, or what else it looked at.
+    pub scope: String,
+    /// The result.
+    pub result: CheckResult,
+    /// The figure or message behind the result.
+    pub detail: String,
+    /// The first offending rows.
+    pub rows: Vec<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// How much a failed check weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Must hold in every sound database: a failure fails the drill.
+    Hard,
+    /// Holds unless the source already broke it: a failure is a finding.
+    Baseline,
+    /// Only tells.
+    Info,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckResult {
+    /// It holds.
+    Passed,
+    /// It does not hold.
+    Failed,
+    /// There is nothing that it could look at.
+    NotApplicable,
+    /// It could not be run; that is no success.
+    Error,
+    /// It only tells.
+    Info,
+}
+
+/// The attachments of one database, held against the restored files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentReconciliation {
+    /// The database.
+    pub database: String,
+    /// Files that the restored database refers to.
+    pub referenced: u64,
+    /// Files of those that were restored.
+    pub present: u64,
+    /// Files of those whose content is what their name says.
+    pub verified: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Files that are not there.
+    pub missing: Vec<MissingAttachment>,
+}
+
+/// A file that an attachment refers to and that could not be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingAttachment {
+    /// Name of the file in the filestore.
+    pub store_fname: String,
+    /// The model of the record that it is attached to.
+    pub model: Option<String>,
+    /// Id of the attachment (`ir_attachment.id`).
+    pub id: i64,
+    /// Whose fault it is.
+    pub cause: MissingCause,
+}
+
+/// Why a file could not be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingCause {
+    /// It was damaged or missing before it could be backed up.
+    DamagedAtSource,
+    /// It was sound at the source; the backup lost it.
+    LostByUs,
+}
+
+/// Loss of data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rpo {
+    /// The objective in force, in seconds.
+    pub objective_seconds: f64,
+    /// From the last recovered commit to the incident: the upper bound of what can be lost.
+    pub exposure_seconds: f64,
+    /// From the first lost commit to the incident, where lost transactions can be seen; 0 if none was lost.
+    pub loss_window_seconds: Option<f64>,
+    /// Number of committed transactions that were lost, where that can be seen.
+    pub lost_transactions: Option<u64>,
+    /// When the disaster is supposed to have happened.
+    pub incident_time: DateTime<Utc>,
+    /// The last transaction that the restored cluster has.
+    pub last_recovered_commit_time: Option<DateTime<Utc>>,
+    /// The last transaction that the repository has.
+    pub last_durable_commit_time: Option<DateTime<Utc>>,
+    /// Loss by component, and of the estate as a whole.
+    pub components: RpoComponents,
+    /// Whether the objective was met.
+    pub met: bool,
+}
+
+/// Seconds lost, by component; null where there is none or it could not be measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RpoComponents {
+    /// Databases.
+    pub database: Option<f64>,
+    /// Filestores.
+    pub filestore: Option<f64>,
+    /// Configuration.
+    pub configuration: Option<f64>,
+    /// From the last time at which all of them can be restored and agree.
+    pub composite: Option<f64>,
+}
+
+impl Rpo {
+    /// The figure that is held against the objective: that of the estate, or of the databases.
+    pub fn measured_seconds(&self) -> f64 {
+        self.components.composite.or(self.loss_window_seconds).unwrap_or(self.exposure_seconds)
+    }
+}
+
+/// Time to recover.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rto {
+    /// The objective in force, in seconds.
+    pub objective_seconds: f64,
+    /// From an empty machine to validated data (TRT); null if the drill did not get there.
+    pub measured_seconds: Option<f64>,
+    /// Sum of the assumed phases, which a drill cannot measure.
+    pub assumed_seconds: f64,
+    /// Whether the objective was met.
+    pub met: bool,
+}
+
+/// What a drill left behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleanup {
+    /// What it created.
+    pub created: Vec<String>,
+    /// What it destroyed.
+    pub destroyed: Vec<String>,
+    /// What is still there, or was kept on request.
+    pub residue: Vec<String>,
+    /// When that was verified; null if it was not.
+    pub verified_at: Option<DateTime<Utc>>,
+}
+
+/// The outcome of a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Restored, every hard check holds, objectives met.
+    Passed,
+    /// Not restored, or the restored data is not what it must be.
+    Failed,
+    /// Restored and sound, but too slow or with too much lost.
+    ObjectiveMissed,
+}
+
+impl DrillRecord {
+    /// The outcome that the rest of the record amounts to. A drill that was not finished, a hard check
+    /// that failed or could not be run, a file that the backup lost, or a stop at another place than
+    /// intended: each fails it.
+    pub fn judge(&self) -> Verdict {
+        let hard_check = self.checks.iter().any(Check::fails_the_drill);
+        let lost = self.attachments.iter().any(|a| a.lost_by_us() > 0 || a.verified < a.present);
+        if self.error.is_some() || hard_check || lost || !self.target.as_intended || self.rpo.is_none() {
+            return Verdict::Failed;
+        }
+        if self.rto.met && self.rpo.as_ref().is_some_and(|rpo| rpo.met) {
+            Verdict::Passed
+        } else {
+            Verdict::ObjectiveMissed
+        }
+    }
+}
+
+impl Check {
+    /// Whether this result alone fails the drill.
+    pub fn fails_the_drill(&self) -> bool {
+        self.severity == Severity::Hard && matches!(self.result, CheckResult::Failed | CheckResult::Error)
+    }
+}
+
+impl AttachmentReconciliation {
+    /// Number of files that the backup lost.
+    pub fn lost_by_us(&self) -> usize {
+        self.missing.iter().filter(|m| m.cause == MissingCause::LostByUs).count()
+    }
+}
