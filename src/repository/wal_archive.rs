@@ -43,6 +43,8 @@ pub struct SegmentSummary {
     pub last_record_end: Option<Lsn>,
     /// Commits in it.
     pub commits: u64,
+    /// Restore points set in it: name and position of the record.
+    pub restore_points: Vec<(String, Lsn)>,
     /// Earliest commit time in it.
     pub first_commit_time: Option<DateTime<Utc>>,
     /// Latest commit time in it.
@@ -442,6 +444,7 @@ mod tests {
             end: Lsn(end),
             last_record_end: None,
             commits: 0,
+            restore_points: Vec::new(),
             first_commit_time: None,
             last_commit_time: None,
         };

@@ -1,0 +1,239 @@
+//! What the WAL archive covers: pure reasoning over the names in it.
+//!
+//! Recovery along a timeline reads, for each segment number, the file of the newest timeline on its
+//! line that had begun by then (`XLogFileReadAnyTLI` in `xlogrecovery.c`); the same rule is used here,
+//! so what this says is reachable is what PostgreSQL will find.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::units::{Lsn, Timeline};
+use crate::wal_name::{SegmentName, segment_name};
+
+/// WAL files of one timeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TimelineWal {
+    /// Numbers of the complete segments.
+    pub segments: BTreeSet<u64>,
+    /// For segments of which only pieces are there: how many bytes from their start are covered.
+    pub live: BTreeMap<u64, u64>,
+    /// Ancestors, oldest first: timeline, and where it was left. From the history file.
+    pub ancestors: Vec<(Timeline, Lsn)>,
+}
+
+/// The WAL of an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage {
+    /// Size of a segment in bytes.
+    pub segment_size: u64,
+    /// By timeline.
+    pub timelines: BTreeMap<Timeline, TimelineWal>,
+}
+
+/// A stretch of a line that runs on one timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// Where it began.
+    pub from: Lsn,
+    /// Where it was left for the next; `None` for the last.
+    pub to: Option<Lsn>,
+}
+
+/// Segments that are missing although later ones are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Timeline of the missing segments.
+    pub timeline: Timeline,
+    /// Name of the first missing segment.
+    pub first: String,
+    /// Name of the last missing segment.
+    pub last: String,
+    /// How many are missing.
+    pub segments: u64,
+    /// WAL before this position can be reached from before the gap.
+    pub from: Lsn,
+    /// WAL from this position on needs a base backup behind the gap.
+    pub to: Lsn,
+}
+
+/// How far WAL reaches without a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Position behind the last byte.
+    pub end: Lsn,
+    /// Timeline there.
+    pub timeline: Timeline,
+    /// What ends it, where it is not just the end of what there is.
+    pub gap: Option<Gap>,
+}
+
+impl Coverage {
+    /// The timeline that recovery follows by default: the newest.
+    pub fn newest(&self) -> Option<Timeline> {
+        self.timelines.keys().next_back().copied()
+    }
+
+    /// The line of history that ends on `timeline`, oldest leg first.
+    pub fn line(&self, timeline: Timeline) -> Vec<Leg> {
+        let ancestors = self.timelines.get(&timeline).map(|t| t.ancestors.as_slice()).unwrap_or_default();
+        let mut from = Lsn(0);
+        let mut legs = Vec::with_capacity(ancestors.len() + 1);
+        for &(ancestor, switch) in ancestors {
+            legs.push(Leg { timeline: ancestor, from, to: Some(switch) });
+            from = switch;
+        }
+        legs.push(Leg { timeline, from, to: None });
+        legs
+    }
+
+    /// The complete file for segment `number` along `line`.
+    pub fn complete(&self, line: &[Leg], number: u64) -> Option<SegmentName> {
+        self.pick(line, number, |wal| wal.segments.contains(&number))
+    }
+
+    /// The segment of which pieces are there, and how many bytes they cover.
+    pub fn live(&self, line: &[Leg], number: u64) -> Option<(SegmentName, u64)> {
+        let name = self.pick(line, number, |wal| wal.live.contains_key(&number))?;
+        Some((name, self.timelines[&name.timeline].live[&number]))
+    }
+
+    fn pick(&self, line: &[Leg], number: u64, has: impl Fn(&TimelineWal) -> bool) -> Option<SegmentName> {
+        line.iter()
+            .rev()
+            .filter(|leg| leg.from.segment(self.segment_size) <= number)
+            .find(|leg| self.timelines.get(&leg.timeline).is_some_and(&has))
+            .map(|leg| SegmentName::new(leg.timeline, number, self.segment_size))
+    }
+
+    /// How far WAL reaches along `line` from `start` on; `None` where even the segment of `start` is missing.
+    pub fn reach(&self, line: &[Leg], start: Lsn) -> Option<Reach> {
+        let mut number = start.segment(self.segment_size);
+        let mut reached: Option<(Lsn, Timeline)> = None;
+        loop {
+            if let Some(name) = self.complete(line, number) {
+                reached = Some((Lsn((number + 1) * self.segment_size), name.timeline));
+                number += 1;
+                continue;
+            }
+            if let Some((name, covered)) = self.live(line, number) {
+                reached = Some((Lsn(number * self.segment_size + covered), name.timeline));
+            }
+            let (end, timeline) = reached?;
+            return Some(Reach { end, timeline, gap: self.gap_at(line, number, end) });
+        }
+    }
+
+    /// The gap that begins with segment `number`, where something follows it on the line.
+    fn gap_at(&self, line: &[Leg], number: u64, from: Lsn) -> Option<Gap> {
+        let next = line
+            .iter()
+            .filter_map(|leg| {
+                let wal = self.timelines.get(&leg.timeline)?;
+                let first = (number + 1).max(leg.from.segment(self.segment_size));
+                wal.segments.range(first..).next().copied().into_iter().chain(wal.live.range(first..).next().map(|l| *l.0)).min()
+            })
+            .min()?;
+        let timeline = line
+            .iter()
+            .rev()
+            .find(|leg| leg.from.segment(self.segment_size) <= number)
+            .map_or(Timeline(1), |leg| leg.timeline);
+        Some(Gap {
+            timeline,
+            first: segment_name(timeline, number, self.segment_size),
+            last: segment_name(timeline, next - 1, self.segment_size),
+            segments: next - number,
+            from,
+            to: Lsn(next * self.segment_size),
+        })
+    }
+
+    /// Unbroken ranges of complete segments of one timeline: first and last number.
+    pub fn runs(&self, timeline: Timeline) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for &number in self.timelines.get(&timeline).map(|t| &t.segments).into_iter().flatten() {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => runs.push((number, number)),
+            }
+        }
+        runs
+    }
+
+    /// All gaps along the line of the newest timeline.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let Some(newest) = self.newest() else { return Vec::new() };
+        let line = self.line(newest);
+        let first = line.iter().filter_map(|leg| self.timelines.get(&leg.timeline)?.segments.first().copied()).min();
+        let mut gaps = Vec::new();
+        let mut start = first.map(|number| Lsn(number * self.segment_size));
+        while let Some(at) = start {
+            let gap = self.reach(&line, at).and_then(|r| r.gap);
+            start = gap.as_ref().map(|g| g.to);
+            gaps.extend(gap);
+        }
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 16 << 20;
+
+    fn coverage(timelines: &[(u32, &[u64], &[(u64, u64)], &[(u32, u64)])]) -> Coverage {
+        let timelines = timelines
+            .iter()
+            .map(|(timeline, segments, live, ancestors)| {
+                let wal = TimelineWal {
+                    segments: segments.iter().copied().collect(),
+                    live: live.iter().copied().collect(),
+                    ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+                };
+                (Timeline(*timeline), wal)
+            })
+            .collect();
+        Coverage { segment_size: SIZE, timelines }
+    }
+
+    #[test]
+    fn reach_runs_through_complete_segments_into_the_live_one() {
+        let wal = coverage(&[(1, &[2, 3, 4], &[(5, 700)], &[])]);
+        let line = wal.line(Timeline(1));
+        let reach = wal.reach(&line, Lsn(2 * SIZE + 40)).expect("reaches");
+        assert_eq!(reach, Reach { end: Lsn(5 * SIZE + 700), timeline: Timeline(1), gap: None });
+        assert_eq!(wal.reach(&line, Lsn(SIZE)), None);
+        assert!(wal.gaps().is_empty());
+    }
+
+    #[test]
+    fn a_hole_ends_the_reach_and_is_named() {
+        let wal = coverage(&[(1, &[2, 3, 6, 7], &[], &[])]);
+        let reach = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
+        assert_eq!(reach.end, Lsn(4 * SIZE));
+        let gap = reach.gap.expect("gap");
+        assert_eq!((gap.first.as_str(), gap.segments), ("000000010000000000000004", 2));
+        assert_eq!(gap.last, "000000010000000000000005");
+        assert_eq!(wal.gaps(), [gap]);
+        assert_eq!(wal.runs(Timeline(1)), [(2, 3), (6, 7)]);
+    }
+
+    #[test]
+    fn a_line_crosses_to_the_new_timeline_in_the_segment_of_the_switch() {
+        // Timeline 1 was left inside segment 4, of which only pieces were archived.
+        let switch = 4 * SIZE + 1000;
+        let wal = coverage(&[(1, &[2, 3], &[(4, 1000)], &[]), (2, &[4, 5], &[(6, 8)], &[(1, switch)])]);
+        let line = wal.line(Timeline(2));
+        assert_eq!(line.len(), 2);
+        let reach = wal.reach(&line, Lsn(2 * SIZE)).expect("reaches");
+        assert_eq!((reach.end, reach.timeline), (Lsn(6 * SIZE + 8), Timeline(2)));
+        assert_eq!(wal.complete(&line, 4).expect("there").timeline, Timeline(2));
+        assert_eq!(wal.complete(&line, 3).expect("there").timeline, Timeline(1));
+        let old = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
+        assert_eq!(old.end, Lsn(switch));
+    }
+}
