@@ -1,1 +1,2 @@
-//! (empty)
+//! Restore
+pub mod files;
