@@ -1,0 +1,176 @@
+//! The validated configuration: what the rest of Lifeboat works with.
+//!
+//! Every path is absolute, every name fits where it is used, every reference holds. Values are
+//! built only by [`Estate::load`], so whoever receives one need not check it again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::check::Check;
+use super::repository::{KeysConfig, RepositoryConfig};
+use super::secret::SecretRef;
+use super::suggest::nearest;
+use crate::error::{self, Result};
+use crate::units::ByteSize;
+
+/// All environments under one configuration.
+#[derive(Debug, Clone)]
+pub struct Estate {
+    /// The file that was loaded, absolute.
+    pub file: PathBuf,
+    /// Where backups are kept.
+    pub repository: RepositoryConfig,
+    /// Who can read them.
+    pub keys: KeysConfig,
+    /// The environments, in the order of the files.
+    pub environments: Vec<Environment>,
+    /// The checks of all suites, in the order of the files.
+    pub checks: Vec<Check>,
+}
+
+impl Estate {
+    /// The environment called `name`.
+    pub fn environment(&self, name: &str) -> Result<&Environment> {
+        self.environments.iter().find(|e| e.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.environments.iter().map(|e| e.name.as_str()).collect();
+            let error = error::usage(format!("there is no environment \"{name}\" in {}", self.file.display()));
+            match (nearest(name, names.iter().copied()), names.is_empty()) {
+                (_, true) => error.hint("add an [[environment]]; lifeboat.example.toml and schedules/ show how"),
+                (Some(near), _) => {
+                    error.hint(format!("did you mean {near}?")).hint(format!("environments: {}", names.join(", ")))
+                }
+                (None, _) => error.hint(format!("environments: {}", names.join(", "))),
+            }
+        })
+    }
+
+    /// The checks that drills of `environment` run: those of the suites that it names, or all.
+    pub fn checks_for<'a>(&'a self, environment: &'a Environment) -> impl Iterator<Item = &'a Check> {
+        let suites = environment.drill.checks.as_deref();
+        self.checks.iter().filter(move |c| suites.is_none_or(|s| s.contains(&c.suite)))
+    }
+}
+
+/// One Odoo deployment.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// Its name in commands and in the repository.
+    pub name: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The team that answers for it.
+    pub owner: String,
+    /// How much loss and downtime are acceptable.
+    pub objectives: Objectives,
+    /// The PostgreSQL cluster.
+    pub postgres: PostgresConfig,
+    /// The Odoo instances on this cluster.
+    pub odoo: Vec<OdooConfig>,
+    /// What else belongs to the configuration export.
+    pub configuration: ConfigurationSources,
+    /// How its drills run.
+    pub drill: DrillConfig,
+}
+
+/// What an environment is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Serves customers.
+    Production,
+    /// A rehearsal of production.
+    Staging,
+    /// Tests.
+    Qa,
+    /// Training of users.
+    Training,
+    /// Extra capacity for peak season.
+    PeakSeason,
+    /// Anything else.
+    Other,
+}
+
+/// What an environment's owner accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Objectives {
+    /// Recovery point objective: the most recent work that may be lost.
+    pub rpo: Duration,
+    /// Recovery time objective: the longest time until the data is back.
+    pub rto: Duration,
+}
+
+/// How to reach a PostgreSQL cluster and how to read it.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// Connection string without a password; parses as [`tokio_postgres::Config`].
+    pub dsn: String,
+    /// The role's password.
+    pub password: Option<SecretRef>,
+    /// Certificate authority of the server.
+    pub tls_root: Option<PathBuf>,
+    /// Physical replication slot.
+    pub slot: String,
+    /// Directory of PostgreSQL's programs.
+    pub bin_dir: Option<PathBuf>,
+    /// Account for restored servers when Lifeboat is root.
+    pub run_as: Option<String>,
+    /// Checkpoint that a base backup asks for.
+    pub checkpoint: CheckpointMode,
+    /// Upper bound of the server's sending rate, per second; within what `BASE_BACKUP` accepts.
+    pub max_rate: Option<ByteSize>,
+    /// Pause between heartbeats on an idle cluster.
+    pub heartbeat: Duration,
+}
+
+/// The checkpoint that a base backup begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckpointMode {
+    /// At once: the backup begins sooner, with a burst of writes.
+    #[default]
+    Fast,
+    /// Spread over the server's checkpoint interval: gentle, but the backup begins minutes later.
+    Spread,
+}
+
+/// An Odoo instance.
+#[derive(Debug, Clone)]
+pub struct OdooConfig {
+    /// Holds `filestore/<database>`.
+    pub data_dir: PathBuf,
+    /// `odoo.conf`.
+    pub config_file: Option<PathBuf>,
+    /// Its databases; `None`: every database with an Odoo schema.
+    pub databases: Option<Vec<String>>,
+    /// Add-on directories beyond those in `odoo.conf`.
+    pub addons_paths: Vec<PathBuf>,
+}
+
+/// Further sources of the configuration export.
+#[derive(Debug, Clone)]
+pub struct ConfigurationSources {
+    /// Absolute paths or patterns for [`expand_glob`](super::expand_glob).
+    pub files: Vec<String>,
+    /// Whether to read the environment of running Odoo processes.
+    pub process_environment: bool,
+}
+
+impl Default for ConfigurationSources {
+    fn default() -> Self {
+        Self { files: Vec::new(), process_environment: true }
+    }
+}
+
+/// How drills of an environment run.
+#[derive(Debug, Clone, Default)]
+pub struct DrillConfig {
+    /// Directory for the restored copy; `None`: the system's temporary directory.
+    pub work_dir: Option<PathBuf>,
+    /// Directory that receives the reports.
+    pub report_dir: Option<PathBuf>,
+    /// Suites to run, each of which exists; `None`: all.
+    pub checks: Option<Vec<String>>,
+}

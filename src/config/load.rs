@@ -1,0 +1,186 @@
+//! [`Estate::load`]: reads `lifeboat.toml` and the files that it includes, and judges what only
+//! shows when all are seen together: names used twice, one slot for two environments, suites that
+//! do not exist.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::check::{check, is_name};
+use super::estate::Estate;
+use super::glob::{expand_glob, is_pattern};
+use super::raw::{Located, RawFile};
+use super::read::{Target, environment};
+use super::source::Source;
+use super::suggest::nearest;
+use super::{Check, Environment, repository};
+use crate::error::{self, ErrorKind, Result, ResultExt as _};
+
+impl Estate {
+    /// Loads `path` (a `lifeboat.toml`) and what it includes.
+    ///
+    /// Relative paths in a file count from that file. No secret is fetched and no path in the
+    /// configuration need exist on this host, except the files that `include` names outright.
+    pub fn load(path: &Path) -> Result<Estate> {
+        let main = Source::open(path).map_err(|e| match path.exists() {
+            true => e,
+            false => e.hint("name another file with -c, or start from lifeboat.example.toml"),
+        })?;
+        let mut raw = main.parse()?;
+        let lacks = |section: &str| {
+            error::config(format!("{}: the section [{section}] is missing", path.display()))
+                .hint("lifeboat.example.toml shows a whole file")
+        };
+        let raw_repository = raw.repository.take().ok_or_else(|| lacks("repository"))?.value;
+        let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
+        let repository = repository::repository(&main, raw_repository)?;
+        let keys = repository::keys(&main, raw_keys)?;
+
+        let mut files = Files::default();
+        let included = included(&main, raw.include.take())?;
+        files.add(main, raw)?;
+        for path in included {
+            let source = Source::open(&path)?;
+            let raw = source.parse()?;
+            refuse_main_sections(&source, &raw, &files.first().shown)?;
+            files.add(source, raw)?;
+        }
+        files.refuse_unknown_suites()?;
+
+        let file = std::path::absolute(path)
+            .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
+        Ok(Estate { file, repository, keys, environments: files.environments, checks: files.checks })
+    }
+}
+
+/// The files that `include` names, each once, in the order written and sorted within a pattern.
+fn included(main: &Source, include: Option<Located<Vec<Located<String>>>>) -> Result<Vec<PathBuf>> {
+    let base = main.shown.parent().unwrap_or(Path::new(""));
+    let identity = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut seen = vec![identity(&main.shown)];
+    let mut files = Vec::new();
+    for pattern in include.map(|l| l.value).unwrap_or_default() {
+        let found = expand_glob(&base.join(&pattern.value))
+            .map_err(|e| e.context(format!("{}: include \"{}\"", main.place(&pattern.span), pattern.value)))?;
+        if found.is_empty() && !is_pattern(&pattern.value) {
+            return Err(main
+                .error(&pattern.span, format!("the included file \"{}\" does not exist", pattern.value))
+                .hint(format!("paths count from {}", main.directory.display()))
+                .hint("a pattern with `*` may match nothing"));
+        }
+        for path in found {
+            let identity = identity(&path);
+            if !seen.contains(&identity) {
+                seen.push(identity);
+                files.push(path);
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// An included file holds environments and checks, nothing else.
+fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<()> {
+    let sections = [
+        ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
+        ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
+        ("`include`", raw.include.as_ref().map(|l| &l.span)),
+    ];
+    match sections.into_iter().find_map(|(name, span)| Some((name, span?))) {
+        None => Ok(()),
+        Some((name, span)) => Err(source
+            .error(span, format!("{name} stands in an included file"))
+            .hint(format!("an estate has one repository and one set of keys: move it to {}", main.display()))),
+    }
+}
+
+/// What the files hold together, and where each name was first used.
+#[derive(Default)]
+struct Files {
+    sources: Vec<Source>,
+    environments: Vec<Environment>,
+    checks: Vec<Check>,
+    environment_places: HashMap<String, String>,
+    check_places: HashMap<String, String>,
+    slots: Vec<(Target, String, String)>,
+    /// Suite name, its place, and the index of the file that asks for it.
+    wanted_suites: Vec<(String, String)>,
+}
+
+impl Files {
+    fn first(&self) -> &Source {
+        self.sources.first().expect("the main file is added first")
+    }
+
+    fn add(&mut self, source: Source, raw: RawFile) -> Result<()> {
+        let suite = suite(&source, raw.suite.as_ref())?;
+        for raw in raw.environment {
+            self.add_environment(&source, raw)?;
+        }
+        for raw in raw.check {
+            let place = source.place(&raw.id.span);
+            let span = raw.id.span.clone();
+            let check = check(&source, &suite, raw)?;
+            if let Some(first) = self.check_places.insert(check.id.clone(), place) {
+                return Err(source
+                    .error(&span, format!("the check \"{}\" is defined twice", check.id))
+                    .hint(format!("the other one stands at {first}; give one of them another id")));
+            }
+            self.checks.push(check);
+        }
+        self.sources.push(source);
+        Ok(())
+    }
+
+    fn add_environment(&mut self, source: &Source, raw: super::raw::RawEnvironment) -> Result<()> {
+        let place = source.place(&raw.name.span);
+        let name_span = raw.name.span.clone();
+        let slot_span = raw.postgres.slot.as_ref().map_or(&raw.postgres.dsn.span, |s| &s.span).clone();
+        for suite in raw.drill.iter().filter_map(|d| d.checks.as_ref()).flat_map(|l| &l.value) {
+            self.wanted_suites.push((suite.value.clone(), source.place(&suite.span)));
+        }
+        let (environment, target) = environment(source, raw)?;
+        if let Some(first) = self.environment_places.insert(environment.name.clone(), place) {
+            return Err(source
+                .error(&name_span, format!("the environment \"{}\" is defined twice", environment.name))
+                .hint(format!("the other one stands at {first}; give one of them another name")));
+        }
+        let same_slot = |(t, slot, _): &&(Target, String, String)| *slot == environment.postgres.slot && *t == target;
+        if let Some((_, slot, other)) = self.slots.iter().find(same_slot) {
+            return Err(source
+                .error(&slot_span, format!("the slot \"{slot}\" on this cluster already belongs to the environment {other}"))
+                .meaning("two receivers on one slot make PostgreSQL discard WAL that one of them still needs")
+                .hint("if the clusters differ, their `dsn` must; if not, keep one environment with several [[environment.odoo]]"));
+        }
+        self.slots.push((target, environment.postgres.slot.clone(), environment.name.clone()));
+        self.environments.push(environment);
+        Ok(())
+    }
+
+    /// A drill that names a suite which does not exist would check nothing and look green.
+    fn refuse_unknown_suites(&self) -> Result<()> {
+        let mut known: Vec<&str> = self.checks.iter().map(|c| c.suite.as_str()).collect();
+        known.dedup();
+        for (suite, place) in &self.wanted_suites {
+            if !known.contains(&suite.as_str()) {
+                let error = error::config(format!("{place}: there is no suite of checks \"{suite}\""));
+                return Err(match nearest(suite, known.iter().copied()) {
+                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None if known.is_empty() => error.hint("no included file holds a [[check]]"),
+                    None => error.hint(format!("suites: {}", known.join(", "))),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The suite of a file's checks: what `suite` says, or the file's name.
+fn suite(source: &Source, raw: Option<&Located<String>>) -> Result<String> {
+    match raw {
+        Some(raw) if !is_name(&raw.value) => Err(source
+            .error(&raw.span, "this is not the name of a suite")
+            .hint("use up to 63 letters, digits, `.`, `_` and `-`, beginning with a letter or digit")),
+        Some(raw) => Ok(raw.value.clone()),
+        None => Ok(source.shown.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()),
+    }
+}

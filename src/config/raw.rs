@@ -1,0 +1,320 @@
+//! The configuration files as they are written: every key, its type, whether it may be absent.
+//!
+//! Nothing here is judged beyond its type; values carry their place in the file ([`Located`]) so
+//! that the judges (`load`, `read`, `check`, `repository`) can point at it. The doc comments are
+//! the descriptions in the JSON Schema that `lifeboat config schema` prints.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::check::{Expectation, Scope, Severity};
+use super::estate::{CheckpointMode, Purpose};
+use crate::units::{ByteSize, Span};
+
+/// A value and the bytes of the file that it was read from.
+#[derive(Debug, Clone)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let spanned = toml::Spanned::<T>::deserialize(d)?;
+        Ok(Self { span: spanned.span(), value: spanned.into_inner() })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Located<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
+/// `include`, `[repository]` and `[keys]` belong in `lifeboat.toml` only.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Lifeboat configuration file", rename = "File")]
+pub(super) struct RawFile {
+    /// Further files, as paths or patterns (`*`, `?`, `**`) relative to this file. A pattern may match nothing; a path must exist.
+    pub(super) include: Option<Located<Vec<Located<String>>>>,
+    /// Where backups are kept.
+    pub(super) repository: Option<Located<RawRepository>>,
+    /// Who can read them.
+    pub(super) keys: Option<Located<RawKeys>>,
+    /// The environments that are backed up.
+    #[serde(default)]
+    pub(super) environment: Vec<RawEnvironment>,
+    /// The name under which `drill.checks` chooses the checks of this file; by default the file's name without `.toml`.
+    pub(super) suite: Option<Located<String>>,
+    /// The assertions that a drill makes about restored databases.
+    #[serde(default)]
+    pub(super) check: Vec<RawCheck>,
+}
+
+/// Where backups are kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Repository")]
+pub(super) struct RawRepository {
+    /// `s3://bucket/prefix`, `file:///absolute/path`, `az://container/prefix` or `gs://bucket/prefix`.
+    pub(super) url: Located<String>,
+    /// Address of an S3-compatible store, `http://…` or `https://…`; absent: AWS.
+    pub(super) endpoint: Option<Located<String>>,
+    /// Region of the bucket.
+    pub(super) region: Option<Located<String>>,
+    /// S3 access key; absent: the usual AWS chain.
+    pub(super) access_key_id: Option<Located<RawSecret>>,
+    /// S3 secret key; needed when `access_key_id` is given.
+    pub(super) secret_access_key: Option<Located<RawSecret>>,
+    /// S3 session token of temporary credentials.
+    pub(super) session_token: Option<Located<RawSecret>>,
+    /// How long a failing store is tried again; default `5m`.
+    pub(super) retry_for: Option<Located<Span>>,
+    /// zstd level from 1 (fast) to 19 (small); default 3.
+    pub(super) compression_level: Option<Located<i32>>,
+}
+
+/// Who can read backups.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Keys")]
+pub(super) struct RawKeys {
+    /// age recipients (`age1…`) of those who can restore; at least one.
+    pub(super) recipients: Located<Vec<Located<String>>>,
+    /// The recovery key; only where restores and drills run.
+    pub(super) identity: Option<Located<RawSecret>>,
+    /// Directory of the signing key, the index key and caches; default `/var/lib/lifeboat`.
+    pub(super) state_dir: Option<Located<String>>,
+}
+
+/// One Odoo deployment: a PostgreSQL cluster, its Odoo instances and its configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Environment")]
+pub(super) struct RawEnvironment {
+    /// Name in commands and in the repository: lower-case letters, digits and hyphens.
+    pub(super) name: Located<String>,
+    /// What it is for.
+    pub(super) purpose: Purpose,
+    /// The team that answers for it.
+    pub(super) owner: Located<String>,
+    /// How much loss and how much time without service are acceptable.
+    pub(super) objectives: RawObjectives,
+    /// The PostgreSQL cluster.
+    pub(super) postgres: RawPostgres,
+    /// The Odoo instances on this cluster.
+    #[serde(default)]
+    pub(super) odoo: Vec<RawOdoo>,
+    /// What else belongs to the configuration export.
+    pub(super) configuration: Option<RawConfiguration>,
+    /// How its drills run.
+    pub(super) drill: Option<RawDrill>,
+}
+
+/// Objectives of an environment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Objectives")]
+pub(super) struct RawObjectives {
+    /// Recovery point objective: the most recent work that may be lost.
+    pub(super) rpo: Located<Span>,
+    /// Recovery time objective: the longest time until the data is back.
+    pub(super) rto: Located<Span>,
+}
+
+/// The PostgreSQL cluster of an environment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Postgres")]
+pub(super) struct RawPostgres {
+    /// Connection string, `key=value` pairs or a URL, without a password.
+    pub(super) dsn: Located<String>,
+    /// Password of the role in `dsn`.
+    pub(super) password: Option<Located<RawSecret>>,
+    /// Certificate authority (PEM) that the server's certificate must come from.
+    pub(super) tls_root: Option<Located<String>>,
+    /// Physical replication slot, created when absent; default `lifeboat`.
+    pub(super) slot: Option<Located<String>>,
+    /// Directory of PostgreSQL's programs; absent: found by major version.
+    pub(super) bin_dir: Option<Located<String>>,
+    /// Account for restored servers when Lifeboat runs as root.
+    pub(super) run_as: Option<Located<String>>,
+    /// Whether a base backup asks for an immediate or a spread checkpoint; default `fast`.
+    pub(super) checkpoint: Option<CheckpointMode>,
+    /// Upper bound of the server's sending rate during a base backup; absent: none.
+    pub(super) max_rate: Option<Located<ByteSize>>,
+    /// Pause between heartbeats when the cluster is idle; default `1s`.
+    pub(super) heartbeat: Option<Located<Span>>,
+}
+
+/// An Odoo instance.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Odoo")]
+pub(super) struct RawOdoo {
+    /// Odoo's `data_dir`; holds `filestore/<database>`.
+    pub(super) data_dir: Located<String>,
+    /// `odoo.conf`, for the configuration export.
+    pub(super) config_file: Option<Located<String>>,
+    /// Databases of this instance; absent: every database with an Odoo schema.
+    pub(super) databases: Option<Located<Vec<Located<String>>>>,
+    /// Add-on directories beyond those in `odoo.conf`.
+    #[serde(default)]
+    pub(super) addons_paths: Vec<Located<String>>,
+}
+
+/// Further sources of the configuration export.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Configuration")]
+pub(super) struct RawConfiguration {
+    /// Files, directories or patterns to export too: Traefik, Redis, Helm values, units.
+    #[serde(default)]
+    pub(super) files: Vec<Located<String>>,
+    /// Whether to read `ODOO_*` and `PG*` from the environment of running Odoo processes; default true.
+    pub(super) process_environment: Option<bool>,
+}
+
+/// How drills of an environment run.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Drill")]
+pub(super) struct RawDrill {
+    /// Directory for the restored copy; absent: the system's temporary directory.
+    pub(super) work_dir: Option<Located<String>>,
+    /// Directory that receives the reports; absent: only where `--report` says.
+    pub(super) report_dir: Option<Located<String>>,
+    /// Suites of checks to run; absent: all.
+    pub(super) checks: Option<Located<Vec<Located<String>>>>,
+}
+
+/// One assertion about a restored database.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Check")]
+pub(super) struct RawCheck {
+    /// Short name, unique in the estate; appears in reports and evidence.
+    pub(super) id: Located<String>,
+    /// One line for people.
+    pub(super) title: Located<String>,
+    /// `hard` fails the drill, `baseline` warns, `info` is shown.
+    pub(super) severity: Located<Severity>,
+    /// Where it runs: each Odoo database (`odoo`, default), `every` database, or once per `cluster`.
+    pub(super) database: Option<Scope>,
+    /// First Odoo major version that it applies to.
+    pub(super) odoo_min: Option<Located<u32>>,
+    /// Last Odoo major version that it applies to.
+    pub(super) odoo_max: Option<Located<u32>>,
+    /// Tables without which the check does not apply.
+    #[serde(default)]
+    pub(super) requires_tables: Vec<Located<String>>,
+    /// Columns (`table.column`) without which the check does not apply.
+    #[serde(default)]
+    pub(super) requires_columns: Vec<Located<String>>,
+    /// The statement.
+    pub(super) sql: Located<String>,
+    /// Whether each row that `sql` returns is itself a statement to run; default false.
+    #[serde(default)]
+    pub(super) generates_sql: bool,
+    /// `no_rows` (default for `hard` and `baseline`) or `rows` (default for `info`).
+    pub(super) expect: Option<Located<Expectation>>,
+    /// Why it matters, for somebody who does not read SQL.
+    pub(super) why: Located<String>,
+    /// Longest run time; default `5m`.
+    pub(super) timeout: Option<Located<Span>>,
+}
+
+/// A secret named by reference: exactly one of the three keys.
+#[derive(Debug, Default)]
+pub(super) struct RawSecret {
+    pub(super) env: Option<String>,
+    pub(super) file: Option<String>,
+    pub(super) command: Option<Vec<String>>,
+}
+
+/// What is said when a secret itself, instead of a reference, stands in a file; the value is not repeated.
+pub(super) const SECRET_IN_FILE: &str = "secrets are given by reference, never in the file";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SecretTable {
+    env: Option<String>,
+    file: Option<String>,
+    command: Option<Vec<String>>,
+}
+
+impl<'de> Deserialize<'de> for RawSecret {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Reference;
+        impl<'de> Visitor<'de> for Reference {
+            type Value = RawSecret;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reference to a secret")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawSecret, A::Error> {
+                let SecretTable { env, file, command } = SecretTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(RawSecret { env, file, command })
+            }
+            // Every plain value gets the same answer: serde's own would repeat it in the message.
+            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<RawSecret, E> {
+                Err(E::custom(SECRET_IN_FILE))
+            }
+            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<RawSecret, E> {
+                Err(E::custom(SECRET_IN_FILE))
+            }
+            fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<RawSecret, E> {
+                Err(E::custom(SECRET_IN_FILE))
+            }
+            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<RawSecret, E> {
+                Err(E::custom(SECRET_IN_FILE))
+            }
+            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<RawSecret, E> {
+                Err(E::custom(SECRET_IN_FILE))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<RawSecret, A::Error> {
+                Err(A::Error::custom(SECRET_IN_FILE))
+            }
+        }
+        d.deserialize_any(Reference)
+    }
+}
+
+impl JsonSchema for RawSecret {
+    fn schema_name() -> Cow<'static, str> {
+        "SecretReference".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A secret named by reference: exactly one of the three keys.",
+            "type": "object",
+            "properties": {
+                "env": { "type": "string", "description": "Name of an environment variable." },
+                "file": { "type": "string", "description": "Path of a file that only its owner can read, relative to this file." },
+                "command": {
+                    "type": "array", "items": { "type": "string" }, "minItems": 1,
+                    "description": "Program and arguments; what it prints is the secret."
+                },
+            },
+            "additionalProperties": false,
+            "minProperties": 1,
+            "maxProperties": 1,
+        })
+    }
+}
