@@ -1,6 +1,22 @@
 //! Object stores: opening one from its URL, create-only writing with read-back, one retry policy.
 
+mod failure;
+pub mod fault;
 pub mod layout;
+mod local;
+pub mod open;
+pub mod probe;
+mod s3;
 pub mod store;
 
-pub use store::{Created, ObjectInfo, Store};
+pub use local::Leftovers;
+pub use open::{Location, open, open_for_init, remove_leftovers};
+pub use probe::{Finding, ProbeReport, State, probe};
+pub use store::{Created, ObjectInfo, RetryPolicy, Store};
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod moto;

@@ -1,25 +1,37 @@
 //! A [`Store`] is where a repository lives: an object store under a prefix.
 //!
 //! It promises: what [`Store::create`] returned `Ok` for is durable and is exactly those bytes;
-//! nothing that exists is ever replaced by it. After "already exists" or an ambiguous failure the
-//! object is read back and compared: same bytes is success, different bytes is a hard error.
-//! (`object_store` reports S3's 409 `ConditionalRequestConflict` as "already exists" although then
-//! nobody may have won; reading back tells.) Every body is checked against the length announced.
+//! nothing that exists is ever replaced by it; `None` from the `find` functions is proof of absence.
+//! After "already exists" or an ambiguous failure the object is read back and compared: same bytes
+//! is success, different bytes is a hard error. (`object_store` reports S3's 409
+//! `ConditionalRequestConflict` as "already exists" although then nobody may have won; reading back
+//! tells.) Every body is checked against the length announced. A store that stops answering is
+//! noticed: an attempt is given [`ANSWER_WITHIN`], and longer only in proportion to what it uploads.
 
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+};
 
-use crate::error::{self, Error, ErrorKind, Result};
+use super::failure::{self, Failure, classify};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::runtime::Runtime;
+
+/// How long a store may be silent before an attempt counts as failed.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// The slowest upload that is still waited for, in bytes per second.
+const SLOWEST_UPLOAD: u64 = 128 << 10;
 
 /// Whether a create wrote the object or found the same bytes there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +78,7 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     url: Arc<str>,
     retry: RetryPolicy,
+    answer_within: Duration,
     runtime: Runtime,
 }
 
@@ -78,13 +91,20 @@ impl fmt::Debug for Store {
 impl Store {
     /// Wraps `inner`, whose root is the repository; `url` is for messages.
     pub fn new(inner: Arc<dyn ObjectStore>, url: &str, retry: RetryPolicy, runtime: Runtime) -> Self {
-        Self { inner, url: url.into(), retry, runtime }
+        Self { inner, url: url.into(), retry, answer_within: ANSWER_WITHIN, runtime }
     }
 
     /// The same store with another patience, for loops that retry themselves.
     #[must_use]
     pub fn with_retry(&self, retry: RetryPolicy) -> Self {
         Self { retry, ..self.clone() }
+    }
+
+    /// The same store with another limit for silence, for tests.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn with_answer_within(&self, answer_within: Duration) -> Self {
+        Self { answer_within, ..self.clone() }
     }
 
     /// Where it is, for messages.
@@ -113,32 +133,34 @@ impl Store {
     }
 
     /// Writes a new object, or returns what already stands under that name.
+    ///
+    /// `Some` with the same bytes means that they stood there before this call.
     pub async fn create_or_get(&self, key: &str, bytes: Bytes) -> Result<Option<Bytes>> {
         let path = Path::from(key);
+        // Whether one of our own attempts may have succeeded without our knowing.
+        let ambiguous = AtomicBool::new(false);
         let attempt = || async {
-            let options = PutOptions { mode: PutMode::Create, ..Default::default() };
-            match self.inner.put_opts(&path, PutPayload::from_bytes(bytes.clone()), options).await {
-                Ok(_) => Ok(None),
-                Err(failure)
-                    if is_permanent(&failure) && !matches!(failure, object_store::Error::AlreadyExists { .. }) =>
-                {
-                    Err(failure)
+            let failure = match self.put(&path, &bytes, PutMode::Create).await {
+                Ok(()) => return Ok(None),
+                Err(failure) => failure,
+            };
+            let class = classify(&failure);
+            if class.is_permanent() && class != Failure::Exists {
+                return Err(failure);
+            }
+            if class != Failure::Exists {
+                ambiguous.store(true, Ordering::Relaxed);
+            }
+            // Already there, or an ambiguous failure: only reading back tells who won.
+            match self.read_whole(&path).await {
+                Ok(there) if there == bytes && ambiguous.load(Ordering::Relaxed) => Ok(None),
+                Ok(there) => Ok(Some(there)),
+                Err(other) if classify(&other) != Failure::Absent => Err(other),
+                // Announced as existing, yet absent: a conflict that nobody won.
+                Err(_) if class == Failure::Exists => {
+                    Err(generic("conditional create", "conflicting writers, none of which won"))
                 }
-                Err(failure) => {
-                    // Already there, or an ambiguous failure: only reading back tells who won.
-                    let exists = matches!(failure, object_store::Error::AlreadyExists { .. });
-                    match self.read_whole(&path).await {
-                        Ok(there) if there == bytes && !exists => Ok(None),
-                        Ok(there) => Ok(Some(there)),
-                        // Announced as existing, yet absent: a conflict that nobody won.
-                        Err(object_store::Error::NotFound { .. }) if exists => Err(object_store::Error::Generic {
-                            store: "conditional create",
-                            source: "conflicting writers, none of which won".into(),
-                        }),
-                        Err(object_store::Error::NotFound { .. }) => Err(failure),
-                        Err(other) => Err(other),
-                    }
-                }
+                Err(_) => Err(failure),
             }
         };
         self.retrying("write", key, attempt).await
@@ -147,10 +169,7 @@ impl Store {
     /// Writes or replaces an object that is derivable (the ledger's checkpoint).
     pub async fn replace(&self, key: &str, bytes: Bytes) -> Result<()> {
         let path = Path::from(key);
-        self.retrying("write", key, || async {
-            self.inner.put(&path, PutPayload::from_bytes(bytes.clone())).await.map(|_| ())
-        })
-        .await
+        self.retrying("write", key, || self.put(&path, &bytes, PutMode::Overwrite)).await
     }
 
     /// Reads an object; an absent one is an integrity error, because callers ask for what must be there.
@@ -164,41 +183,60 @@ impl Store {
         self.retrying("read", key, || async { absent_as_none(self.read_whole(&path).await) }).await
     }
 
-    /// Reads `range` of an object; a shorter answer is an error.
+    /// Reads `range` of an object; an object that ends before is an integrity error.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
         self.find_range(key, range).await?.ok_or_else(|| self.missing(key))
     }
 
     /// Reads `range` of an object, or `None` where it does not exist.
     pub async fn find_range(&self, key: &str, range: Range<u64>) -> Result<Option<Bytes>> {
+        if range.start >= range.end {
+            return Ok(self.info(key).await?.map(|_| Bytes::new()));
+        }
+        match self.find_part(key, range.clone()).await? {
+            Some((size, _)) if size < range.end => Err(error::integrity(format!(
+                "{key} in {} has {size} bytes, but its bytes {} to {} are needed",
+                self.url, range.start, range.end
+            ))
+            .meaning("the object was cut short or replaced in the store; it was whole when it was written")
+            .hint("run `lifeboat verify` to see everything that is missing or damaged")),
+            found => Ok(found.map(|(_, bytes)| bytes)),
+        }
+    }
+
+    /// Reads at most `length` bytes from the start of an object.
+    pub async fn find_head(&self, key: &str, length: u64) -> Result<Option<Bytes>> {
+        if length == 0 {
+            return self.find_range(key, 0..0).await;
+        }
+        Ok(self.find_part(key, 0..length).await?.map(|(_, bytes)| bytes))
+    }
+
+    /// The object's size and those bytes of `range` that it has.
+    async fn find_part(&self, key: &str, range: Range<u64>) -> Result<Option<(u64, Bytes)>> {
         let path = Path::from(key);
-        let wanted = range.end - range.start;
         self.retrying("read", key, || async {
-            let bytes = absent_as_none(self.inner.get_range(&path, range.clone()).await)?;
-            match bytes {
-                Some(bytes) if bytes.len() as u64 != wanted => Err(short_body(wanted, bytes.len() as u64)),
-                other => Ok(other),
+            let options = GetOptions::new().with_range(Some(range.clone()));
+            match self.within(self.answer_within, self.inner.get_opts(&path, options)).await {
+                Ok(answer) => {
+                    let size = answer.meta.size;
+                    let expected = size.min(range.end).saturating_sub(range.start);
+                    Ok(Some((size, self.body(answer, expected).await?)))
+                }
+                Err(failure) if classify(&failure) == Failure::OutOfRange => {
+                    Ok(self.head(&path).await?.map(|meta| (meta.size, Bytes::new())))
+                }
+                Err(failure) => absent_as_none(Err(failure)),
             }
         })
         .await
     }
 
-    /// Reads at most `length` bytes from the start of an object.
-    pub async fn find_head(&self, key: &str, length: u64) -> Result<Option<Bytes>> {
-        match self.info(key).await? {
-            Some(info) => self.find_range(key, 0..length.min(info.size)).await,
-            None => Ok(None),
-        }
-    }
-
     /// Size of an object, or `None` where it does not exist.
     pub async fn info(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let path = Path::from(key);
-        self.retrying("look at", key, || async {
-            let meta = absent_as_none(self.inner.head(&path).await)?;
-            Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), size: m.size }))
-        })
-        .await
+        let meta = self.retrying("look at", key, || self.head(&path)).await?;
+        Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), size: m.size }))
     }
 
     /// All objects below `prefix` (which ends with `/`), sorted by name.
@@ -210,12 +248,14 @@ impl Store {
     pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectInfo>> {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
-            let stream = match after {
+            let mut stream = match after {
                 Some(after) => self.inner.list_with_offset(Some(&path), &Path::from(after)),
                 None => self.inner.list(Some(&path)),
             };
-            let mut found: Vec<ObjectInfo> =
-                stream.map_ok(|m| ObjectInfo { key: m.location.to_string(), size: m.size }).try_collect().await?;
+            let mut found = Vec::new();
+            while let Some(meta) = self.within(self.answer_within, stream.try_next()).await? {
+                found.push(ObjectInfo { key: meta.location.to_string(), size: meta.size });
+            }
             found.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(found)
         })
@@ -226,7 +266,7 @@ impl Store {
     pub async fn list_folder(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>)> {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
-            let listed = self.inner.list_with_delimiter(Some(&path)).await?;
+            let listed = self.within(self.answer_within, self.inner.list_with_delimiter(Some(&path))).await?;
             let mut objects: Vec<ObjectInfo> =
                 listed.objects.into_iter().map(|m| ObjectInfo { key: m.location.to_string(), size: m.size }).collect();
             objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -243,22 +283,75 @@ impl Store {
         self.retrying("delete", "short-lived objects", || async {
             let stream = futures::stream::iter(paths.clone().into_iter().map(Ok)).boxed();
             let mut results = self.inner.delete_stream(stream);
-            while let Some(result) = results.next().await {
-                absent_as_none(result)?;
+            loop {
+                let next = async { Ok(results.next().await) };
+                match self.within(self.answer_within, next).await? {
+                    Some(result) => absent_as_none(result)?,
+                    None => return Ok(()),
+                };
             }
-            Ok(())
         })
         .await
     }
 
+    async fn put(&self, path: &Path, bytes: &Bytes, mode: PutMode) -> object_store::Result<()> {
+        let options = PutOptions { mode, ..Default::default() };
+        let patience = self.answer_within + Duration::from_secs(bytes.len() as u64 / SLOWEST_UPLOAD);
+        let payload = PutPayload::from_bytes(bytes.clone());
+        self.within(patience, self.inner.put_opts(path, payload, options)).await.map(|_| ())
+    }
+
     async fn read_whole(&self, path: &Path) -> object_store::Result<Bytes> {
-        let answer = self.inner.get(path).await?;
+        let answer = self.within(self.answer_within, self.inner.get(path)).await?;
         let announced = answer.meta.size;
-        let bytes = answer.bytes().await?;
-        if bytes.len() as u64 != announced {
-            return Err(short_body(announced, bytes.len() as u64));
+        self.body(answer, announced).await
+    }
+
+    /// Size and name of an object. HEAD has no body that could say *what* was not found, so absence
+    /// is confirmed by a GET.
+    async fn head(&self, path: &Path) -> object_store::Result<Option<ObjectMeta>> {
+        match self.within(self.answer_within, self.inner.head(path)).await {
+            Err(failure) if classify(&failure) == Failure::AbsenceUnproven => {
+                absent_as_none(self.within(self.answer_within, self.inner.get(path)).await.map(|answer| answer.meta))
+            }
+            other => absent_as_none(other),
+        }
+    }
+
+    /// The body of an answer, which must have `expected` bytes and must keep coming.
+    async fn body(&self, answer: GetResult, expected: u64) -> object_store::Result<Bytes> {
+        let bytes = match answer.payload {
+            GetResultPayload::File(..) => answer.bytes().await?,
+            GetResultPayload::Stream(mut stream) => {
+                let first = self.within(self.answer_within, stream.try_next()).await?.unwrap_or_default();
+                if first.len() as u64 == expected {
+                    first
+                } else {
+                    // The length was announced by the other side: trusted up to a bound only.
+                    let mut whole = Vec::with_capacity(expected.min(64 << 20) as usize);
+                    whole.extend_from_slice(&first);
+                    while let Some(chunk) = self.within(self.answer_within, stream.try_next()).await? {
+                        whole.extend_from_slice(&chunk);
+                    }
+                    whole.into()
+                }
+            }
+        };
+        if bytes.len() as u64 != expected {
+            let told = format!("the store announced {expected} bytes and sent {}", bytes.len());
+            return Err(generic("body length check", &told));
         }
         Ok(bytes)
+    }
+
+    async fn within<T>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+            Err(generic("patience", &format!("the store gave no answer within {} s", patience.as_secs())))
+        })
     }
 
     fn missing(&self, key: &str) -> Error {
@@ -280,8 +373,8 @@ impl Store {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             };
-            if is_permanent(&failure) || began.elapsed() + pause > self.retry.give_up_after {
-                return Err(self.describe(operation, key, failure, began.elapsed()));
+            if classify(&failure).is_permanent() || began.elapsed() + pause > self.retry.give_up_after {
+                return Err(failure::describe(operation, key, &self.url, failure, began.elapsed()));
             }
             self.runtime.emit(Event::StoreRetry {
                 operation: format!("{operation} {key}"),
@@ -292,60 +385,16 @@ impl Store {
             pause = (pause * 2).min(self.retry.longest);
         }
     }
-
-    fn describe(&self, operation: &str, key: &str, failure: object_store::Error, tried: Duration) -> Error {
-        use object_store::Error as E;
-        let what = format!("cannot {operation} {key} in {}", self.url);
-        match &failure {
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Error::new(ErrorKind::Repository, what)
-                .source(failure)
-                .meaning("the store refuses these credentials; nothing was changed")
-                .hint("check access_key_id, secret_access_key and the bucket's policy, then run `lifeboat doctor`"),
-            _ if storage_full(&failure) => Error::new(ErrorKind::Repository, what)
-                .source(failure)
-                .meaning("the repository's disk is full; nothing half-written is visible")
-                .hint("free or add space, then run the same command again"),
-            _ => Error::new(ErrorKind::Repository, format!("{what} (tried for {} s)", tried.as_secs()))
-                .source(failure)
-                .meaning("nothing that is not in the repository was reported as safe")
-                .hint("check that the store is reachable, then run `lifeboat doctor`"),
-        }
-    }
 }
 
 fn absent_as_none<T>(result: object_store::Result<T>) -> object_store::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(failure) if classify(&failure) == Failure::Absent => Ok(None),
         Err(other) => Err(other),
     }
 }
 
-fn short_body(expected: u64, got: u64) -> object_store::Error {
-    object_store::Error::Generic {
-        store: "body length check",
-        source: format!("the store announced {expected} bytes and sent {got}").into(),
-    }
-}
-
-/// Failures that trying again cannot cure.
-fn is_permanent(failure: &object_store::Error) -> bool {
-    use object_store::Error as E;
-    match failure {
-        E::Generic { .. } | E::JoinError { .. } => storage_full(failure),
-        _ => true,
-    }
-}
-
-fn storage_full(failure: &object_store::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(failure);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn generic(store: &'static str, what: &str) -> object_store::Error {
+    object_store::Error::Generic { store, source: what.into() }
 }
