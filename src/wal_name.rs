@@ -146,11 +146,8 @@ fn parse(text: &str) -> Option<WalFileName> {
     if digits.len() != 24 || !digits.is_ascii() {
         return None;
     }
-    let segment = SegmentName {
-        timeline: Timeline(hex(&digits[..8])?),
-        log: hex(&digits[8..16])?,
-        segment: hex(&digits[16..])?,
-    };
+    let segment =
+        SegmentName { timeline: Timeline(hex(&digits[..8])?), log: hex(&digits[8..16])?, segment: hex(&digits[16..])? };
     Some(match suffix {
         None => WalFileName::Segment(segment),
         Some("partial") => WalFileName::Partial(segment),
@@ -211,6 +208,9 @@ mod tests {
             let text = segment_name(Timeline(7), 12_345, size);
             assert_eq!(text.parse::<SegmentName>().expect("valid").number(size).expect("fits"), 12_345);
         }
-        assert_eq!(SegmentName::holding(Timeline(1), Lsn(0x1_0200_0001), 16 << 20).to_string(), "000000010000000100000002");
+        assert_eq!(
+            SegmentName::holding(Timeline(1), Lsn(0x1_0200_0001), 16 << 20).to_string(),
+            "000000010000000100000002"
+        );
     }
 }

@@ -38,7 +38,9 @@ mod tests {
     #[test]
     fn only_proven_absence_lets_postgresql_end_recovery() {
         assert_eq!(fetch_code(ErrorKind::Absent), 1);
-        for kind in [ErrorKind::Usage, ErrorKind::Config, ErrorKind::Repository, ErrorKind::Integrity, ErrorKind::Interrupted] {
+        for kind in
+            [ErrorKind::Usage, ErrorKind::Config, ErrorKind::Repository, ErrorKind::Integrity, ErrorKind::Interrupted]
+        {
             assert!(fetch_code(kind) > 125, "{kind:?}");
         }
     }

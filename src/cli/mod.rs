@@ -15,9 +15,11 @@ use output::Outcome;
 /// Backup, recovery and proof of recovery for Odoo estates.
 #[derive(Debug, Parser)]
 #[command(name = "lifeboat", version, about, max_term_width = 100)]
-#[command(after_help = "At 3 a.m.: `lifeboat show` tells what can be restored, `lifeboat restore … --plan` what a restore \
+#[command(
+    after_help = "At 3 a.m.: `lifeboat show` tells what can be restored, `lifeboat restore … --plan` what a restore \
 would do.\nExit codes: 0 done and verified, 2 usage, 3 configuration, 4 source, 5 repository, 6 integrity, \
-7 target not recoverable,\n8 drill or check failed, 9 objective missed, 10 denied, 11 partial, 70 internal, 130 interrupted.")]
+7 target not recoverable,\n8 drill or check failed, 9 objective missed, 10 denied, 11 partial, 70 internal, 130 interrupted."
+)]
 pub struct Arguments {
     /// The estate's configuration [default: ./lifeboat.toml, else /etc/lifeboat/lifeboat.toml]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -39,8 +41,7 @@ enum Format {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-}
+enum Command {}
 
 /// Which environment a command is about.
 #[derive(Debug, Args)]

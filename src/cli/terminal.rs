@@ -61,7 +61,10 @@ impl View {
                 let mut last = self.last_retry.lock().expect("no holder panics");
                 if last.is_none_or(|at| at.elapsed() >= RETRY_NEWS) {
                     *last = Some(Instant::now());
-                    self.line(&format!("the store failed to {operation}: {reason}; trying again after {}", Span(after)));
+                    self.line(&format!(
+                        "the store failed to {operation}: {reason}; trying again after {}",
+                        Span(after)
+                    ));
                 }
             }
             Event::WalStored { .. } | Event::WalDurable { .. } => {}

@@ -9,7 +9,7 @@ use std::io::Read;
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use crate::error::{self, ErrorKind, ResultExt, Result};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::repository::StreamWriter;
 use crate::repository::base_manifest::{BaseManifestWriter, FileEntry, Line, Run};
 
@@ -53,13 +53,8 @@ pub(super) fn take_in(
         match source.next_item()? {
             Item::Archive(prefix) => take_archive(&mut source, &prefix, &mut content, &mut manifest, &mut taken)?,
             Item::Manifest => {
-                let file = FileEntry {
-                    path: "backup_manifest".into(),
-                    size: 0,
-                    mode: 0o600,
-                    mtime: 0,
-                    runs: Vec::new(),
-                };
+                let file =
+                    FileEntry { path: "backup_manifest".into(), size: 0, mode: 0o600, mtime: 0, runs: Vec::new() };
                 take_file(&mut source, file, &mut content, &mut manifest, &mut taken)?;
             }
             Item::Data(_) => return Err(error::internal("base backup data came before an archive")),
@@ -86,9 +81,8 @@ fn take_archive(
         let mode = header.mode().or_err(ErrorKind::Source, broken)? & 0o7777;
         let mtime = header.mtime().or_err(ErrorKind::Source, broken)?;
         let kind = header.entry_type();
-        let name = String::from_utf8(entry.path_bytes().into_owned()).or_err(ErrorKind::Source, || {
-            "the cluster holds a file whose name is not UTF-8".to_owned()
-        })?;
+        let name = String::from_utf8(entry.path_bytes().into_owned())
+            .or_err(ErrorKind::Source, || "the cluster holds a file whose name is not UTF-8".to_owned())?;
         let name = name.trim_start_matches("./").trim_end_matches('/');
         let path = format!("{prefix}{name}");
         if kind.is_dir() {
@@ -254,10 +248,13 @@ mod tests {
         let object = manifest.put(&repository, "production", &written.packs).await.expect("put");
         let read = BaseManifest::read(&repository, "production", &object.sha256).await.expect("read");
         let page = PAGE as u64;
-        assert_eq!(read.files[1].runs, [
-            Run { file_offset: 0, length: page, frame: 0, offset: 3 },
-            Run { file_offset: 4 * page, length: page + 100, frame: 0, offset: 3 + PAGE as u32 },
-        ]);
+        assert_eq!(
+            read.files[1].runs,
+            [
+                Run { file_offset: 0, length: page, frame: 0, offset: 3 },
+                Run { file_offset: 4 * page, length: page + 100, frame: 0, offset: 3 + PAGE as u32 },
+            ]
+        );
         assert!(read.files[2].runs.is_empty());
         assert_eq!(read.files[2].size, 2 * page);
     }

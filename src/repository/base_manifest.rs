@@ -131,7 +131,8 @@ impl BaseManifest {
             Ok(())
         })
         .await?;
-        let header = header.ok_or_else(|| error::integrity(format!("meta/{sha256} is not a base backup's manifest")))?;
+        let header =
+            header.ok_or_else(|| error::integrity(format!("meta/{sha256} is not a base backup's manifest")))?;
         Ok(Self { header, dirs, links, files, packs })
     }
 
@@ -172,6 +173,8 @@ fn safe(path: String) -> Result<String> {
     let inside = !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     match inside {
         true => Ok(path),
-        false => Err(error::integrity(format!("the manifest holds the path \"{path}\", which leaves the data directory"))),
+        false => {
+            Err(error::integrity(format!("the manifest holds the path \"{path}\", which leaves the data directory")))
+        }
     }
 }

@@ -133,7 +133,13 @@ impl Coverage {
             .filter_map(|leg| {
                 let wal = self.timelines.get(&leg.timeline)?;
                 let first = (number + 1).max(leg.from.segment(self.segment_size));
-                wal.segments.range(first..).next().copied().into_iter().chain(wal.live.range(first..).next().map(|l| *l.0)).min()
+                wal.segments
+                    .range(first..)
+                    .next()
+                    .copied()
+                    .into_iter()
+                    .chain(wal.live.range(first..).next().map(|l| *l.0))
+                    .min()
             })
             .min()?;
         let timeline = line

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{self, ResultExt, Result};
+use crate::error::{self, Result, ResultExt};
 use crate::storage::{Store, layout};
 use crate::vault::{SigningKey, VerifyingKey};
 
@@ -147,8 +147,11 @@ mod tests {
 
     #[test]
     fn an_enrolment_counts_only_with_a_trusted_endorsement() {
-        let (trusted, stranger, new) =
-            (SigningKey::generate().expect("k"), SigningKey::generate().expect("k"), SigningKey::generate().expect("k"));
+        let (trusted, stranger, new) = (
+            SigningKey::generate().expect("k"),
+            SigningKey::generate().expect("k"),
+            SigningKey::generate().expect("k"),
+        );
         let signer = |key: &SigningKey, role| Signer { role, name: "h".into(), key: key.verifying_key() };
         let known = [signer(&trusted, SignerRole::Recovery)];
         let now = chrono::DateTime::UNIX_EPOCH;

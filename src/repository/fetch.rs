@@ -89,9 +89,9 @@ async fn fetch_pack(
         Ok(())
     };
     joined(tokio::task::spawn_blocking(open).await).map_err(|e| match e.kind() {
-        error::ErrorKind::Integrity => {
-            e.context(&key).hint("run `lifeboat verify --deep` to see everything that is damaged; an older base backup may be whole")
-        }
+        error::ErrorKind::Integrity => e
+            .context(&key)
+            .hint("run `lifeboat verify --deep` to see everything that is damaged; an older base backup may be whole"),
         _ => e,
     })
 }

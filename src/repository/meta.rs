@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Repository;
-use crate::error::{self, ErrorKind, ResultExt, Result};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::storage::layout;
 use crate::vault::frame::FRAME_SIZE;
 use crate::vault::{Class, Frame, ObjectOpener, ObjectSealer};

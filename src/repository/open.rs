@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::descriptor::{Descriptor, Enrolment, FORMAT, Signer, SignerRole, trusted_signers};
 use super::state_dir::StateDir;
-use crate::error::{self, ErrorKind, ResultExt, Result};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::evidence::{Trust, TrustedKey};
 use crate::runtime::Runtime;
 use crate::storage::{Created, Store, layout};

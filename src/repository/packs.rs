@@ -85,7 +85,10 @@ impl PackTable {
     /// Index of the pack that holds a frame, and the frame's number within it.
     pub fn locate(&self, frame: u64) -> Result<(usize, u32)> {
         if frame >= self.frames {
-            return Err(error::integrity(format!("frame {frame} lies outside the {} frames of the manifest", self.frames)));
+            return Err(error::integrity(format!(
+                "frame {frame} lies outside the {} frames of the manifest",
+                self.frames
+            )));
         }
         let pack = self.first_frame.partition_point(|first| *first <= frame) - 1;
         Ok((pack, (frame - self.first_frame[pack]) as u32))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::error::{self, ErrorKind, ResultExt, Result};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::vault::{IndexKey, SigningKey};
 
 /// A host's state directory.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Repository;
-use crate::error::{self, ErrorKind, ResultExt, Result};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::storage::{Created, ObjectInfo, Store, layout};
 use crate::units::{Lsn, Timeline};
 use crate::vault::frame::FRAME_SIZE;
@@ -231,7 +231,10 @@ impl<'a> WalArchive<'a> {
 
     /// Keyed digest and summary of a piece.
     pub async fn piece_summary(&self, piece: &Piece) -> Result<Option<(ContentMac, SegmentSummary)>> {
-        Ok(self.summary_of(Class::WalPiece, &piece.key, piece.size).await?.and_then(|(mac, s)| Some((mac, s.segment()?))))
+        Ok(self
+            .summary_of(Class::WalPiece, &piece.key, piece.size)
+            .await?
+            .and_then(|(mac, s)| Some((mac, s.segment()?))))
     }
 
     /// Summary of a complete segment, or `None` where it is not there or has none.

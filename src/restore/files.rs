@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{self, Error, ErrorKind, ResultExt, Result};
+use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::repository::base_manifest::{BaseManifest, FileEntry};
 use crate::repository::fetch::{FrameSink, fetch};
@@ -103,7 +103,9 @@ fn lay_out(manifest: &BaseManifest, target: &ClusterTarget) -> Result<()> {
             make_dir(parent, 0o700, target.owner)?;
         }
         match symlink(location, &link) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && std::fs::read_link(&link).is_ok_and(|l| l == location) => {}
+            Err(e)
+                if e.kind() == std::io::ErrorKind::AlreadyExists
+                    && std::fs::read_link(&link).is_ok_and(|l| l == location) => {}
             other => other.map_err(|e| failed("cannot link", &link, e))?,
         }
     }

@@ -95,7 +95,7 @@ async fn listings(store: &Store) {
     let mut names: Vec<String> = [3, 1, 2].map(|n| layout::wal_file("list", one, &segment(n))).into();
     names.push(layout::wal_file("list", one, "000000010000000000000001.00000028.backup"));
     names.push(layout::wal_file("list", Timeline(2), "00000002.history"));
-    names.push(layout::wal_live_piece("list", one, &segment(4), 8192));
+    names.push(layout::wal_live_piece("list", one, &segment(4), 8192, 9000));
     for name in &names {
         store.create(name, name.clone().into()).await.expect("new");
     }
@@ -117,8 +117,9 @@ async fn listings(store: &Store) {
 }
 
 async fn deletes(store: &Store) {
-    let pieces: Vec<String> =
-        (0..3).map(|n| layout::wal_live_piece("d", Timeline(1), "000000010000000000000001", n * 100)).collect();
+    let pieces: Vec<String> = (0..3)
+        .map(|n| layout::wal_live_piece("d", Timeline(1), "000000010000000000000001", n * 100, n * 100 + 100))
+        .collect();
     for piece in &pieces {
         store.create(piece, "piece".into()).await.expect("new");
     }

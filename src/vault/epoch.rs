@@ -35,7 +35,11 @@ impl fmt::Debug for EpochSecrets {
 impl EpochSecrets {
     /// New random secrets.
     pub fn generate() -> Result<Self> {
-        Ok(Self { identity: Identity::generate(), index: IndexKey::generate()?, recovery_signing: SigningKey::generate()? })
+        Ok(Self {
+            identity: Identity::generate(),
+            index: IndexKey::generate()?,
+            recovery_signing: SigningKey::generate()?,
+        })
     }
 
     /// The epoch's public key.
@@ -123,15 +127,20 @@ impl RecoveryIdentity {
         decrypt_with(self.0.iter(), sealed).ok_or_else(|| {
             error::denied("this recovery identity does not open the repository's keys")
                 .meaning("the backups are unharmed; another key is needed to read them")
-                .hint(format!("this identity is {}; compare with `recipients` in the configuration", self.recipients().join(", ")))
+                .hint(format!(
+                    "this identity is {}; compare with `recipients` in the configuration",
+                    self.recipients().join(", ")
+                ))
         })
     }
 }
 
 /// Parses a recovery recipient (`age1…`).
 pub fn parse_recipient(text: &str) -> Result<Recipient> {
-    Recipient::from_str(text.trim())
-        .map_err(|e| error::config(format!("\"{text}\" is not an age recipient: {e}")).hint("run `lifeboat keygen` to make a key pair"))
+    Recipient::from_str(text.trim()).map_err(|e| {
+        error::config(format!("\"{text}\" is not an age recipient: {e}"))
+            .hint("run `lifeboat keygen` to make a key pair")
+    })
 }
 
 /// Encrypts a short secret in the age format.
@@ -147,7 +156,10 @@ pub(super) fn encrypt_to(recipients: &[Recipient], secret: &[u8]) -> Result<Vec<
 }
 
 /// Decrypts a short secret in the age format, or `None` where no identity fits or bytes are damaged.
-pub(super) fn decrypt_with<'a>(identities: impl Iterator<Item = &'a Identity>, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn decrypt_with<'a>(
+    identities: impl Iterator<Item = &'a Identity>,
+    sealed: &[u8],
+) -> Option<Zeroizing<Vec<u8>>> {
     use std::io::Read;
     let decryptor = age::Decryptor::new(sealed).ok()?;
     let mut secret = Zeroizing::new(Vec::new());

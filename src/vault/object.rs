@@ -223,7 +223,11 @@ impl Tail {
         if &tail[40..] != END_MAGIC {
             return Err(truncated());
         }
-        Ok(Self { table_len: u32_at(tail, 0), summary_len: u32_at(tail, 4), mac: tail[8..40].try_into().expect("32 bytes") })
+        Ok(Self {
+            table_len: u32_at(tail, 0),
+            summary_len: u32_at(tail, 4),
+            mac: tail[8..40].try_into().expect("32 bytes"),
+        })
     }
 }
 
@@ -264,7 +268,8 @@ impl ObjectOpener {
         let key_block = start.get(FIXED_HEADER..header_len).ok_or_else(truncated)?;
         let key = match (start[10], class.wraps_to_epoch()) {
             (1, true) => {
-                let identities: Vec<&Identity> = keys.epochs.iter().filter(|(e, _)| *e == epoch).map(|(_, i)| i).collect();
+                let identities: Vec<&Identity> =
+                    keys.epochs.iter().filter(|(e, _)| *e == epoch).map(|(_, i)| i).collect();
                 match identities.is_empty() {
                     true => None,
                     false => Some(unwrap_key(&identities, key_block)?),

@@ -1,0 +1,117 @@
+//! What most commands begin with: the estate, its store, its repository.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Environment, Estate, RepositoryConfig};
+use crate::error::{self, Result};
+use crate::repository::{Repository, StateDir};
+use crate::runtime::Runtime;
+use crate::storage::{self, Location, RetryPolicy, Store};
+use crate::vault::RecoveryIdentity;
+
+/// Where the configuration is looked for when none is named.
+const DEFAULT_FILES: [&str; 2] = ["lifeboat.toml", "/etc/lifeboat/lifeboat.toml"];
+
+/// The estate that a command works on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) estate: Estate,
+    pub(crate) runtime: Runtime,
+}
+
+/// Which keys a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// Those of a host that backs up.
+    Write,
+    /// The recovery identity where one is configured.
+    ReadIfPossible,
+    /// The recovery identity.
+    Read,
+}
+
+impl Context {
+    /// Loads the configuration.
+    pub(crate) fn load(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
+        Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+    }
+
+    /// The environment called `name`.
+    pub(crate) fn environment(&self, name: &str) -> Result<&Environment> {
+        self.estate.environment(name)
+    }
+
+    /// Where the repository is, credentials fetched.
+    pub(crate) fn location(&self) -> Result<Location> {
+        location(&self.estate.repository)
+    }
+
+    /// Opens the store.
+    pub(crate) async fn store(&self) -> Result<Store> {
+        storage::open(&self.location()?, &self.runtime).await
+    }
+
+    /// Opens the repository with the keys that the command needs.
+    pub(crate) async fn repository(&self, keys: Keys) -> Result<Repository> {
+        let store = self.store().await?;
+        let recovery = match keys {
+            Keys::Write => None,
+            Keys::ReadIfPossible => self.recovery()?,
+            Keys::Read => Some(self.recovery()?.ok_or_else(|| {
+                error::denied("no recovery identity is configured, so data in the repository cannot be read")
+                    .meaning("a host that only backs up holds no key that opens backups; that is by design")
+                    .hint("set `[keys] identity = { file = \"recovery.key\" }` on the host that restores")
+            })?),
+        };
+        Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+    }
+
+    /// The state directory.
+    pub(crate) fn state_dir(&self) -> StateDir {
+        StateDir::new(&self.estate.keys.state_dir)
+    }
+
+    /// The recovery identity, where one is configured.
+    pub(crate) fn recovery(&self) -> Result<Option<RecoveryIdentity>> {
+        use secrecy::ExposeSecret;
+        match &self.estate.keys.identity {
+            Some(reference) => RecoveryIdentity::from_text(reference.resolve()?.expose_secret()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// zstd level of packs and WAL.
+    pub(crate) fn level(&self) -> i32 {
+        self.estate.repository.compression_level
+    }
+}
+
+/// The configuration file that a command uses.
+pub(crate) fn config_file(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(file) = named {
+        return Ok(file.to_owned());
+    }
+    DEFAULT_FILES.iter().map(PathBuf::from).find(|f| f.exists()).ok_or_else(|| {
+        error::config("there is no configuration: neither ./lifeboat.toml nor /etc/lifeboat/lifeboat.toml exists")
+            .hint("name one with `-c FILE`; lifeboat.example.toml is an annotated example")
+            .hint("or see everything work first: `lifeboat demo`")
+    })
+}
+
+fn location(config: &RepositoryConfig) -> Result<Location> {
+    let resolve = |secret: &Option<crate::config::SecretRef>| secret.as_ref().map(|s| s.resolve()).transpose();
+    Ok(Location {
+        endpoint: config.endpoint.clone(),
+        region: config.region.clone(),
+        access_key_id: resolve(&config.access_key_id)?,
+        secret_access_key: resolve(&config.secret_access_key)?,
+        session_token: resolve(&config.session_token)?,
+        retry: RetryPolicy { give_up_after: config.retry_for, ..Default::default() },
+        ..Location::new(config.url.clone())
+    })
+}
+
+/// Name of this host, for people.
+pub(crate) fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "unknown".into(), |n| n.to_string_lossy().into_owned())
+}

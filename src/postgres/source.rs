@@ -1,0 +1,70 @@
+//! An environment's PostgreSQL cluster, ready to be connected to.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tokio_postgres::{Client, Config};
+
+use super::replication::{ConnectOptions, ReplicationConnection, TlsTrust};
+use super::sql::{connect_sql_with, explain};
+use crate::config::PostgresConfig;
+use crate::error::{ErrorKind, Result, ResultExt};
+
+/// How to reach a cluster: address, role, password, TLS.
+#[derive(Clone)]
+pub struct Source {
+    dsn: Config,
+    tls: TlsTrust,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Source({:?})", self.dsn.get_hosts())
+    }
+}
+
+impl Source {
+    /// The cluster of a configured environment; fetches its password.
+    pub fn new(config: &PostgresConfig) -> Result<Self> {
+        let mut dsn: Config = config.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
+        if let Some(password) = &config.password {
+            dsn.password(password.resolve()?.expose_secret());
+        }
+        // A cut network must be noticed on idle SQL sessions too.
+        dsn.keepalives_idle(Duration::from_secs(30));
+        let tls = config.tls_root.clone().map_or(TlsTrust::Unverified, TlsTrust::RootFile);
+        Ok(Self { dsn, tls })
+    }
+
+    /// The connection parameters, password included.
+    pub fn dsn(&self) -> &Config {
+        &self.dsn
+    }
+
+    /// An SQL session in the configured database.
+    pub async fn sql(&self) -> Result<Client> {
+        connect_sql_with(&self.dsn, &self.tls).await
+    }
+
+    /// An SQL session in another database of the cluster.
+    pub async fn sql_in(&self, database: &str) -> Result<Client> {
+        let mut dsn = self.dsn.clone();
+        dsn.dbname(database);
+        connect_sql_with(&dsn, &self.tls).await
+    }
+
+    /// A replication session.
+    pub async fn replication(&self) -> Result<ReplicationConnection> {
+        let options = ConnectOptions { tls: self.tls.clone(), ..Default::default() };
+        ReplicationConnection::connect_with(&self.dsn, &options).await
+    }
+}
+
+/// Names of the databases that can be connected to, templates left out.
+pub async fn databases(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1", &[])
+        .await
+        .map_err(|e| explain(e, "cannot list the databases"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
