@@ -1,0 +1,33 @@
+//! PostgreSQL's write-ahead log, versions 13 to 18, read as bytes: no I/O, no clock, no async.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`name`] | names of the files in `pg_wal` and in an archive |
+//! | [`header`] | page headers: version, cluster, timeline, address |
+//! | [`record`] | what a record says, as far as recovery and counting need it |
+//! | [`reader`] | bytes in, checked records out |
+//! | [`segment`] | one complete segment file: is it whole and ours, what is in it |
+//! | [`history`] | timeline history files and the line of ancestors they draw |
+
+mod bytes;
+pub mod header;
+pub mod history;
+pub mod name;
+pub mod reader;
+pub mod record;
+pub mod segment;
+
+#[cfg(test)]
+mod forge;
+#[cfg(test)]
+mod judge;
+#[cfg(test)]
+mod trials;
+
+pub(crate) use bytes::Fields;
+pub use header::{SegmentHeader, WalVersion};
+pub use history::TimelineHistory;
+pub use name::{SegmentName, WalFileName, segment_name};
+pub use reader::{WalEnd, WalReader};
+pub use record::{Record, RecordKind};
+pub use segment::{Carry, SegmentSummary};

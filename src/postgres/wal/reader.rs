@@ -1,0 +1,518 @@
+//! From bytes to checked records: the state machine behind archiving, validation and recovery targets.
+//!
+//! Promises: every record handed out lies wholly in the bytes fed, has the right CRC-32C, links back
+//! to the record before it, and stands on pages of one version, one cluster and never falling
+//! timeline. Any chunking of the same bytes gives the same records. No bytes, however damaged, make
+//! it panic, and it holds no more than one transaction record or 8 KiB, whatever a record's size.
+//!
+//! The rules are those of `src/backend/access/transam/xlogreader.c` (`XLogDecodeNextRecord`,
+//! `XLogReaderValidatePageHeader`, `ValidXLogRecordHeader`, `ValidXLogRecord`), turned inside out:
+//!
+//! ```text
+//!   page header ──► Between ──► Record ──► Padding ──► Between …
+//!        │             │           │ (switch)
+//!        ├──► Skip ────┘           └──► Unused ──► next segment's header
+//!        └──► Zeros: nothing was ever written here          any ──► Corrupt
+//! ```
+//!
+//! What reading cannot tell: the end of WAL in a *recycled* segment looks like damage, because old
+//! bytes follow the last record. So [`WalEnd::Corrupt`] in the segment that a server was writing when
+//! it stopped is the end of WAL; within archived WAL it is damage. The caller knows which it reads.
+
+use crate::error::{self, Error};
+use crate::units::{Lsn, Timeline};
+
+use super::header::{LONG, LongPart, PageHeader, SHORT, WalVersion, is_block_size};
+use super::name::is_segment_size;
+use super::record::{HEADER, RM_XLOG, Record, RecordHeader, RecordKind, XLOG_OVERWRITE_CONTRECORD, decode};
+
+/// No record is longer (`MaxAllocSize`; 16 and later stop a little earlier, `XLogRecordMaxSize`).
+const MAX_RECORD: u32 = 0x3FFF_FFFF;
+const DEFAULT_BLOCK_SIZE: u64 = 8192;
+
+/// How the bytes fed so far end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WalEnd {
+    /// All is well up to [`WalReader::position`]; what follows is not known yet.
+    NeedMore,
+    /// From here on there are only zeros where a record or page should begin: the end of WAL in a
+    /// segment that was not filled. `at` is where WAL would go on; a record cut off by the zeros is
+    /// not counted, `at` is then its start.
+    ZeroTail {
+        /// Where valid WAL ends.
+        at: Lsn,
+    },
+    /// The bytes at `at` are not what must be there.
+    Corrupt {
+        /// Start of the record or page concerned; everything before it is sound.
+        at: Lsn,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Reads a contiguous stretch of WAL piece by piece.
+#[derive(Debug, Clone)]
+pub struct WalReader {
+    segment_size: u64,
+    block_size: u64,
+    system_identifier: Option<u64>,
+    newest_timeline: Option<Timeline>,
+    version: Option<WalVersion>,
+    timeline: Option<Timeline>,
+    position: u64,
+    previous: Option<Lsn>,
+    last_end: Option<Lsn>,
+    torn: Option<Lsn>,
+    page: PageHead,
+    state: State,
+    record: Partial,
+}
+
+/// The page header being collected.
+#[derive(Debug, Clone)]
+struct PageHead {
+    bytes: [u8; LONG],
+    have: usize,
+    done: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Nothing was read yet: the first page may begin within a record.
+    Start,
+    /// In a record that began before the first byte fed; its `left` bytes cannot be checked.
+    Skip {
+        left: u32,
+    },
+    /// Where a record may begin.
+    Between,
+    /// In the record that `WalReader::record` collects.
+    Record,
+    /// Between a record and the next multiple of 8.
+    Padding {
+        left: u64,
+    },
+    /// Behind a switch: the rest of the segment means nothing.
+    Unused,
+    Zeros {
+        at: Lsn,
+    },
+    Corrupt {
+        at: Lsn,
+        why: String,
+    },
+}
+
+/// The record being read; the buffer is used again and again.
+#[derive(Debug, Clone, Default)]
+struct Partial {
+    start: u64,
+    head: [u8; HEADER],
+    parsed: Option<RecordHeader>,
+    /// Bytes read, header included.
+    have: u32,
+    /// Length claimed, known from the fourth byte on.
+    length: u32,
+    crc: u32,
+    keep: usize,
+    kept: Vec<u8>,
+}
+
+/// What is wrong, and where.
+struct Fault {
+    at: Lsn,
+    why: String,
+}
+
+impl WalReader {
+    /// A reader of WAL from `start`, which must be the start of a page and is usually that of a
+    /// segment. Pages of another cluster than `system_identifier` are refused; without one, the first
+    /// segment header read decides. WAL pages of another size than 8 KiB are understood only when
+    /// reading begins with a segment, where the size is written.
+    pub fn new(segment_size: u64, start: Lsn, system_identifier: Option<u64>) -> error::Result<Self> {
+        if !is_segment_size(segment_size) {
+            return Err(error::internal(format!("{segment_size} bytes is no size of a WAL segment")));
+        }
+        if start.0 >= 1 << 63
+            || !start.0.is_multiple_of(1 << 10)
+            || (start.0 % segment_size != 0 && start.0 % DEFAULT_BLOCK_SIZE != 0)
+        {
+            return Err(error::internal(format!("{start} is not the start of a WAL page")));
+        }
+        Ok(Self {
+            segment_size,
+            block_size: DEFAULT_BLOCK_SIZE,
+            system_identifier,
+            newest_timeline: None,
+            version: None,
+            timeline: None,
+            position: start.0,
+            previous: None,
+            last_end: None,
+            torn: None,
+            page: PageHead { bytes: [0; LONG], have: 0, done: false },
+            state: State::Start,
+            record: Partial::default(),
+        })
+    }
+
+    /// Refuses pages of a later timeline than this one.
+    pub fn set_newest_timeline(&mut self, timeline: Timeline) {
+        self.newest_timeline = Some(timeline);
+    }
+
+    /// The position behind the last byte fed.
+    pub fn position(&self) -> Lsn {
+        Lsn(self.position)
+    }
+
+    /// End of the last record handed out ([`Record::end`]).
+    pub fn last_record_end(&self) -> Option<Lsn> {
+        self.last_end
+    }
+
+    /// Start of the last record handed out, to which the next one must link back.
+    pub fn last_record_start(&self) -> Option<Lsn> {
+        self.previous
+    }
+
+    /// Start of the record of which only a part was fed so far.
+    pub fn unfinished_record(&self) -> Option<Lsn> {
+        (self.state == State::Record).then_some(Lsn(self.record.start))
+    }
+
+    /// Version of PostgreSQL that wrote the pages.
+    pub fn version(&self) -> Option<WalVersion> {
+        self.version
+    }
+
+    /// Timeline of the last page.
+    pub fn timeline(&self) -> Option<Timeline> {
+        self.timeline
+    }
+
+    /// The cluster, once known.
+    pub fn system_identifier(&self) -> Option<u64> {
+        self.system_identifier
+    }
+
+    /// Whether the bytes so far are sound, and how they end.
+    pub fn end(&self) -> WalEnd {
+        match &self.state {
+            State::Zeros { at } => WalEnd::ZeroTail { at: *at },
+            State::Corrupt { at, why } => WalEnd::Corrupt { at: *at, why: why.clone() },
+            _ => WalEnd::NeedMore,
+        }
+    }
+
+    /// Takes the next bytes and hands each record completed by them to `sink`. After an error the
+    /// reader stays where it is: [`WalReader::end`] says [`WalEnd::Corrupt`], and so does every
+    /// further call.
+    pub fn feed(&mut self, mut bytes: &[u8], mut sink: impl FnMut(Record)) -> error::Result<()> {
+        while !bytes.is_empty() {
+            match self.step(bytes, &mut sink) {
+                Ok(used) => {
+                    bytes = &bytes[used..];
+                    self.position += used as u64;
+                    if self.position.is_multiple_of(self.block_size) {
+                        self.page.done = false;
+                        self.page.have = 0;
+                    }
+                }
+                Err(Fault { at, why }) => self.state = State::Corrupt { at, why },
+            }
+            if let State::Corrupt { at, why } = &self.state {
+                return Err(corrupt(*at, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Consumes some of `bytes`, at least one, at most to the end of the page.
+    fn step(&mut self, bytes: &[u8], sink: &mut impl FnMut(Record)) -> Result<usize, Fault> {
+        match self.state {
+            State::Zeros { at } => return self.zeros(at, bytes),
+            State::Unused => return Ok(self.unused(bytes)),
+            _ if !self.page.done => return self.page_head(bytes),
+            _ => {}
+        }
+        let left = self.block_size - self.position % self.block_size;
+        let bytes = &bytes[..bytes.len().min(usize::try_from(left).expect("a page is small"))];
+        match &mut self.state {
+            State::Skip { left } => {
+                let used = bytes.len().min(*left as usize);
+                *left -= used as u32;
+                if *left == 0 {
+                    self.state = padding(self.position + used as u64);
+                }
+                Ok(used)
+            }
+            State::Padding { left } => {
+                let used = bytes.len().min(*left as usize);
+                *left -= used as u64;
+                if *left == 0 {
+                    self.state = State::Between;
+                }
+                Ok(used)
+            }
+            State::Between => {
+                self.record.begin(self.position);
+                self.state = State::Record;
+                self.record_bytes(bytes, sink)
+            }
+            _ => self.record_bytes(bytes, sink),
+        }
+    }
+
+    fn zeros(&self, at: Lsn, bytes: &[u8]) -> Result<usize, Fault> {
+        match bytes.iter().position(|b| *b != 0) {
+            None => Ok(bytes.len()),
+            Some(offset) => {
+                let found = Lsn(self.position + offset as u64);
+                Err(Fault { at, why: format!("zeros, and then other bytes at {found}") })
+            }
+        }
+    }
+
+    /// PostgreSQL leaves zeros behind a switch, but after a crash whatever was there before.
+    fn unused(&mut self, bytes: &[u8]) -> usize {
+        let left = self.segment_size - self.position % self.segment_size;
+        let used = bytes.len().min(usize::try_from(left).expect("a segment is at most 1 GiB"));
+        if used as u64 == left {
+            self.state = State::Between;
+        }
+        used
+    }
+
+    fn page_head(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        let page = &mut self.page;
+        let mut size = if page.have < SHORT { SHORT } else { LONG };
+        let mut used = 0;
+        loop {
+            let take = (size - page.have).min(bytes.len() - used);
+            page.bytes[page.have..page.have + take].copy_from_slice(&bytes[used..used + take]);
+            page.have += take;
+            used += take;
+            if page.have < size {
+                return Ok(used);
+            }
+            let short = page.bytes.first_chunk().expect("at least a short header");
+            if size == SHORT {
+                size = PageHeader::size(short);
+            }
+            if page.have == size {
+                break;
+            }
+        }
+        page.done = true;
+        let start = Lsn(self.position + used as u64 - size as u64);
+        let at = match self.state {
+            State::Record => self.torn.unwrap_or(Lsn(self.record.start)),
+            _ => start,
+        };
+        if page.bytes[..size].iter().all(|b| *b == 0) {
+            self.state = State::Zeros { at };
+            return Ok(used);
+        }
+        self.check_page(start, at).map_err(|why| Fault { at, why: format!("page {start}: {why}") })?;
+        Ok(used)
+    }
+
+    /// Compares a page header with everything known; decides how the page begins.
+    fn check_page(&mut self, start: Lsn, at: Lsn) -> Result<(), String> {
+        let header = PageHeader::parse(&self.page.bytes[..self.page.have])?;
+        if header.address != start {
+            return Err(format!("its header says {}", header.address));
+        }
+        if let Some(version) = self.version.replace(header.version).filter(|known| *known != header.version) {
+            return Err(format!("written by PostgreSQL {} after {}", header.version.major(), version.major()));
+        }
+        match &header.long {
+            Some(long) => self.check_long(start, long)?,
+            None if start.0.is_multiple_of(self.segment_size) => {
+                return Err("the first page of a segment has no long header".to_owned());
+            }
+            None => {}
+        }
+        if let Some(known) = self.timeline.replace(header.timeline).filter(|known| *known > header.timeline) {
+            return Err(format!("timeline {} after {known}", header.timeline));
+        }
+        if let Some(newest) = self.newest_timeline.filter(|newest| header.timeline > *newest) {
+            return Err(format!("timeline {} in a segment of timeline {newest}", header.timeline));
+        }
+        self.enter_page(&header, at)
+    }
+
+    fn check_long(&mut self, start: Lsn, long: &LongPart) -> Result<(), String> {
+        let known = *self.system_identifier.get_or_insert(long.system_identifier);
+        if known != long.system_identifier {
+            return Err(format!("it belongs to cluster {}, not {known}", long.system_identifier));
+        }
+        if long.segment_size != self.segment_size {
+            return Err(format!("segment size {} instead of {}", long.segment_size, self.segment_size));
+        }
+        let first = self.state == State::Start && start.0.is_multiple_of(self.segment_size);
+        if first && is_block_size(long.block_size) {
+            self.block_size = long.block_size;
+        }
+        if long.block_size != self.block_size {
+            return Err(format!("WAL page size {} instead of {}", long.block_size, self.block_size));
+        }
+        Ok(())
+    }
+
+    /// Is the record that should go on here the one that goes on (`xlp_rem_len`)?
+    fn enter_page(&mut self, header: &PageHeader, at: Lsn) -> Result<(), String> {
+        let expected = match self.state {
+            State::Record => self.record.length - self.record.have,
+            State::Skip { left } => left,
+            State::Start if header.continues_record() && header.remaining > 0 => {
+                self.state = State::Skip { left: header.remaining };
+                return Ok(());
+            }
+            _ if header.continues_record() => return Err("a record goes on here that never began".to_owned()),
+            _ => {
+                self.state = State::Between;
+                return Ok(());
+            }
+        };
+        if header.overwrites_record() {
+            if self.state == State::Record {
+                self.torn = Some(at);
+            }
+            self.state = State::Between;
+            return Ok(());
+        }
+        if !header.continues_record() || header.remaining != expected {
+            let found = if header.continues_record() { header.remaining } else { 0 };
+            return Err(format!("{found} bytes of the record begun before go on here instead of {expected}"));
+        }
+        Ok(())
+    }
+
+    fn record_bytes(&mut self, bytes: &[u8], sink: &mut impl FnMut(Record)) -> Result<usize, Fault> {
+        let start = Lsn(self.record.start);
+        // What follows a torn record vouches for it: if that is unsound, so is the giving up.
+        let at = self.torn.unwrap_or(start);
+        let fault = |why| Fault { at, why };
+        let mut used = 0;
+        if self.record.parsed.is_none() {
+            used = self.record.take_head(bytes);
+            if self.record.have >= 4 && self.record.length == 0 {
+                self.record.length = u32::from_le_bytes(*self.record.head.first_chunk().expect("24 bytes"));
+                match self.record.length {
+                    0 => {
+                        // Nothing was written here; what was read beyond the length is looked at again.
+                        self.state = State::Zeros { at };
+                        return Ok(used - (self.record.have as usize - 4));
+                    }
+                    length if length < HEADER as u32 || length > MAX_RECORD => {
+                        return Err(fault(format!("a record cannot be {length} bytes long")));
+                    }
+                    _ => {}
+                }
+            }
+            if (self.record.have as usize) < HEADER {
+                return Ok(used);
+            }
+            self.check_head().map_err(fault)?;
+        }
+        used += self.record.take_body(&bytes[used..]);
+        if self.record.have == self.record.length {
+            let end = self.position + used as u64;
+            let record = self.complete(end).map_err(fault)?;
+            sink(record);
+        }
+        Ok(used)
+    }
+
+    fn check_head(&mut self) -> Result<(), String> {
+        let head = RecordHeader::parse(&self.record.head);
+        let start = Lsn(self.record.start);
+        let links = self.previous.map_or(head.previous < start, |previous| head.previous == previous);
+        if !links {
+            let expected = self.previous.map_or_else(|| "an earlier record".to_owned(), |p| p.to_string());
+            return Err(format!("the record links back to {} instead of {expected}", head.previous));
+        }
+        let version = self.version.expect("a page header was read before");
+        if !head.rmgr_exists(version) {
+            return Err(format!("PostgreSQL {} has no resource manager {}", version.major(), head.rmgr));
+        }
+        let overwrite = head.rmgr == RM_XLOG && head.info & 0xF0 == XLOG_OVERWRITE_CONTRECORD;
+        if let Some(torn) = self.torn.filter(|_| !overwrite) {
+            return Err(format!("the record torn at {torn} is given up, but no record says so"));
+        }
+        self.record.keep = head.keep();
+        self.record.parsed = Some(head);
+        Ok(())
+    }
+
+    /// The last byte of the record is here: checks and understands it.
+    fn complete(&mut self, end: u64) -> Result<Record, String> {
+        let head = self.record.parsed.take().expect("the head precedes the body");
+        let crc = crc32c::crc32c_append(self.record.crc, &self.record.head[..HEADER - 4]);
+        if crc != head.crc {
+            return Err(format!("the record's checksum is {:08X}, its bytes give {crc:08X}", head.crc));
+        }
+        let version = self.version.expect("a page header was read before");
+        let kind = decode(version, &head, &self.record.kept)?;
+        if let RecordKind::OverwriteContrecord { overwritten, .. } = &kind
+            && let Some(torn) = self.torn.take()
+            && torn != *overwritten
+        {
+            return Err(format!("it gives up a record at {overwritten}, but the torn one is at {torn}"));
+        }
+        let start = Lsn(self.record.start);
+        self.state = padding(end);
+        let mut end = Lsn(end.next_multiple_of(8));
+        if kind == RecordKind::Switch && !end.0.is_multiple_of(self.segment_size) {
+            end = Lsn(end.0.next_multiple_of(self.segment_size));
+            self.state = State::Unused;
+        }
+        self.previous = Some(start);
+        self.last_end = Some(end);
+        // A huge transaction record must not occupy memory for ever.
+        self.record.kept.shrink_to(64 << 10);
+        Ok(Record { start, end, xid: head.xid, rmgr: head.rmgr, info: head.info, length: head.length, kind })
+    }
+}
+
+impl Partial {
+    fn begin(&mut self, start: u64) {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.clear();
+        *self = Self { start, kept, ..Self::default() };
+    }
+
+    fn take_head(&mut self, bytes: &[u8]) -> usize {
+        let have = self.have as usize;
+        let used = bytes.len().min(HEADER - have);
+        self.head[have..have + used].copy_from_slice(&bytes[..used]);
+        self.have += used as u32;
+        used
+    }
+
+    fn take_body(&mut self, bytes: &[u8]) -> usize {
+        let used = bytes.len().min((self.length - self.have) as usize);
+        let bytes = &bytes[..used];
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        let keep = used.min(self.keep - self.kept.len());
+        self.kept.extend_from_slice(&bytes[..keep]);
+        self.have += used as u32;
+        used
+    }
+}
+
+/// What follows something that ends at `end`.
+fn padding(end: u64) -> State {
+    match end.next_multiple_of(8) - end {
+        0 => State::Between,
+        left => State::Padding { left },
+    }
+}
+
+fn corrupt(at: Lsn, why: &str) -> Error {
+    error::integrity(format!("WAL is not sound at {at}: {why}"))
+        .meaning("recovery would stop there; nothing that was committed later could be recovered through these bytes")
+}
