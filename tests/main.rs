@@ -1,1 +1,4 @@
-//! tests
+//! The integration tests, one binary: a module for each capability, helpers in `common`.
+
+mod common;
+mod harness_smoke;

