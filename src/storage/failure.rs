@@ -210,3 +210,44 @@ pub(super) fn describe(operation: &str, key: &str, url: &str, failure: object_st
     };
     error.source(failure)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: &str, body: &str) -> Failure {
+        let source = format!("Error performing GET http://x/y in 5ms - {STATUS}{status}: {body}");
+        let not_found = status.starts_with("404");
+        classify(&match not_found {
+            true => object_store::Error::NotFound { path: "y".into(), source: source.into() },
+            false => object_store::Error::Generic { store: "S3", source: source.into() },
+        })
+    }
+
+    #[test]
+    fn only_an_answer_about_the_object_proves_absence() {
+        assert_eq!(answer("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>"), Failure::Absent);
+        assert_eq!(answer("404 Not Found", "<Error><Code>BlobNotFound</Code></Error>"), Failure::Absent);
+        assert_eq!(answer("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>"), Failure::NoBucket);
+        assert_eq!(answer("404 Not Found", ""), Failure::AbsenceUnproven);
+        assert_eq!(answer("404 Not Found", "<html>nginx</html>"), Failure::AbsenceUnproven);
+    }
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        for (status, body) in [
+            ("500 Internal Server Error", ""),
+            ("503 Service Unavailable", "<Code>SlowDown</Code>"),
+            ("429 Too Many Requests", ""),
+            ("400 Bad Request", "<Code>RequestTimeout</Code>"),
+            ("400 Bad Request", "<Code>BadDigest</Code>"),
+        ] {
+            assert_eq!(answer(status, body), Failure::Transient, "{status} {body}");
+        }
+        assert_eq!(answer("403 Forbidden", "<Code>AccessDenied</Code>"), Failure::Refused);
+        assert_eq!(answer("400 Bad Request", "<Code>InvalidArgument</Code>"), Failure::Permanent);
+        assert_eq!(answer("301 Moved Permanently", "<Code>PermanentRedirect</Code>"), Failure::Permanent);
+        assert_eq!(answer("501 Not Implemented", "<Code>NotImplemented</Code>"), Failure::Unsupported);
+        assert_eq!(answer("416 Range Not Satisfiable", "<Code>InvalidRange</Code>"), Failure::OutOfRange);
+    }
+}

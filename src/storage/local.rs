@@ -259,3 +259,26 @@ pub(super) fn remove_leftovers(folder: &FsPath, older_than: Duration, runtime: &
     }
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::{Failure, classify};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_visible_but_unconfirmed_does_not_count_as_durable() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = LocalStore::open(dir.path()).expect("opens");
+        let (there, absent) = (Path::from("there"), Path::from("absent"));
+        store.put_opts(&there, "x".into(), PutMode::Create.into()).await.expect("written");
+        let broke = || StoreError::Generic { store: "test", source: std::io::Error::other("sync failed").into() };
+        let exists = || StoreError::AlreadyExists { path: String::new(), source: "exists".into() };
+
+        let settled = store.settle(&there, broke()).await;
+        assert_eq!(classify(&settled), Failure::NotDurable, "linked, then the sync failed");
+        assert!(settled.to_string().contains("sync failed"), "{settled}");
+        assert_eq!(classify(&store.settle(&absent, broke()).await), Failure::Transient, "nothing is visible");
+        assert_eq!(classify(&store.settle(&there, exists()).await), Failure::Exists, "synced for the other writer");
+        assert!(Failure::NotDurable.is_permanent(), "reading back would take it for success");
+    }
+}

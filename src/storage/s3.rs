@@ -78,15 +78,20 @@ impl Access {
         Ok(Self { bucket: bucket.to_owned(), region, endpoint: location.endpoint.clone(), credentials })
     }
 
-    /// Refuses early where no credentials can be found at all.
+    /// Refuses at once, instead of after all retries, where the credentials cannot be had.
     pub(super) async fn check_credentials(&self) -> Result<()> {
-        match self.credentials.provide_credentials().await {
-            Err(none @ CredentialsError::CredentialsNotLoaded(_)) => Err(error::config("no AWS credentials were found")
-                .source(none)
-                .hint("set repository.access_key_id and secret_access_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of this host")),
-            // Everything else may pass; the requests report it and try again.
-            _ => Ok(()),
-        }
+        let none = match self.credentials.provide_credentials().await {
+            Ok(_) => return Ok(()),
+            Err(none) => none,
+        };
+        let error = match none {
+            CredentialsError::CredentialsNotLoaded(_) => error::config("no AWS credentials were found"),
+            _ => error::repository("the AWS credentials could not be obtained"),
+        };
+        Err(error
+            .source(none)
+            .hint("set repository.access_key_id and secret_access_key in the configuration")
+            .hint("or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of this host"))
     }
 
     /// The data plane.
@@ -95,11 +100,7 @@ impl Access {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&self.bucket)
             .with_region(self.region.as_ref())
-            .with_credentials(Arc::new(Adapter {
-                provider: self.credentials.clone(),
-                runtime: runtime.clone(),
-                cached: Mutex::new(None),
-            }))
+            .with_credentials(Arc::new(Adapter::new(self.credentials.clone(), runtime.clone())))
             .with_virtual_hosted_style_request(self.endpoint.is_none())
             .with_conditional_put(S3ConditionalPut::ETagMatch)
             .with_checksum_algorithm(Checksum::SHA256)
@@ -144,6 +145,12 @@ struct Adapter {
     cached: Mutex<Option<(Arc<AwsCredential>, DateTime<Utc>)>>,
 }
 
+impl Adapter {
+    fn new(provider: SharedCredentialsProvider, runtime: Runtime) -> Self {
+        Self { provider, runtime, cached: Mutex::new(None) }
+    }
+}
+
 impl fmt::Debug for Adapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AwsCredentialAdapter")
@@ -176,5 +183,76 @@ impl CredentialProvider for Adapter {
         });
         *cached = Some((Arc::clone(&credential), (now + REFRESH).min(expiry - REFRESH)));
         Ok(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use aws_credential_types::provider::future::ProvideCredentials as Answer;
+
+    use super::*;
+    use crate::runtime::Clock;
+
+    #[derive(Debug, Clone, Default)]
+    struct Minutes(Arc<AtomicI64>);
+
+    impl Clock for Minutes {
+        fn now(&self) -> DateTime<Utc> {
+            DateTime::UNIX_EPOCH + TimeDelta::minutes(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    /// Gives a new key each time, which expires eight minutes after `now`; or none.
+    #[derive(Debug)]
+    struct Chain {
+        now: Minutes,
+        asked: AtomicI64,
+        answers: bool,
+    }
+
+    impl ProvideCredentials for Chain {
+        fn provide_credentials<'a>(&'a self) -> Answer<'a>
+        where
+            Self: 'a,
+        {
+            if !self.answers {
+                return Answer::ready(Err(CredentialsError::not_loaded("nothing configured")));
+            }
+            let key = format!("key-{}", self.asked.fetch_add(1, Ordering::Relaxed));
+            let expiry = self.now.now() + TimeDelta::minutes(8);
+            Answer::ready(Ok(Credentials::new(key, "secret", None, Some(expiry.into()), "test")))
+        }
+    }
+
+    fn chain(now: &Minutes, answers: bool) -> SharedCredentialsProvider {
+        SharedCredentialsProvider::new(Chain { now: now.clone(), asked: AtomicI64::new(0), answers })
+    }
+
+    #[tokio::test]
+    async fn credentials_are_kept_and_fetched_anew_before_they_expire() {
+        let now = Minutes::default();
+        let adapter = Adapter::new(chain(&now, true), Runtime::silent().with_clock(now.clone()));
+        for (minute, key) in [(0, "key-0"), (2, "key-0"), (3, "key-1"), (5, "key-1"), (6, "key-2")] {
+            now.0.store(minute, Ordering::Relaxed);
+            assert_eq!(adapter.get_credential().await.expect("given").key_id, key, "minute {minute}");
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_credentials_are_told_at_once() {
+        let now = Minutes::default();
+        let access = Access {
+            bucket: "b".into(),
+            region: Region::from_static("eu-west-1"),
+            endpoint: None,
+            credentials: chain(&now, false),
+        };
+        let error = access.check_credentials().await.expect_err("none");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        let adapter = Adapter::new(chain(&now, false), Runtime::silent());
+        let failure = adapter.get_credential().await.expect_err("none");
+        assert!(matches!(failure, StoreError::Unauthenticated { .. }), "not tried again: {failure}");
     }
 }

@@ -100,9 +100,8 @@ impl Store {
         Self { retry, ..self.clone() }
     }
 
-    /// The same store with another limit for silence, for tests.
+    /// The same store with another limit for silence.
     #[cfg(test)]
-    #[must_use]
     pub(crate) fn with_answer_within(&self, answer_within: Duration) -> Self {
         Self { answer_within, ..self.clone() }
     }
