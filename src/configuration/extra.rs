@@ -190,8 +190,10 @@ mod tests {
             std::fs::create_dir_all(path.parent().expect("parent")).expect("dirs");
             std::fs::write(path, p).expect("write");
         };
-        ["traefik/a.yml", "traefik/b.yml", "traefik/acme.json", "traefik/.hidden.yml", "redis/redis.conf"].map(write);
-        ["map/..2024/values", "redis/deep/er/x"].map(write);
+        ["traefik/a.yml", "traefik/b.yml", "traefik/acme.json", "traefik/.hidden.yml", "redis/redis.conf"]
+            .iter()
+            .for_each(|p| write(p));
+        ["map/..2024/values", "redis/deep/er/x"].iter().for_each(|p| write(p));
         std::os::unix::fs::symlink("..2024/values", dir.path().join("map/values")).expect("link");
         std::os::unix::fs::symlink("/", dir.path().join("map/root")).expect("link");
         let export = run(&["traefik/*.yml", "redis", "map", "gone*"], dir.path());

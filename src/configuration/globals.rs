@@ -41,7 +41,7 @@ pub(crate) async fn collect(
     }
     command.env_clear().envs(environment(dsn)).envs(more_environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let origin = format!("{} --globals-only", program.display());
+    let origin = format!("{PROGRAM} --globals-only, from {}", bin_dir.display());
     match tokio::time::timeout(PATIENCE, command.output()).await {
         Ok(Ok(output)) if output.status.success() => {
             into.add(ConfigFile { name: NAME.into(), origin, mode: None, content: output.stdout });

@@ -126,13 +126,8 @@ async fn crons(client: &Client) -> Result<Value, String> {
 async fn attachments(client: &Client) -> Result<Value, String> {
     let location = "SELECT to_jsonb(coalesce((SELECT value FROM public.ir_config_parameter
                     WHERE key = 'ir_attachment.location'), 'file'))";
-    let census = "SELECT CASE WHEN type <> 'binary' THEN type WHEN store_fname IS NULL AND db_datas IS NULL THEN 'empty'
-                  WHEN store_fname IS NULL THEN 'db' WHEN store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$' THEN 'file'
-                  WHEN store_fname ~ '^[a-z0-9_]+://' THEN split_part(store_fname, '://', 1) ELSE 'unknown' END AS storage,
-                  count(*) AS rows FROM public.ir_attachment GROUP BY 1 ORDER BY 1";
-    let census = rows(client, census, &[]).await?;
-    let kinds: Vec<Value> =
-        census.as_array().into_iter().flatten().filter_map(|row| row.get("storage").cloned()).collect();
+    let census = crate::filestore::census(client).await.map_err(|e| e.message())?;
+    let kinds: Vec<&str> = census.iter().map(|c| c.storage.as_str()).collect();
     Ok(json!({
         "location": value(client, location, &[]).await?,
         "storages": kinds,

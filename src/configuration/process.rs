@@ -175,6 +175,11 @@ mod tests {
             .env("ODOO_LIFEBOAT_TEST", "here")
             .spawn()
             .expect("sleep starts");
+        // The kernel shows the arguments a moment after the program has started.
+        let cmdline = format!("/proc/{}/cmdline", child.id());
+        while std::fs::read(&cmdline).expect("it runs").is_empty() {
+            std::thread::yield_now();
+        }
         let mut into = Collector::default();
         let found = collect(Path::new("/proc"), &[], &mut into);
         child.kill().and_then(|()| child.wait()).expect("ends");
