@@ -1,4 +1,101 @@
-//! (empty)
+//! The command line: one file per command, the only place that prints or asks.
 
-#[allow(dead_code, unused_imports, reason = "the demo itself is merged beside it")]
+mod backup;
+mod config;
+mod context;
 mod demo;
+mod exit;
+mod init;
+mod keygen;
+mod output;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{self, Result};
+use context::Context;
+use output::Outcome;
+
+/// Backup, recovery and proof of recovery for Odoo estates.
+#[derive(Debug, Parser)]
+#[command(name = "lifeboat", version, about, max_term_width = 100)]
+#[command(
+    after_help = "At 3 a.m.: `lifeboat show` tells what can be restored, `lifeboat restore … --plan` what a restore \
+would do.\nExit codes: 0 done and verified, 2 usage, 3 configuration, 4 source, 5 repository, 6 integrity, \
+7 target not recoverable,\n8 drill or check failed, 9 objective missed, 10 denied, 11 partial, 70 internal, 130 interrupted."
+)]
+pub struct Arguments {
+    /// The estate's configuration [default: ./lifeboat.toml, else /etc/lifeboat/lifeboat.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// text is for people; json is one documented object on standard output
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a repository, or make this host a member of an existing one
+    Init,
+    /// Make a recovery key pair: the private half restores, the public half goes into the configuration
+    Keygen(keygen::Arguments),
+    /// Check or describe the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Back up a database cluster, its filestores or its configuration
+    #[command(subcommand)]
+    Backup(backup::Command),
+}
+
+/// Which environment a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct EnvironmentArgument {
+    /// Name of the environment
+    #[arg(short, long = "environment", value_name = "ENV")]
+    environment: String,
+}
+
+/// Runs the program and tells the exit code.
+pub fn main(arguments: Arguments) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let failure = error::internal("cannot start the runtime").source(e);
+            return output::failed(arguments.format, &failure, exit::code(failure.kind()));
+        }
+    };
+    let format = arguments.format;
+    let result = runtime.block_on(dispatch(arguments));
+    // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(outcome) => output::finished(format, outcome),
+        Err(failure) => output::failed(format, &failure, exit::code(failure.kind())),
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<Outcome> {
+    let file = arguments.config.as_deref();
+    let runtime = terminal::runtime(arguments.format);
+    let context = || Context::load(file, runtime.clone());
+    match arguments.command {
+        Command::Init => init::run(&context()?).await,
+        Command::Keygen(arguments) => keygen::run(&arguments),
+        Command::Config(command) => config::run(&command, file, runtime),
+        Command::Backup(command) => backup::run(&command, &context()?).await,
+    }
+}

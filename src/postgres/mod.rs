@@ -1,5 +1,15 @@
-//! PostgreSQL from outside: its write-ahead log, its control file, its backups.
+//! PostgreSQL as a source and as a target: how a cluster is read and how it is put back.
+//!
+//! `replication` speaks the replication protocol (base backups, WAL); `sql` opens ordinary sessions;
+//! `source` opens either for a configured environment; `base_backup` and `intake` take base backups;
+//! `wal`, `control_file` and `backup_label` read what PostgreSQL writes.
 
+pub mod backup;
 pub mod backup_label;
+pub mod base_backup;
 pub mod control_file;
+mod intake;
+pub mod replication;
+pub mod source;
+pub mod sql;
 pub mod wal;

@@ -9,7 +9,7 @@ use crate::error;
 use crate::units::{Lsn, Timeline};
 
 use super::bytes::Fields;
-use super::name::is_segment_size;
+use crate::wal_name::is_segment_size;
 
 /// Bytes of a short header, alignment included.
 pub(crate) const SHORT: usize = 24;

@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use super::name::{SegmentName, WalFileName};
 use super::reader::{WalEnd, WalReader};
 use super::record::{Record, RecordKind};
 use super::segment::validate;
 use crate::postgres::control_file::{ClusterState, ControlFile};
 use crate::units::Lsn;
+use crate::wal_name::{SegmentName, WalFileName};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 

@@ -2,7 +2,6 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`name`] | names of the files in `pg_wal` and in an archive |
 //! | [`header`] | page headers: version, cluster, timeline, address |
 //! | [`record`] | what a record says, as far as recovery and counting need it |
 //! | [`reader`] | bytes in, checked records out |
@@ -12,7 +11,6 @@
 mod bytes;
 pub mod header;
 pub mod history;
-pub mod name;
 pub mod reader;
 pub mod record;
 pub mod segment;
@@ -24,10 +22,10 @@ mod judge;
 #[cfg(test)]
 mod trials;
 
+pub use crate::wal_name::{SegmentName, WalFileName, segment_name};
 pub(crate) use bytes::Fields;
 pub use header::{SegmentHeader, WalVersion};
 pub use history::TimelineHistory;
-pub use name::{SegmentName, WalFileName, segment_name};
 pub use reader::{WalEnd, WalReader};
 pub use record::{Record, RecordKind};
 pub use segment::{Carry, SegmentSummary};

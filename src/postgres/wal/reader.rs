@@ -23,8 +23,8 @@ use crate::error::{self, Error};
 use crate::units::{Lsn, Timeline};
 
 use super::header::{LONG, LongPart, PageHeader, SHORT, WalVersion, is_block_size};
-use super::name::is_segment_size;
 use super::record::{HEADER, RM_XLOG, Record, RecordHeader, RecordKind, XLOG_OVERWRITE_CONTRECORD, decode};
+use crate::wal_name::is_segment_size;
 
 /// No record is longer (`MaxAllocSize`; 16 and later stop a little earlier, `XLogRecordMaxSize`).
 const MAX_RECORD: u32 = 0x3FFF_FFFF;

@@ -14,9 +14,9 @@ use crate::error::{self, Error, Result};
 use crate::units::Lsn;
 
 use super::header::SegmentHeader;
-use super::name::SegmentName;
 use super::reader::{WalEnd, WalReader};
 use super::record::{Record, RecordKind};
+use crate::wal_name::SegmentName;
 
 /// The state of reading at the end of a segment, for the next one of the same line.
 #[derive(Debug, Clone)]
