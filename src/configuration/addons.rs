@@ -59,7 +59,8 @@ async fn git_facts(path: &Path) -> Option<Value> {
     }
     let git = async |arguments: &[&str]| {
         let mut command = Command::new("git");
-        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C"]).arg(path).args(arguments);
+        command.args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
+        command.args(["-c", "safe.bareRepository=explicit", "-C"]).arg(path).args(arguments);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").env("HOME", "/nonexistent");
         command.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
         command.env("GIT_TERMINAL_PROMPT", "0");
