@@ -26,12 +26,13 @@ impl Rpo {
 
 impl DrillRecord {
     /// The outcome that the rest of the record amounts to. A drill that was not finished, a hard check
-    /// that failed or could not be run, a file that the backup lost, or a stop at another place than
-    /// intended: each fails it.
+    /// that failed or could not be run, no check that passed, a file that the backup lost or that nobody
+    /// accounts for, or a stop at another place than intended: each fails it.
     pub fn judge(&self) -> Verdict {
-        let hard_check = self.checks.iter().any(Check::fails_the_drill);
-        let lost = self.attachments.iter().any(|a| a.lost_by_us() > 0 || a.verified < a.present);
-        if self.error.is_some() || hard_check || lost || !self.target.as_intended || self.rpo.is_none() {
+        let proven = self.checks.iter().any(|check| check.result == CheckResult::Passed)
+            && !self.checks.iter().any(Check::fails_the_drill)
+            && self.attachments.iter().all(AttachmentReconciliation::is_sound);
+        if self.error.is_some() || !proven || !self.target.as_intended || self.rpo.is_none() {
             return Verdict::Failed;
         }
         if self.rto.met && self.rpo.as_ref().is_some_and(|rpo| rpo.met) {
@@ -50,6 +51,12 @@ impl Check {
 }
 
 impl AttachmentReconciliation {
+    /// Whether every file that can be there is there, with the right content.
+    pub fn is_sound(&self) -> bool {
+        let accounted = self.present + self.missing.len() as u64 >= self.referenced;
+        accounted && self.verified >= self.present && self.lost_by_us() == 0
+    }
+
     /// Number of files that the backup lost.
     pub fn lost_by_us(&self) -> usize {
         self.missing.iter().filter(|m| m.cause == MissingCause::LostByUs).count()
@@ -71,7 +78,9 @@ mod tests {
     #[test]
     fn each_of_these_alone_fails_a_drill() {
         type Spoil = (&'static str, fn(&mut DrillRecord));
-        let spoil: [Spoil; 7] = [
+        let spoil: [Spoil; 9] = [
+            ("nothing was checked", |r| r.checks.clear()),
+            ("a file is not accounted for", |r| r.attachments[0].referenced += 1),
             ("a hard check failed", |r| r.checks[0].result = CheckResult::Failed),
             ("a hard check could not be run", |r| r.checks[0].result = CheckResult::Error),
             ("a file is not what its name says", |r| r.attachments[0].verified -= 1),

@@ -96,7 +96,7 @@ pub(crate) fn attachments(reconciled: &[AttachmentReconciliation]) -> Markup {
                         th.number scope="col" { "Content right" } th.number scope="col" { "Missing" } th.number scope="col" { "Size" }
                     } }
                     tbody { @for r in reconciled {
-                        tr class=(if r.lost_by_us() > 0 { "row-bad" } else if r.missing.is_empty() { "" } else { "row-warn" }) {
+                        tr class=(if !r.is_sound() { "row-bad" } else if r.missing.is_empty() { "" } else { "row-warn" }) {
                             th scope="row" { (r.database) }
                             td.number { (number(r.referenced)) } td.number { (number(r.present)) }
                             td.number { (number(r.verified)) } td.number { (number(r.missing.len() as u64)) }

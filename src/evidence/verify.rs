@@ -253,6 +253,11 @@ mod tests {
             put(&store, &name(3), forged).await;
             let report = verify(&store).await;
             assert!(report.problems.iter().any(|p| p.sequence == Some(3)), "{}", told(&report));
+            for sequence in (1..=5).filter(|_| repository == "ffff" || environment == "staging") {
+                put(&store, &name(sequence), get(&other, &format!("{environment}/ledger/{sequence:020}.json")).await)
+                    .await;
+                assert!(told(&verify(&store).await).contains(&format!("{sequence}: belongs to the ledger of")));
+            }
         }
         // The whole history written anew with the right keys: only the checkpoint tells.
         let (store, other) = (filled().await, filled().await);

@@ -135,6 +135,13 @@ fn reasons_for_failure(record: &DrillRecord) -> String {
         let verb = if lost == 1 { "is" } else { "are" };
         reasons.push(format!("{} {verb} missing from the backup", counted(lost, "attachment", "attachments")));
     }
+    let unsound = record.attachments.iter().any(|a| !a.is_sound() && a.lost_by_us() == 0);
+    if unsound {
+        reasons.push("attachments have wrong content or are not accounted for".to_owned());
+    }
+    if record.checks.is_empty() {
+        reasons.push("nothing was checked".to_owned());
+    }
     if !record.target.as_intended {
         reasons.push("recovery did not stop where it was to stop".to_owned());
     }
