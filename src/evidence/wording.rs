@@ -158,6 +158,9 @@ fn capitalised(text: &str) -> String {
 
 /// `21 of 23 hold` and the like: how the checks went.
 pub(crate) fn checks_summary(checks: &[Check]) -> String {
+    if checks.is_empty() {
+        return "none was run".to_owned();
+    }
     let count = |wanted: &[CheckResult]| checks.iter().filter(|c| wanted.contains(&c.result)).count() as u64;
     let asserted = count(&[CheckResult::Passed, CheckResult::Failed, CheckResult::Error]);
     let mut parts = vec![format!("{} of {} hold", number(count(&[CheckResult::Passed])), number(asserted))];
