@@ -346,7 +346,9 @@ mod tests {
     #[test]
     fn a_crashed_drill_claims_nothing() {
         let page = page(&examples::crashed());
-        for wanted in ["not known", "not reached", "none was run", "Nothing was checked.", "recovery did not get to an end"] {
+        for wanted in
+            ["not known", "not reached", "none was run", "Nothing was checked.", "recovery did not get to an end"]
+        {
             assert!(page.contains(wanted), "{wanted}");
         }
         assert!(!page.contains("Objective met"));
