@@ -200,7 +200,13 @@ impl WalReader {
     /// reader stays where it is: [`WalReader::end`] says [`WalEnd::Corrupt`], and so does every
     /// further call.
     pub fn feed(&mut self, mut bytes: &[u8], mut sink: impl FnMut(Record)) -> error::Result<()> {
-        while !bytes.is_empty() {
+        loop {
+            if let State::Corrupt { at, why } = &self.state {
+                return Err(corrupt(*at, why));
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
             match self.step(bytes, &mut sink) {
                 Ok(used) => {
                     bytes = &bytes[used..];
@@ -212,11 +218,7 @@ impl WalReader {
                 }
                 Err(Fault { at, why }) => self.state = State::Corrupt { at, why },
             }
-            if let State::Corrupt { at, why } = &self.state {
-                return Err(corrupt(*at, why));
-            }
         }
-        Ok(())
     }
 
     /// Consumes some of `bytes`, at least one, at most to the end of the page.
