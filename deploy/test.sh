@@ -167,19 +167,19 @@ processes_left() {
 
 # Says what tests left behind, ends those processes (they can only be ours) and removes the directory.
 clean_up() {
-    local status=0 pid left
+    local pid left=() name
     for pid in $(processes_left); do
-        echo "left behind by a test: process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")" >&2
-        kill -KILL "$pid" 2>/dev/null || true
-        status=1
+        name=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || name='ended meanwhile'
+        left+=("process $pid: $name")
     done
-    left=$(find "$run_directory" -mindepth 1 -maxdepth 1)
-    if [ -n "$left" ]; then
-        printf 'left behind by a test: %s\n' "$left" >&2
-        status=1
-    fi
+    for name in "$run_directory"/* "$run_directory"/.[!.]*; do
+        if [ -e "$name" ]; then left+=("$name"); fi
+    done
+    for pid in $(processes_left); do kill -KILL "$pid" 2>/dev/null || true; done
+    while [ -n "$(processes_left)" ]; do sleep 0.1; done
     rm -rf "$run_directory"
-    return "$status"
+    [ "${#left[@]}" -eq 0 ] || printf 'left behind by a test: %s\n' "${left[@]}" >&2
+    [ "${#left[@]}" -eq 0 ]
 }
 
 need_cargo
