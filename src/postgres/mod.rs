@@ -14,4 +14,5 @@ pub mod replication;
 pub mod server;
 pub mod source;
 pub mod sql;
+pub mod tools;
 pub mod wal;

@@ -45,9 +45,20 @@ struct Shelf {
     segment_size: u64,
     line: Vec<Leg>,
     catalogue: Arc<Catalogue>,
-    folder: PathBuf,
+    spool: PathBuf,
     account: Option<Account>,
     bytes: AtomicU64,
+}
+
+/// Where a [`WalServer`] works.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Directory for files on their way, on the file system of the data directory.
+    pub spool: &'a Path,
+    /// Directory for the socket; a short path.
+    pub folder: &'a Path,
+    /// This program.
+    pub program: &'a Path,
 }
 
 /// Serves WAL until it is dropped.
@@ -59,24 +70,25 @@ pub struct WalServer {
 }
 
 impl WalServer {
-    /// Starts serving the WAL of `environment` along `line`. Files and socket live in `folder`, which must
-    /// be on the file system of the data directory and have a short path; `program` is this program.
+    /// Starts serving the catalogue's WAL along `line`. Files are put down in `spool`, on the file system
+    /// of the data directory; the socket is made in `folder`, whose path must be short; `program` is this
+    /// program.
     pub fn start(
         repository: Arc<Repository>,
         catalogue: Arc<Catalogue>,
         line: Vec<Leg>,
-        folder: &Path,
-        program: &Path,
+        places: &Places<'_>,
         account: Option<&Account>,
     ) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|e| failed("cannot create", folder, e))?;
-        let messenger = folder.join("lifeboat");
+        let Places { spool, folder, program } = places;
+        std::fs::create_dir_all(spool).map_err(|e| failed("cannot create", spool, e))?;
+        let messenger = spool.join("lifeboat");
         place_program(program, &messenger)?;
         let socket = folder.join(SOCKET);
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)
             .or_err(ErrorKind::Internal, || format!("cannot listen on {}", socket.display()))?;
-        own(folder, 0o700, account)?;
+        own(spool, 0o700, account)?;
         own(&socket, 0o600, account)?;
         let segment_size = catalogue.wal.as_ref().map_or(16 << 20, |w| w.segment_size);
         let shelf = Arc::new(Shelf {
@@ -85,11 +97,11 @@ impl WalServer {
             segment_size,
             line,
             catalogue,
-            folder: folder.to_owned(),
+            spool: spool.to_path_buf(),
             account: account.cloned(),
             bytes: AtomicU64::new(0),
         });
-        let command = format!("{} wal hand-over {} %f %p", shell_word(&messenger), shell_word(&socket));
+        let command = format!("{} wal-hand-over {} %f %p", shell_word(&messenger), shell_word(&socket));
         let task = tokio::spawn(serve(listener, shelf.clone()));
         Ok(Self { task, command, shelf })
     }
@@ -216,7 +228,7 @@ impl Shelf {
     }
 
     fn put_down(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.folder.join(name);
+        let path = self.spool.join(name);
         std::fs::write(&path, bytes).map_err(|e| failed("cannot write", &path, e))?;
         own(&path, 0o600, self.account.as_ref())?;
         Ok(path)

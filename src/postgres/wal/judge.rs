@@ -10,13 +10,13 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 
 use super::header::SegmentHeader;
 use super::history::TimelineHistory;
-use crate::wal_name::{SegmentName, WalFileName};
 use super::reader::{WalEnd, WalReader};
 use super::record::{Record, RecordKind};
 use super::segment::validate;
 use crate::postgres::backup_label::BackupLabel;
 use crate::postgres::control_file::{ClusterState, ControlFile};
 use crate::units::{Lsn, Timeline};
+use crate::wal_name::{SegmentName, WalFileName};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 

@@ -24,8 +24,8 @@ use crate::units::{Lsn, Timeline};
 
 use super::decode::{HEADER, RM_XLOG, RecordHeader, XLOG_OVERWRITE_CONTRECORD, decode};
 use super::header::{LONG, WalVersion};
-use crate::wal_name::is_segment_size;
 use super::record::{Record, RecordKind};
+use crate::wal_name::is_segment_size;
 
 mod page;
 mod partial;

@@ -208,6 +208,15 @@ pub enum WalLevel {
 }
 
 impl WalLevel {
+    /// The value of the setting `wal_level`.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Replica => "replica",
+            Self::Logical => "logical",
+        }
+    }
+
     pub(crate) fn from_number(number: i32) -> Option<Self> {
         match number {
             0 => Some(Self::Minimal),
