@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 
-use super::files::{Owner, failed};
 use super::resolve::Resolved;
 use super::wal_server::{Places, WalServer};
+use crate::disk::{Owner, failed};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
 use crate::postgres::control_file::ControlFile;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::files::{self, ClusterTarget, Owner, failed};
+use super::files::{self, ClusterTarget};
 use super::journal::{Journal, Step};
 use super::phases::Phases;
 use super::plan::Plan;
 use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
 use super::settle;
+use crate::disk::{self, Owner, failed};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::StopPoint;
@@ -155,7 +156,7 @@ pub fn work_dir(parent: &Path) -> Result<tempfile::TempDir> {
 
 fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {
     for directory in tools.target(plan).directories(manifest).iter().skip(1) {
-        files::require_empty(directory).map_err(|e| {
+        disk::require_empty(directory).map_err(|e| {
             e.context("tablespace")
                 .hint("send it elsewhere with `--tablespace-mapping OLD=NEW`; a live cluster may still use this one")
         })?;
