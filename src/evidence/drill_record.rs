@@ -320,13 +320,6 @@ pub struct RpoComponents {
     pub composite: Option<f64>,
 }
 
-impl Rpo {
-    /// The figure that is held against the objective: that of the estate, or of the databases.
-    pub fn measured_seconds(&self) -> f64 {
-        self.components.composite.or(self.loss_window_seconds).unwrap_or(self.exposure_seconds)
-    }
-}
-
 /// Time to recover.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rto {
@@ -363,36 +356,4 @@ pub enum Verdict {
     Failed,
     /// Restored and sound, but too slow or with too much lost.
     ObjectiveMissed,
-}
-
-impl DrillRecord {
-    /// The outcome that the rest of the record amounts to. A drill that was not finished, a hard check
-    /// that failed or could not be run, a file that the backup lost, or a stop at another place than
-    /// intended: each fails it.
-    pub fn judge(&self) -> Verdict {
-        let hard_check = self.checks.iter().any(Check::fails_the_drill);
-        let lost = self.attachments.iter().any(|a| a.lost_by_us() > 0 || a.verified < a.present);
-        if self.error.is_some() || hard_check || lost || !self.target.as_intended || self.rpo.is_none() {
-            return Verdict::Failed;
-        }
-        if self.rto.met && self.rpo.as_ref().is_some_and(|rpo| rpo.met) {
-            Verdict::Passed
-        } else {
-            Verdict::ObjectiveMissed
-        }
-    }
-}
-
-impl Check {
-    /// Whether this result alone fails the drill.
-    pub fn fails_the_drill(&self) -> bool {
-        self.severity == Severity::Hard && matches!(self.result, CheckResult::Failed | CheckResult::Error)
-    }
-}
-
-impl AttachmentReconciliation {
-    /// Number of files that the backup lost.
-    pub fn lost_by_us(&self) -> usize {
-        self.missing.iter().filter(|m| m.cause == MissingCause::LostByUs).count()
-    }
 }

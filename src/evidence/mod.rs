@@ -1,33 +1,44 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, drill_record      what an entry says
+//! ledger ── statement ── entry ── bodies, drill_record (judge)   what an entry says
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
-//! report_json, report_html (style, charts)    views of one drill
+//! report_json   a drill for programs
+//! report_html ── report_tables ── charts ── wording        a drill for people
 //! ```
 
 pub mod bodies;
+mod charts;
 pub mod checkpoint;
 pub mod drill_record;
 pub mod dsse;
 pub mod entry;
+mod judge;
 pub mod ledger;
 pub mod merkle;
 mod read;
+pub mod report_html;
+pub mod report_json;
+mod report_tables;
 pub mod statement;
+pub mod summary;
 pub mod trust;
 pub mod verify;
+mod wording;
 
 pub use entry::{Body, Entry};
 pub use ledger::{Appended, Ledger};
 pub use read::{LedgerEntry, Problem, Reading};
+pub use report_json::Place;
 pub use statement::{Statement, Subject};
 pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod testing;

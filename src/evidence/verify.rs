@@ -120,9 +120,14 @@ mod tests {
 
     /// A ledger of five entries by two hosts.
     async fn filled() -> Store {
+        filled_with(5).await
+    }
+
+    async fn filled_with(entries: usize) -> Store {
         let store = memory();
         let (one, two) = (ledger(&store, &[1, 2]), ledger(&store, &[1, 2]));
-        for (writer, signer, what) in [(&one, 1, "a"), (&two, 2, "b"), (&one, 1, "c"), (&one, 1, "d"), (&two, 2, "e")] {
+        let all = [(&one, 1, "a"), (&two, 2, "b"), (&one, 1, "c"), (&one, 1, "d"), (&two, 2, "e")];
+        for (writer, signer, what) in all.into_iter().take(entries) {
             append(writer, signer, what).await;
         }
         store
@@ -176,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_changed_byte_is_found() {
-        let store = filled().await;
+        let store = filled_with(3).await;
         for object in store.list("production/ledger/").await.expect("list") {
             let bytes = get(&store, &object.key).await;
             for at in 0..bytes.len() {
@@ -248,6 +253,11 @@ mod tests {
             put(&store, &name(3), forged).await;
             let report = verify(&store).await;
             assert!(report.problems.iter().any(|p| p.sequence == Some(3)), "{}", told(&report));
+            for sequence in (1..=5).filter(|_| repository == "ffff" || environment == "staging") {
+                put(&store, &name(sequence), get(&other, &format!("{environment}/ledger/{sequence:020}.json")).await)
+                    .await;
+                assert!(told(&verify(&store).await).contains(&format!("{sequence}: belongs to the ledger of")));
+            }
         }
         // The whole history written anew with the right keys: only the checkpoint tells.
         let (store, other) = (filled().await, filled().await);

@@ -1,0 +1,161 @@
+//! One row for each ledger entry: what `evidence show` prints.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::evidence::entry::Body;
+use crate::evidence::read::LedgerEntry;
+use crate::evidence::wording::{bytes, counted, number, span, time, verdict_word};
+
+/// An entry in a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SummaryRow {
+    /// Its number.
+    pub sequence: u64,
+    /// When it was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What happened.
+    pub summary: String,
+    /// Whether it tells of something that went wrong.
+    pub bad: bool,
+}
+
+/// The rows for these entries, in the same order.
+pub fn rows(entries: &[LedgerEntry]) -> Vec<SummaryRow> {
+    let row = |entry: &LedgerEntry| {
+        let said = &entry.statement.predicate;
+        let (summary, bad) = line(&said.body);
+        SummaryRow { sequence: entry.sequence, recorded_at: said.recorded_at, kind: said.body.kind(), summary, bad }
+    };
+    entries.iter().map(row).collect()
+}
+
+/// What an entry says, and whether that is bad news.
+fn line(body: &Body) -> (String, bool) {
+    match body {
+        Body::BaseBackup(b) => {
+            let stored = bytes(b.stored_bytes);
+            let size = bytes(b.logical_bytes);
+            let files = counted(b.files, "file", "files");
+            let line = format!("{}: {size} in {files}, {stored} new in the repository, {}", b.id, span(b.seconds));
+            (format!("{line}, restorable from {} on timeline {}", b.stop_lsn, b.timeline.0), false)
+        }
+        Body::WalRange(w) => {
+            let until = w.last_commit_time.map(|t| format!(", last commit {}", time(t))).unwrap_or_default();
+            let segments = counted(w.segments, "segment", "segments");
+            (format!("{} to {} ({segments}) without a hole, up to {}{until}", w.first, w.last, w.end_lsn), false)
+        }
+        Body::FilestoreCapture(f) => {
+            let new = format!("{} new ({})", number(f.files_new), bytes(f.bytes_new));
+            let mut line = format!("{}: {}, {new}", f.database, counted(f.files_present, "file", "files"));
+            for (count, what) in [(f.suspects.len(), "unsound"), (f.missing_at_source.len(), "missing at the source")] {
+                if count > 0 {
+                    line.push_str(&format!(", {} {what}", number(count as u64)));
+                }
+            }
+            if !f.complete {
+                line.push_str(", incomplete");
+            }
+            (line, !f.complete || !f.suspects.is_empty() || !f.missing_at_source.is_empty())
+        }
+        Body::ConfigurationExport(c) => {
+            let changed = match c.changed.len() {
+                0 => "unchanged".to_owned(),
+                n => format!("{} changed", number(n as u64)),
+            };
+            let mut line = format!("{}: {}, {changed}", c.id, counted(c.files, "file", "files"));
+            if !c.unreadable.is_empty() {
+                line.push_str(&format!(", {} unreadable", number(c.unreadable.len() as u64)));
+            }
+            (line, !c.unreadable.is_empty())
+        }
+        Body::Restore(r) => {
+            let missing = match r.missing_attachments.len() as u64 {
+                0 => String::new(),
+                n => format!(", {} missing", counted(n, "attachment", "attachments")),
+            };
+            let reached = r.reached_lsn.map(|lsn| format!(", stopped at {lsn}")).unwrap_or_default();
+            let line = format!(
+                "{} from {} to {}{reached}, {}{missing}",
+                r.requested,
+                r.base_backup,
+                r.pgdata,
+                span(r.seconds)
+            );
+            (line, !r.missing_attachments.is_empty())
+        }
+        Body::Drill(d) => {
+            let loss = d.rpo.as_ref().map(|r| format!(", RPO {}", span(r.measured_seconds()))).unwrap_or_default();
+            let speed = d.rto.total_seconds().map(|s| format!(", RTO {}", span(s))).unwrap_or_default();
+            let error = d.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
+            let passed = d.verdict == crate::evidence::drill_record::Verdict::Passed;
+            (format!("{} {}{loss}{speed}{error}", d.id, verdict_word(d.verdict).to_lowercase()), !passed)
+        }
+        Body::Failure(f) => (format!("{} failed after {}: {}", f.attempted, span(f.seconds), f.message), true),
+        Body::Skipped(s) => (format!("{} was due {} and left out: {}", s.what, time(s.due_at), s.reason), true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error;
+    use crate::evidence::entry::Failure;
+    use crate::evidence::examples;
+    use crate::evidence::testing::{key, ledger, memory};
+    use crate::runtime::Runtime;
+
+    #[tokio::test]
+    async fn every_kind_survives_the_ledger_and_is_told_in_one_line() {
+        let store = memory();
+        let ledger = ledger(&store, &[1]);
+        let failure =
+            error::source("cannot connect to /run/postgresql").meaning("no backup was taken").hint("start it");
+        let mut bodies = examples::backups();
+        bodies.push(Body::Drill(Box::new(examples::failed())));
+        bodies.push(Body::Failure(Failure::new("backup base", &failure, examples::at(0.0), 1.5)));
+        bodies.push(crate::evidence::testing::body("drill run"));
+        for body in &bodies {
+            ledger.append(&Runtime::silent(), &key(1), Vec::new(), body.clone()).await.expect("appended");
+        }
+        let entries = ledger.entries().await.expect("sound");
+        let back: Vec<&Body> = entries.iter().map(|e| &e.statement.predicate.body).collect();
+        assert_eq!(back, bodies.iter().collect::<Vec<_>>());
+
+        let told: Vec<(u64, &str, String, bool)> = rows(&entries)
+            .into_iter()
+            .map(|r| (r.sequence, r.kind, r.summary.replace('\u{202f}', " "), r.bad))
+            .collect();
+        let expected = [
+            (
+                1,
+                "base_backup",
+                "20261122T010000Z: 4.2 GiB in 1 944 files, 1.1 GiB new in the repository, 1 min 35 s, restorable from 3/9A001148 on timeline 1",
+                false,
+            ),
+            (
+                2,
+                "wal_range",
+                "000000010000000300000090 to 0000000100000003000000A4 (21 segments) without a hole, up to 3/A5000000, last commit 2026-11-22 02:59:59.160 UTC",
+                false,
+            ),
+            (3, "filestore_capture", "retail: 906 files, 12 new (3.0 MiB), 1 unsound", true),
+            (4, "configuration_export", "20261122T010212Z: 14 files, 1 changed", false),
+            (
+                5,
+                "restore",
+                "latest from 20261122T010000Z to /var/lib/postgresql/restored, stopped at 3/A4127F80, 47.3 s",
+                false,
+            ),
+            (6, "drill", "drill-20261129T030000Z-77c1 failed, RPO 840 ms, RTO 15 min 47 s", true),
+            (7, "failure", "backup base failed after 1.5 s: cannot connect to /run/postgresql", true),
+            (8, "skipped", "drill run was due 1970-01-01 00:00:00.000 UTC and left out: a test", true),
+        ];
+        for (told, (sequence, kind, summary, bad)) in told.iter().zip(expected) {
+            assert_eq!(told, &(sequence, kind, summary.to_owned(), bad));
+        }
+        assert_eq!(told.len(), 8);
+    }
+}
