@@ -4,11 +4,14 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod evidence;
 mod exit;
 mod init;
 mod keygen;
 mod output;
 mod terminal;
+mod text;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +62,11 @@ enum Command {
     /// Back up a database cluster, its filestores or its configuration
     #[command(subcommand)]
     Backup(backup::Command),
+    /// Verify that everything the ledger promises is in the repository, undamaged
+    Verify(verify::Arguments),
+    /// Verify or show the signed record of what happened, with public keys only
+    #[command(subcommand)]
+    Evidence(evidence::Command),
 }
 
 /// Which environment a command is about.
@@ -97,5 +105,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
+        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
     }
 }

@@ -13,3 +13,4 @@ pub mod replication;
 pub mod source;
 pub mod sql;
 pub mod wal;
+pub mod wal_verify;

@@ -11,6 +11,7 @@ pub mod meta;
 pub mod open;
 pub mod packs;
 pub mod state_dir;
+pub mod verify;
 pub mod wal_archive;
 pub mod window;
 

@@ -45,6 +45,8 @@ pub struct BaseReach {
     pub gap: Option<Gap>,
     /// Why it cannot be restored; `None` where it can.
     pub broken: Option<String>,
+    /// The first segment whose absence makes it unrestorable.
+    pub missing: Option<String>,
 }
 
 /// A stretch of history every moment of which can be restored.
@@ -83,15 +85,18 @@ pub fn reaches<'a>(bases: impl IntoIterator<Item = &'a BaseBackup>, wal: Option<
 
 fn reach_of(base: &BaseBackup, wal: Option<&Coverage>) -> BaseReach {
     let stop = Point { timeline: base.timeline, lsn: base.stop_lsn, time: base.stop_time };
-    let mut of = BaseReach { id: base.id.clone(), stop, line: base.timeline, end: None, gap: None, broken: None };
+    let (id, line) = (base.id.clone(), base.timeline);
+    let mut of = BaseReach { id, stop, line, end: None, gap: None, broken: None, missing: None };
     let Some(wal) = wal else {
         of.broken = Some(format!("no WAL is archived; it needs {} to {}", base.wal.first, base.wal.last));
+        of.missing = Some(base.wal.first.clone());
         return of;
     };
     let line = line_of(base, wal);
     of.line = line.last().map_or(base.timeline, |leg| leg.timeline);
     let Some(reach) = wal.reach(&line, base.start_lsn) else {
         of.broken = Some(format!("WAL segment {} is missing, where its replay starts", base.wal.first));
+        of.missing = Some(base.wal.first.clone());
         return of;
     };
     // What the old timeline went on to write after it was left is not part of this line.
@@ -101,8 +106,9 @@ fn reach_of(base: &BaseBackup, wal: Option<&Coverage>) -> BaseReach {
         let missing = segment_name(reach.timeline, end.segment(wal.segment_size), wal.segment_size);
         of.broken = Some(match &reach.gap {
             Some(gap) => format!("WAL segment {} is missing, before its end at {}", gap.first, base.stop_lsn),
-            None => format!("its WAL ends at {end} in {missing}, before its end at {}", base.stop_lsn),
+            None => format!("its WAL ends at {end}, before {missing} and its end at {}", base.stop_lsn),
         });
+        of.missing = Some(missing);
     }
     of.end = Some((end, reach.timeline));
     of.gap = reach.gap;
