@@ -16,3 +16,4 @@ pub mod source;
 pub mod sql;
 pub mod tools;
 pub mod wal;
+pub mod wal_verify;
