@@ -64,11 +64,22 @@ enum Command {
     /// Back up a database cluster, its filestores or its configuration
     #[command(subcommand)]
     Backup(backup::Command),
+    /// Restore an environment to any second, beside whatever is there
+    Restore(restore::Arguments),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    #[command(hide = true)]
+    WalHandOver(hand_over::Arguments),
+}
+
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_))
+    }
 }
 
 /// Which environment a command is about.
@@ -108,6 +119,10 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::WalHandOver(arguments) => {
+            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
+        }
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
     }
