@@ -1,4 +1,5 @@
 //! The integration tests, one binary: a module for each capability, helpers in `common`.
 
+mod capture;
 mod common;
 mod harness_smoke;

@@ -12,4 +12,5 @@ mod intake;
 pub mod replication;
 pub mod source;
 pub mod sql;
+pub mod tools;
 pub mod wal;
