@@ -2,5 +2,6 @@
 
 mod common;
 mod harness_smoke;
+mod restore;
 mod versions;
 mod wal;

@@ -83,7 +83,8 @@ fn round_trip(case: &Case) {
         assert_eq!(copy.psql("postgres", DIGEST), expected, "PostgreSQL {major} to {target}");
         let on = copy.psql("postgres", "SHOW data_checksums; SHOW wal_segment_size; SHOW archive_mode");
         assert_eq!(on, format!("{}\n{wal_segment_mib}MB\noff", if checksums { "on" } else { "off" }));
-        let there = copy.psql("postgres", "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'far'");
+        let there =
+            copy.psql("postgres", "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'far'");
         assert_eq!(there, space.display().to_string());
     }
 }

@@ -177,6 +177,14 @@ impl Plan {
             .map(PathBuf::as_path)
     }
 
+    /// A target that resolves to the same place when more WAL has arrived.
+    pub fn again(&self) -> String {
+        match self.target.requested.as_str() {
+            "latest" => format!("lsn:{}", self.target.stop_end),
+            exact => exact.to_owned(),
+        }
+    }
+
     /// How long it will probably take.
     pub fn estimate(&self) -> Option<Duration> {
         self.estimate_seconds.map(Duration::from_secs_f64)

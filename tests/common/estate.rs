@@ -195,7 +195,6 @@ impl Estate {
     }
 }
 
-
 /// A `file://` URL of a path.
 pub(crate) fn file_url(path: &Path) -> String {
     format!("url = \"file://{}\"", path.display())
