@@ -106,7 +106,7 @@ pub(crate) fn tools(
     catalogue: Arc<Catalogue>,
     plan: &Plan,
 ) -> Result<Tools> {
-    let major = plan.base.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    let major = restore::run::major(&plan.base.server_version);
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =
@@ -189,7 +189,7 @@ fn describe(plan: &Plan) -> String {
     for (number, step) in plan.steps.iter().enumerate() {
         text += &format!("  {}. {step}\n", number + 1);
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&plan.late_captures()) {
         text += &format!("\nwarning: {warning}\n");
     }
     text += "\nnothing was touched; the same command without --plan does it";
