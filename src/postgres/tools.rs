@@ -19,7 +19,7 @@ pub fn bin_dir(config: &PostgresConfig, major: u32, program: &str, path: Option<
     if let Some(configured) = &config.bin_dir {
         return match asked(configured, program) {
             Some(found) if fits(found, major, program) => Ok(configured.clone()),
-            found => Err(not_there(major, program, &[configured.clone()], found)
+            found => Err(not_there(major, program, std::slice::from_ref(configured), found)
                 .hint("correct `[environment.postgres] bin_dir`, or remove it: then the usual places are searched")),
         };
     }
