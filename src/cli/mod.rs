@@ -4,11 +4,17 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod evidence;
 mod exit;
+mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod restore;
 mod terminal;
+mod text;
+mod verify;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +65,18 @@ enum Command {
     /// Back up a database cluster, its filestores or its configuration
     #[command(subcommand)]
     Backup(backup::Command),
+    /// Receive, archive and give back WAL
+    #[command(subcommand)]
+    Wal(wal::Command),
+    /// Restore an environment to any second, beside whatever is there
+    Restore(restore::Arguments),
+    /// Verify that everything the ledger promises is in the repository, undamaged
+    Verify(verify::Arguments),
+    /// Verify or show the signed record of what happened, with public keys only
+    #[command(subcommand)]
+    Evidence(evidence::Command),
+    #[command(hide = true)]
+    WalHandOver(hand_over::Arguments),
 }
 
 /// Which environment a command is about.
@@ -69,13 +87,36 @@ pub(crate) struct EnvironmentArgument {
     environment: String,
 }
 
+impl Arguments {
+    /// Parses the command line; on anything but a command, prints and tells the exit code.
+    pub fn from_command_line() -> std::result::Result<Self, ExitCode> {
+        Self::try_parse().map_err(|refusal| {
+            // Nobody is left to tell when the terminal is closed.
+            let _ = refusal.print();
+            let code = exit::refused_arguments(refusal.exit_code() as u8, std::env::args_os());
+            ExitCode::from(code)
+        })
+    }
+
+    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
+    fn is_fetch(&self) -> bool {
+        matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
+    }
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
+    let code = if arguments.is_fetch() {
+        exit::guard_fetch();
+        exit::fetch_code
+    } else {
+        exit::code
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
             let failure = error::internal("cannot start the runtime").source(e);
-            return output::failed(arguments.format, &failure, exit::code(failure.kind()));
+            return output::failed(arguments.format, &failure, code(failure.kind()));
         }
     };
     let format = arguments.format;
@@ -83,8 +124,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
     match result {
-        Ok(outcome) => output::finished(format, outcome),
-        Err(failure) => output::failed(format, &failure, exit::code(failure.kind())),
+        Ok(outcome) => output::finished(format, outcome, code),
+        Err(failure) => output::failed(format, &failure, code(failure.kind())),
     }
 }
 
@@ -97,5 +138,12 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
+        Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::WalHandOver(arguments) => {
+            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
+        }
     }
 }

@@ -69,10 +69,23 @@ mod tests {
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).expect("docs");
         for (name, described) in &found {
             assert!(described, "{name} has no description in the schema");
-            let documented =
-                [format!("| `{name}`"), format!("`[{name}]"), format!("[[{name}]]"), format!("environment.{name}]")];
+            let documented = [
+                format!("| `{name}`"),
+                format!("`[{name}]"),
+                format!("[[{name}]]"),
+                format!("environment.{name}]"),
+                format!("`{{ {name} = "),
+            ];
             assert!(documented.iter().any(|d| docs.contains(d)), "{name} is not in docs/configuration.md");
         }
+    }
+
+    #[test]
+    fn a_secret_is_a_reference_of_exactly_one_kind() {
+        let schema = json_schema();
+        let secret = &schema["$defs"]["SecretReference"];
+        assert_eq!((&secret["minProperties"], &secret["maxProperties"]), (&Value::from(1), &Value::from(1)));
+        assert!(schema.to_string().contains("#/$defs/SecretReference"));
     }
 
     #[test]

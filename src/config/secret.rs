@@ -247,12 +247,14 @@ mod tests {
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
         // The grandchild keeps the fifo open for writing; its end of file proves that it is gone.
-        let script = format!("sleep 600 > {} & sleep 600", fifo.display());
+        let script = format!("sleep 60 > {} & sleep 60", fifo.display());
         let words = ["sh".to_owned(), "-c".to_owned(), script];
-        let reader = std::thread::spawn(move || std::fs::read(fifo));
+        let (ended, end_of_file) = mpsc::channel();
+        std::thread::spawn(move || ended.send(std::fs::read(fifo)));
         let error = from_command(&words, Duration::from_millis(500)).expect_err("does not end");
         assert!(error.message().contains("did not end within 500ms"), "{error}");
-        assert!(reader.join().expect("reader").expect("fifo").is_empty());
+        let read = end_of_file.recv_timeout(Duration::from_secs(20)).expect("the grandchild is gone");
+        assert!(read.expect("fifo").is_empty());
     }
 
     #[test]

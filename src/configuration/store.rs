@@ -30,7 +30,6 @@ use crate::repository::fetch::fetch;
 use crate::repository::meta::MetaWriter;
 use crate::repository::packs::{self, Position};
 use crate::repository::{Repository, StreamWriter};
-use crate::restore::files::cut;
 use crate::runtime::Runtime;
 use crate::storage::layout;
 
@@ -98,7 +97,7 @@ async fn gather(environment: &Environment, path: Option<&OsStr>, runtime: &Runti
         .await
         .map_err(|e| explain(e, "cannot read the server's version"))?;
     let major = row.get::<_, i32>(0).cast_unsigned();
-    let bin_dir = match tools::bin_dir(&environment.postgres, major, GLOBALS, path) {
+    let bin_dir = match tools::program_dir(&environment.postgres, major, GLOBALS, path) {
         Ok(found) => found,
         Err(e) => {
             let hints = e.hints().join("; ");
@@ -261,7 +260,7 @@ pub async fn read(
     let manifest = Manifest::read(repository, environment, &entry.manifest).await?;
     let mut wanted = BTreeSet::new();
     for file in &manifest.files {
-        cut(&manifest.packs, file.at.0, file.at.1, file.size, |frame, _, _, _| wanted.extend([frame]))?;
+        manifest.packs.cut(file.at.0, file.at.1, file.size, |frame, _, _, _| wanted.extend([frame]))?;
     }
     // Configuration is small and bounded at export, so its frames may stand in memory together.
     let frames: Arc<Mutex<BTreeMap<u64, Vec<u8>>>> = Arc::default();
@@ -275,7 +274,7 @@ pub async fn read(
     let mut files = Vec::with_capacity(manifest.files.len());
     for line in manifest.files {
         let mut content = Vec::with_capacity(line.size as usize);
-        cut(&manifest.packs, line.at.0, line.at.1, line.size, |frame, offset, length, _| {
+        manifest.packs.cut(line.at.0, line.at.1, line.size, |frame, offset, length, _| {
             let part = frames.get(&frame).and_then(|f| f.get(offset as usize..(offset + length) as usize));
             content.extend_from_slice(part.unwrap_or_default());
         })?;

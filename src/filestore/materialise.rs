@@ -17,10 +17,10 @@ use sha1::{Digest, Sha1};
 use super::index::Index;
 use super::name::FileName;
 use super::restore::PHASE;
+use crate::disk::{Owner, failed};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::repository::fetch::FrameSink;
-use crate::restore::files::{Owner, failed};
 use crate::runtime::Runtime;
 
 /// A part of one frame that belongs into one file.

@@ -18,13 +18,13 @@ use super::name::FileName;
 use super::read::{ReadOutcome, VerifiedReader};
 use super::referenced::Reference;
 use super::segments::Packs;
+use crate::disk::{Owner, failed, flush_file_system};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::drill_record::{MissingAttachment, MissingCause};
 use crate::evidence::entry::FilestoreCapture;
 use crate::repository::Repository;
 use crate::repository::fetch::fetch;
-use crate::restore::files::{Owner, cut, failed, flush_file_system};
 use crate::runtime::Runtime;
 use crate::units::Lsn;
 
@@ -227,7 +227,7 @@ async fn from_index(
         };
         wish.state = State::Lost;
         let (record, file) = (&index.records[at], at as u32);
-        cut(&index.packs, record.frame(), record.offset, record.length, |frame, offset, length, file_offset| {
+        index.packs.cut(record.frame(), record.offset, record.length, |frame, offset, length, file_offset| {
             slices.push(Slice { file_offset, frame: frame as u32, offset, length, file });
         })?;
     }

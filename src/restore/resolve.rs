@@ -1,0 +1,456 @@
+//! From a target to an exact place in WAL, before anything is restored.
+//!
+//! PostgreSQL would find the stop point while it recovers, and tell only afterwards whether there was
+//! one. Here the archived WAL is read first: the result names the record behind which recovery will
+//! stop, the last transaction that survives and the first that does not. Recovery is then given that
+//! record's position (`recovery_target_lsn`, inclusive: it stops behind the first record that starts
+//! at or after it, `recoveryStopsAfter` in `xlogrecovery.c`), and the stop is asserted afterwards.
+
+use std::ops::ControlFlow;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::target::Target;
+use crate::error::{self, Error, Result};
+use crate::evidence::entry::BaseBackup;
+use crate::postgres::wal::{Record, WalEnd, WalReader};
+use crate::repository::catalogue::Catalogue;
+use crate::repository::coverage::{Coverage, Leg, Reach};
+use crate::repository::wal_archive::WalArchive;
+use crate::units::{Lsn, Timeline};
+
+/// A committed transaction, as WAL tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Transaction {
+    /// Start of its commit record.
+    pub lsn: Lsn,
+    /// Transaction id.
+    pub xid: u32,
+    /// When it committed, by the server's clock.
+    pub time: DateTime<Utc>,
+}
+
+/// Where recovery stops.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resolved {
+    /// The target as asked for.
+    pub requested: String,
+    /// The base backup that recovery starts from.
+    pub base: String,
+    /// The timeline that recovery follows.
+    pub timeline: Timeline,
+    /// Start of the last record that is replayed.
+    pub stop_record: Lsn,
+    /// End of that record: where recovery will be when it stopped.
+    pub stop_end: Lsn,
+    /// The last transaction that survives, where one was found since the base backup.
+    pub last_kept: Option<Transaction>,
+    /// The first transaction that is in the repository and will not survive.
+    pub first_lost: Option<Transaction>,
+    /// How many bytes of WAL recovery replays.
+    pub wal_bytes: u64,
+}
+
+/// Resolves `target` against everything that the repository holds.
+pub async fn resolve(archive: WalArchive<'_>, catalogue: &Catalogue, target: &Target) -> Result<Resolved> {
+    let wal = catalogue.wal.as_ref().ok_or_else(|| nothing(catalogue))?;
+    let forced = match target {
+        Target::Backup(id) => {
+            Some(catalogue.bases().find(|b| b.id == *id).ok_or_else(|| unknown_backup(catalogue, id))?)
+        }
+        _ => None,
+    };
+    let newest = wal.newest().ok_or_else(|| nothing(catalogue))?;
+    let mut line = wal.line(newest);
+    if let Some(base) = forced
+        && !on_line(&line, base)
+    {
+        line = wal.line(base.timeline);
+    }
+    let mut bases: Vec<&BaseBackup> = match forced {
+        Some(base) => vec![base],
+        None => catalogue.bases().filter(|b| on_line(&line, b)).collect(),
+    };
+    bases.sort_by_key(|b| b.stop_lsn);
+    let search = Search { archive, wal, line, bases, catalogue };
+    let found = match target {
+        Target::Latest => search.latest().await?,
+        Target::Time(time) => search.time(*time).await?,
+        Target::Lsn(lsn) => search.position(*lsn, target).await?,
+        Target::Backup(_) => {
+            let lsn = forced.map_or(Lsn(0), |b| b.stop_lsn);
+            search.position(lsn, target).await?
+        }
+        Target::Name(name) => {
+            let lsn = search.restore_point(name).await?;
+            search.position(lsn, target).await?
+        }
+    };
+    Ok(Resolved {
+        requested: target.to_string(),
+        base: found.base.id.clone(),
+        timeline: search.line.last().map_or(newest, |leg| leg.timeline),
+        stop_record: found.stop.0,
+        stop_end: found.stop.1,
+        last_kept: found.last_kept,
+        first_lost: found.first_lost,
+        wal_bytes: found.stop.1.0.saturating_sub(found.base.start_lsn.0),
+    })
+}
+
+/// Whether a base backup lies on a line of history.
+fn on_line(line: &[Leg], base: &BaseBackup) -> bool {
+    line.iter().any(|leg| leg.timeline == base.timeline && leg.to.is_none_or(|to| base.stop_lsn <= to))
+}
+
+struct Search<'a> {
+    archive: WalArchive<'a>,
+    wal: &'a Coverage,
+    line: Vec<Leg>,
+    /// Base backups on the line, by stop position.
+    bases: Vec<&'a BaseBackup>,
+    catalogue: &'a Catalogue,
+}
+
+struct Found<'a> {
+    base: &'a BaseBackup,
+    /// Start and end of the last record to replay.
+    stop: (Lsn, Lsn),
+    last_kept: Option<Transaction>,
+    first_lost: Option<Transaction>,
+}
+
+impl<'a> Search<'a> {
+    /// The newest base backup that recovery can start from, and how far it reaches.
+    fn usable(&self) -> impl Iterator<Item = (&'a BaseBackup, Reach)> {
+        self.bases.iter().rev().filter_map(|base| {
+            let reach = self.wal.reach(&self.line, base.start_lsn)?;
+            (reach.end >= base.stop_lsn).then_some((*base, reach))
+        })
+    }
+
+    async fn latest(&self) -> Result<Found<'a>> {
+        let (base, reach) = self.usable().next().ok_or_else(|| self.no_base(None))?;
+        let mut from = reach.end.previous_segment(self.wal.segment_size).saturating_sub(1);
+        let first = base.start_lsn.segment(self.wal.segment_size);
+        loop {
+            from = from.max(first);
+            let (mut last, mut last_kept) = (None, None);
+            self.walk(from, reach.end, |record| {
+                last = Some((record.start, record.end));
+                last_kept = transaction(record).or(last_kept);
+                ControlFlow::Continue(())
+            })
+            .await?;
+            match (last, last_kept) {
+                // No commit so near the end: look farther back, for the plan to name the last one kept.
+                (_, None) | (None, _) if from > first => {
+                    from = from.saturating_sub((reach.end.segment(self.wal.segment_size) - from).max(1))
+                }
+                (Some(stop), _) if stop.1 >= base.stop_lsn => {
+                    return Ok(Found { base, stop, last_kept, first_lost: None });
+                }
+                _ => return Err(self.damaged(base)),
+            }
+        }
+    }
+
+    async fn time(&self, time: DateTime<Utc>) -> Result<Found<'a>> {
+        let mut too_late: Option<(&BaseBackup, Reach)> = None;
+        for (base, reach) in self.usable() {
+            // Clocks of two hosts: what decides is whether the stop lies behind the base backup's end.
+            match self.time_from(base, &reach, time).await? {
+                TimeSearch::Found(found) if found.stop.1 >= base.stop_lsn => return Ok(found),
+                TimeSearch::Found(_) | TimeSearch::Before => too_late = Some((base, reach)),
+                TimeSearch::Behind { last } => {
+                    let Some((later, _)) = too_late else { return Err(self.after_everything(time, last)) };
+                    return Err(self.in_gap(time, last, later, reach));
+                }
+            }
+        }
+        Err(self.before_everything(time))
+    }
+
+    /// Looks for the last commit at or before `time` in what `base` reaches.
+    async fn time_from(&self, base: &'a BaseBackup, reach: &Reach, time: DateTime<Utc>) -> Result<TimeSearch<'a>> {
+        let size = self.wal.segment_size;
+        let (first, last) = (base.start_lsn.segment(size), reach.end.previous_segment(size));
+        let over = self.first_segment_over(first, last, time).await?;
+        let mut from = over.saturating_sub(1).max(first);
+        loop {
+            let (mut kept, mut lost) = (None, None);
+            self.walk(from, reach.end, |record| {
+                // A rollback behind the target ends the search as well: PostgreSQL would stop there.
+                if record.kind.commit_time().or(record.kind.abort_time()).is_some_and(|t| t > time) {
+                    lost = transaction(record);
+                    if lost.is_some() {
+                        return ControlFlow::Break(());
+                    }
+                } else if let Some(transaction) = transaction(record) {
+                    kept = Some((transaction, (record.start, record.end)));
+                }
+                ControlFlow::Continue(())
+            })
+            .await?;
+            return Ok(match (kept, lost) {
+                (Some((last_kept, stop)), Some(_)) => {
+                    TimeSearch::Found(Found { base, stop, last_kept: Some(last_kept), first_lost: lost })
+                }
+                // The very last transaction at exactly the target is inside the window.
+                (Some((last_kept, stop)), None) if last_kept.time == time => {
+                    TimeSearch::Found(Found { base, stop, last_kept: Some(last_kept), first_lost: None })
+                }
+                (Some((last, _)), None) => TimeSearch::Behind { last },
+                (None, _) if from > first => {
+                    from = from.saturating_sub(8).max(first);
+                    continue;
+                }
+                (None, Some(_)) | (None, None) => TimeSearch::Before,
+            });
+        }
+    }
+
+    /// The first segment in `first..=last` with a commit after `time`, or `last`. Commit times hardly
+    /// ever fall along WAL, so halving finds it; the caller reads from one segment earlier.
+    async fn first_segment_over(&self, first: u64, last: u64, time: DateTime<Utc>) -> Result<u64> {
+        let (mut low, mut high) = (first, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.latest_commit_from(middle, high).await?.is_some_and(|t| t > time) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Latest commit time of the first segment from `number` on that has commits.
+    async fn latest_commit_from(&self, number: u64, last: u64) -> Result<Option<DateTime<Utc>>> {
+        for number in number..=last {
+            let Some(name) = self.wal.complete(&self.line, number) else { return Ok(None) };
+            if let Some(time) = self.archive.segment_summary(&name).await?.and_then(|s| s.last_commit_time) {
+                return Ok(Some(time));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last record that ends at or before `target`.
+    async fn position(&self, target: Lsn, asked: &Target) -> Result<Found<'a>> {
+        let size = self.wal.segment_size;
+        let Some((base, reach)) = self.usable().find(|(base, _)| base.stop_lsn <= target) else {
+            return Err(self.no_base(Some(target)));
+        };
+        if reach.end < target {
+            return Err(self.position_unreachable(target, asked, &reach));
+        }
+        let first = base.start_lsn.segment(size);
+        let mut from = target.previous_segment(size).saturating_sub(1);
+        loop {
+            from = from.max(first);
+            let (mut stop, mut last_kept, mut first_lost) = (None, None, None);
+            let horizon = Lsn(target.0.saturating_add(4 * size)).min(reach.end);
+            self.walk(from, horizon, |record| {
+                if record.end <= target {
+                    stop = Some((record.start, record.end));
+                    last_kept = transaction(record).or(last_kept);
+                    return ControlFlow::Continue(());
+                }
+                first_lost = transaction(record);
+                if first_lost.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await?;
+            match (stop, last_kept) {
+                (_, None) | (None, _) if from > first => {
+                    from = from.saturating_sub((target.segment(size) - from).max(1))
+                }
+                (Some(stop), _) if stop.1 >= base.stop_lsn => return Ok(Found { base, stop, last_kept, first_lost }),
+                _ => return Err(self.damaged(base)),
+            }
+        }
+    }
+
+    /// Position of a restore point: the newest of that name.
+    async fn restore_point(&self, name: &str) -> Result<Lsn> {
+        if let Some(capture) = self.catalogue.captures().rev().find(|c| c.restore_point.name == name) {
+            return Ok(capture.restore_point.lsn);
+        }
+        let size = self.wal.segment_size;
+        let oldest = self.bases.first().map_or(0, |b| b.start_lsn.segment(size));
+        let Some((_, reach)) = self.usable().next() else { return Err(self.no_base(None)) };
+        let mut number = reach.end.previous_segment(size);
+        let mut known = Vec::new();
+        loop {
+            let mut points = Vec::new();
+            match self.wal.complete(&self.line, number) {
+                Some(segment) => points.extend(
+                    self.archive.segment_summary(&segment).await?.map(|s| s.restore_points).into_iter().flatten(),
+                ),
+                None if self.wal.live(&self.line, number).is_some() => {
+                    self.walk(number.saturating_sub(1).max(oldest), reach.end, |record| {
+                        if let crate::postgres::wal::RecordKind::RestorePoint { name, .. } = &record.kind {
+                            points.push((name.clone(), record.end));
+                        }
+                        ControlFlow::Continue(())
+                    })
+                    .await?;
+                }
+                None => {}
+            }
+            if let Some((_, lsn)) = points.iter().rev().find(|(n, _)| n == name) {
+                return Ok(*lsn);
+            }
+            known.extend(points.into_iter().map(|(n, _)| n));
+            if number <= oldest {
+                break;
+            }
+            number -= 1;
+        }
+        let error = error::not_recoverable(format!(
+            "no restore point is called \"{name}\" in the WAL of {}",
+            self.catalogue.environment
+        ));
+        known.sort();
+        known.dedup();
+        known.truncate(10);
+        Err(match known.is_empty() {
+            true => error.hint("there are no named restore points; use a time instead"),
+            false => error.hint(format!("restore points there: {}", known.join(", "))),
+        })
+    }
+
+    /// Reads WAL from the start of segment `from` up to `end`, record by record.
+    async fn walk(&self, from: u64, end: Lsn, mut visit: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
+        let size = self.wal.segment_size;
+        let mut reader = WalReader::new(size, Lsn(from * size), None)?;
+        for number in from..=end.previous_segment(size) {
+            let complete = self.wal.complete(&self.line, number);
+            let Some(name) = complete.or_else(|| self.wal.live(&self.line, number).map(|l| l.0)) else { break };
+            let bytes = self.archive.read_segment(&name, size).await?.ok_or_else(|| {
+                error::integrity(format!("WAL segment {name} vanished from the repository while it was read"))
+            })?;
+            let mut stopped = false;
+            reader.feed(&bytes, |record| {
+                if !stopped && record.start < end {
+                    stopped = visit(&record).is_break();
+                }
+            })?;
+            match reader.end() {
+                _ if stopped => return Ok(()),
+                WalEnd::Corrupt { at, why } if complete.is_some() => {
+                    return Err(error::integrity(format!("WAL segment {name} is damaged at {at}: {why}"))
+                        .meaning("WAL can be replayed up to there; what follows needs a later base backup")
+                        .hint(format!("restore to `lsn:{at}` or earlier")));
+                }
+                WalEnd::NeedMore => {}
+                WalEnd::Corrupt { .. } | WalEnd::ZeroTail { .. } => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn no_base(&self, target: Option<Lsn>) -> Error {
+        let environment = &self.catalogue.environment;
+        let Some(oldest) = self.usable().last() else {
+            return error::not_recoverable(format!("no base backup of {environment} can be restored"))
+                .meaning("each lacks WAL that it needs to become consistent, or there is none")
+                .hint(format!("`lifeboat show -e {environment}` names what is missing"))
+                .hint(format!("`lifeboat backup base -e {environment}` makes a new one while the source lives"));
+        };
+        let target = target.map(|t| format!("lsn:{t}")).unwrap_or_default();
+        error::not_recoverable(format!("{target} lies before everything that can be restored of {environment}"))
+            .hint(format!("the earliest possible is `--to backup:{}` ({})", oldest.0.id, oldest.0.stop_lsn))
+    }
+
+    fn before_everything(&self, time: DateTime<Utc>) -> Error {
+        let error = error::not_recoverable(format!(
+            "{time} lies before everything that can be restored of {}",
+            self.catalogue.environment
+        ));
+        match self.usable().last() {
+            Some((base, _)) => {
+                error.hint(format!("the earliest possible is {}: `--to backup:{}`", text(base.stop_time), base.id))
+            }
+            None => self.no_base(None),
+        }
+    }
+
+    fn after_everything(&self, time: DateTime<Utc>, last: Transaction) -> Error {
+        error::not_recoverable(format!(
+            "{} lies after the last transaction in the repository of {}, which committed at {}",
+            text(time),
+            self.catalogue.environment,
+            text(last.time)
+        ))
+        .meaning("what was committed later, if anything, never reached the repository")
+        .hint("`--to latest` restores the last transaction there is")
+        .hint(format!("the nearest possible time is {}", text(last.time)))
+    }
+
+    fn in_gap(&self, time: DateTime<Utc>, last: Transaction, later: &BaseBackup, reach: Reach) -> Error {
+        let missing = reach.gap.map_or_else(String::new, |gap| match gap.segments {
+            1 => format!(" (WAL segment {} is missing)", gap.first),
+            n => format!(" ({n} WAL segments are missing: {} to {})", gap.first, gap.last),
+        });
+        error::not_recoverable(format!("{} lies in a gap{missing}", text(time)))
+            .hint(format!("the nearest possible before it is {}", text(last.time)))
+            .hint(format!("the nearest possible after it is {}: `--to backup:{}`", text(later.stop_time), later.id))
+    }
+
+    fn position_unreachable(&self, target: Lsn, asked: &Target, reach: &Reach) -> Error {
+        match &reach.gap {
+            Some(gap) => error::not_recoverable(format!(
+                "{asked} ({target}) cannot be reached: WAL segment {} is missing",
+                gap.first
+            ))
+            .hint(format!("the nearest possible before it is `--to lsn:{}`", gap.from))
+            .hint(format!("after it, a base backup that ends behind {} is needed", gap.to)),
+            None => error::not_recoverable(format!(
+                "{asked} ({target}) lies behind the last WAL in the repository, which ends at {}",
+                reach.end
+            ))
+            .hint("`--to latest` restores the last transaction there is"),
+        }
+    }
+
+    fn damaged(&self, base: &BaseBackup) -> Error {
+        error::integrity(format!(
+            "the WAL behind base backup {} holds no complete record up to its end {}",
+            base.id, base.stop_lsn
+        ))
+        .hint(format!("run `lifeboat verify -e {} --deep`", self.catalogue.environment))
+    }
+}
+
+enum TimeSearch<'a> {
+    Found(Found<'a>),
+    /// Everything that this base backup reaches is later.
+    Before,
+    /// Everything that it reaches is earlier.
+    Behind {
+        last: Transaction,
+    },
+}
+
+fn transaction(record: &Record) -> Option<Transaction> {
+    record.kind.commit_time().map(|time| Transaction { lsn: record.start, xid: record.xid, time })
+}
+
+/// A time as targets are written, in UTC to the microsecond.
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+}
+
+fn nothing(catalogue: &Catalogue) -> Error {
+    error::not_recoverable(format!("the repository holds no WAL of {}", catalogue.environment))
+        .meaning("there is nothing to recover from")
+        .hint(format!("`lifeboat show -e {}` tells what is there", catalogue.environment))
+}
+
+fn unknown_backup(catalogue: &Catalogue, id: &str) -> Error {
+    let known: Vec<&str> = catalogue.bases().rev().take(5).map(|b| b.id.as_str()).collect();
+    error::not_recoverable(format!("{} has no base backup {id}", catalogue.environment))
+        .hint(format!("the newest are: {}", known.join(", ")))
+}
