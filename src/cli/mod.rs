@@ -4,11 +4,16 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod evidence;
 mod exit;
+mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod restore;
 mod terminal;
+mod text;
+mod verify;
 mod wal;
 
 use std::path::PathBuf;
@@ -63,6 +68,22 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Restore an environment to any second, beside whatever is there
+    Restore(restore::Arguments),
+    /// Verify that everything the ledger promises is in the repository, undamaged
+    Verify(verify::Arguments),
+    /// Verify or show the signed record of what happened, with public keys only
+    #[command(subcommand)]
+    Evidence(evidence::Command),
+    #[command(hide = true)]
+    WalHandOver(hand_over::Arguments),
+}
+
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_) | Command::Wal(wal::Command::Fetch(_)))
+    }
 }
 
 /// Which environment a command is about.
@@ -83,17 +104,12 @@ impl Arguments {
             ExitCode::from(code)
         })
     }
-
-    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
-    fn is_fetch(&self) -> bool {
-        matches!(self.command, Command::Wal(wal::Command::Fetch(_)))
-    }
 }
 
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let code = if arguments.is_fetch() {
-        exit::guard_fetch();
+    let code = if arguments.command.is_restore_command() {
+        exit::guard_restore_command();
         exit::fetch_code
     } else {
         exit::code
@@ -125,5 +141,11 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::WalHandOver(arguments) => {
+            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
+        }
+        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
     }
 }

@@ -1,1 +1,8 @@
-//! (empty)
+//! Drills: a restore into a disposable, sealed place, checked, measured, destroyed, recorded.
+
+pub mod checks;
+pub mod judges;
+pub mod measure;
+pub mod sandbox;
+
+pub use sandbox::Sandbox;

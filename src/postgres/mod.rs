@@ -5,6 +5,7 @@
 //! `source` opens either for a configured environment; `base_backup` and `intake` take base backups;
 //! `wal`, `control_file` and `backup_label` read what PostgreSQL writes.
 
+pub mod account;
 pub mod backup;
 pub mod backup_label;
 pub mod base_backup;
@@ -13,10 +14,13 @@ pub mod heartbeat;
 pub mod identity;
 mod intake;
 pub mod replication;
+pub mod server;
 pub mod source;
 pub mod sql;
+pub mod tools;
 pub mod wal;
 pub mod wal_fetch;
 pub mod wal_push;
 pub mod wal_range;
 pub mod wal_receive;
+pub mod wal_verify;

@@ -104,6 +104,8 @@ impl Coverage {
         line.iter()
             .rev()
             .filter(|leg| leg.from.segment(self.segment_size) <= number)
+            // What a timeline went on to write after it was left belongs to another line.
+            .filter(|leg| leg.to.is_none_or(|left| number <= left.previous_segment(self.segment_size)))
             .find(|leg| self.timelines.get(&leg.timeline).is_some_and(&has))
             .map(|leg| SegmentName::new(leg.timeline, number, self.segment_size))
     }
@@ -113,12 +115,14 @@ impl Coverage {
         let mut number = start.segment(self.segment_size);
         let mut reached: Option<(Lsn, Timeline)> = None;
         loop {
-            if let Some(name) = self.complete(line, number) {
+            let (complete, live) = (self.complete(line, number), self.live(line, number));
+            // In the segment of a switch, pieces of the new timeline say more than the old one's file.
+            if let Some(name) = complete.filter(|c| live.is_none_or(|(l, _)| l.timeline <= c.timeline)) {
                 reached = Some((Lsn((number + 1) * self.segment_size), name.timeline));
                 number += 1;
                 continue;
             }
-            if let Some((name, covered)) = self.live(line, number) {
+            if let Some((name, covered)) = live {
                 reached = Some((Lsn(number * self.segment_size + covered), name.timeline));
             }
             let (end, timeline) = reached?;
@@ -241,5 +245,18 @@ mod tests {
         assert_eq!(wal.complete(&line, 3).expect("there").timeline, Timeline(1));
         let old = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
         assert_eq!(old.end, Lsn(switch));
+    }
+
+    #[test]
+    fn what_a_timeline_wrote_after_it_was_left_is_not_on_the_new_line() {
+        let switch = 4 * SIZE + 1000;
+        let wal = coverage(&[(1, &[2, 3, 4, 5, 6], &[], &[]), (2, &[], &[(4, 5000)], &[(1, switch)])]);
+        let reach = wal.reach(&wal.line(Timeline(2)), Lsn(2 * SIZE)).expect("reaches");
+        assert_eq!((reach.end, reach.timeline), (Lsn(4 * SIZE + 5000), Timeline(2)));
+        let old = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
+        assert_eq!(old.end, Lsn(7 * SIZE));
+        // A switch on the border of segments 4 and 5: segment 5 is the new timeline's alone.
+        let wal = coverage(&[(1, &[4, 5], &[], &[]), (2, &[], &[], &[(1, 5 * SIZE)])]);
+        assert_eq!(wal.reach(&wal.line(Timeline(2)), Lsn(4 * SIZE)).expect("reaches").end, Lsn(5 * SIZE));
     }
 }

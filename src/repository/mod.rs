@@ -6,11 +6,14 @@ pub mod catalogue;
 pub mod coverage;
 pub mod descriptor;
 pub mod fetch;
+pub mod frontier;
 pub mod meta;
 pub mod open;
 pub mod packs;
 pub mod state_dir;
+pub mod verify;
 pub mod wal_archive;
+pub mod window;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,0 +1,266 @@
+//! Metadata and packs: present, of the right size, with the content that their names and manifests say.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+
+use super::{Check, PARALLEL};
+use crate::error::{self, ErrorKind, Result};
+use crate::event::Event;
+use crate::evidence::Body;
+use crate::evidence::entry::BaseBackup;
+use crate::repository::base_manifest::BaseManifest;
+use crate::repository::meta;
+use crate::repository::packs::{PackInfo, PackTable, joined};
+use crate::storage::layout;
+use crate::vault::object::TAIL_LENGTH;
+use crate::vault::{Class, ObjectOpener, OpenKeys};
+
+/// Name of the phase that reads packs.
+const READING: &str = "reading packs";
+
+/// No sealed object is smaller: header, key block, sealed table, tail.
+pub(super) const SMALLEST: u64 = 18 + 32 + 16 + TAIL_LENGTH as u64;
+
+/// A pack, what its manifest says of it, and who needs it.
+struct Needed {
+    info: Option<PackInfo>,
+    by: Vec<String>,
+}
+
+impl Check<'_> {
+    /// Everything that the ledger names under `data/` and `meta/`, and what is there beyond that.
+    pub(super) async fn objects(&mut self, deep: bool) -> Result<()> {
+        let phase = self.phase("listing objects", None);
+        let mut there: BTreeMap<String, u64> = BTreeMap::new();
+        for prefix in [layout::packs(self.environment), layout::meta(self.environment, "")] {
+            there.extend(self.repository.store.list(&prefix).await?.into_iter().map(|o| (o.key, o.size)));
+        }
+        self.ended(phase);
+
+        let (data, meta) = (layout::packs(self.environment), layout::meta(self.environment, ""));
+        let mut packs: BTreeMap<String, Needed> = BTreeMap::new();
+        let mut metas: Vec<(String, Vec<String>)> = Vec::new();
+        for (key, by) in self.references() {
+            if key.starts_with(&data) {
+                packs.insert(key, Needed { info: None, by });
+            } else if key.starts_with(&meta) {
+                metas.push((key, by));
+            }
+        }
+        let phase = self.phase("reading manifests", None);
+        for (key, by) in &metas {
+            if !self.present(&there, key, by) {
+                continue;
+            }
+            self.checked.meta_objects += 1;
+            match self.manifest(key, by).await {
+                Ok(listed) => {
+                    for info in listed {
+                        let pack = layout::pack(self.environment, &info.sha256);
+                        let needed = packs.entry(pack).or_insert_with(|| Needed { info: None, by: Vec::new() });
+                        needed.by.extend(by.iter().filter(|b| !needed.by.contains(b)).cloned().collect::<Vec<_>>());
+                        needed.info = Some(info);
+                    }
+                }
+                Err(damage) => self.damage(key, damage, unrestorable(by))?,
+            }
+        }
+        self.ended(phase);
+
+        for (key, size) in &there {
+            if !packs.contains_key(key) && !metas.iter().any(|(known, _)| known == key) {
+                self.unreferenced.0 += 1;
+                self.unreferenced.1 += size;
+            }
+        }
+        let mut sound = Vec::new();
+        for (key, needed) in packs {
+            self.checked.packs += 1;
+            if !self.present(&there, &key, &needed.by) {
+                continue;
+            }
+            let size = there.get(&key).copied().unwrap_or_default();
+            self.checked.pack_bytes += size;
+            match &needed.info {
+                Some(info) if info.size != size => {
+                    let what = format!("has {size} bytes instead of {}", info.size);
+                    self.problem(&key, what, unrestorable(&needed.by));
+                }
+                _ => sound.push((key, needed)),
+            }
+        }
+        if deep {
+            self.packs(sound).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether an object is listed, with a size that a sealed object can have.
+    fn present(&mut self, there: &BTreeMap<String, u64>, key: &str, by: &[String]) -> bool {
+        match there.get(key) {
+            None => self.problem(key, "missing", unrestorable(by)),
+            Some(size) if *size < SMALLEST => {
+                self.problem(key, format!("has only {size} bytes"), unrestorable(by));
+            }
+            Some(_) => return true,
+        }
+        false
+    }
+
+    /// Reads a metadata object: hash, seals and lines; gives the packs that it refers to.
+    async fn manifest(&self, key: &str, by: &[String]) -> Result<Vec<PackInfo>> {
+        let sha256 = key.rsplit('/').next().unwrap_or_default();
+        let base = self.entries.iter().find_map(|e| match &e.statement.predicate.body {
+            Body::BaseBackup(base) if base.manifest == sha256 => Some(base),
+            _ => None,
+        });
+        if let Some(base) = base {
+            let manifest = BaseManifest::read(self.repository, self.environment, sha256).await?;
+            consistent(&manifest, base).map_err(|e| e.context(by.join(", ")))?;
+            return Ok(manifest.packs.packs().to_vec());
+        }
+        let mut packs = Vec::new();
+        meta::read(self.repository, self.environment, sha256, |line: serde_json::Value| {
+            if let Some(pack) = line.get("pack").cloned() {
+                packs.extend(serde_json::from_value::<PackInfo>(pack).ok());
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(packs)
+    }
+
+    /// Reads packs whole.
+    async fn packs(&mut self, packs: Vec<(String, Needed)>) -> Result<()> {
+        let phase = self.phase(READING, Some(self.checked.pack_bytes));
+        let (store, runtime) = (self.repository.store.clone(), self.runtime.clone());
+        let keys = self.repository.can_read_data().then(|| self.repository.keys.clone());
+        let mut read = futures::stream::iter(packs)
+            .map(|(key, needed)| {
+                let (store, keys, runtime) = (store.clone(), keys.clone(), runtime.clone());
+                async move {
+                    let outcome = async {
+                        let bytes = store.get(&key).await?;
+                        let size = bytes.len() as u64;
+                        let (name, info) = (key.clone(), needed.info);
+                        let judged = move || judge_pack(&name, &bytes, info.as_ref(), keys.as_ref());
+                        let frames = joined(tokio::task::spawn_blocking(judged).await)?;
+                        Ok((size, frames))
+                    };
+                    let outcome = outcome.await;
+                    if let Ok((bytes, _)) = outcome {
+                        runtime.emit(Event::Progress { phase: READING, bytes });
+                    }
+                    (key, needed.by, outcome)
+                }
+            })
+            .buffer_unordered(PARALLEL);
+        while let Some((key, by, outcome)) = read.next().await {
+            self.checked.packs_read += 1;
+            match outcome {
+                Ok((bytes, frames)) => {
+                    self.checked.bytes_read += bytes;
+                    self.checked.frames_opened += frames;
+                }
+                Err(damage) => self.damage(&key, damage, unrestorable(&by))?,
+            }
+        }
+        self.ended(phase);
+        Ok(())
+    }
+}
+
+/// A pack's name, and with keys its frames; tells how many were opened.
+fn judge_pack(key: &str, bytes: &Bytes, info: Option<&PackInfo>, keys: Option<&OpenKeys>) -> Result<u64> {
+    if !key.ends_with(&hex::encode(Sha256::digest(bytes))) {
+        return Err(error::integrity(format!("{key} is damaged: its bytes do not match its name")));
+    }
+    let Some(keys) = keys else { return Ok(0) };
+    let opener = ObjectOpener::new(Class::Pack, bytes, keys)?;
+    let frames = match opener.table(bytes) {
+        // Sealed for an epoch whose key is not at hand: its hash is all that can be told.
+        Err(e) if e.kind() == ErrorKind::Denied => return Ok(0),
+        other => other?,
+    };
+    if let Some(info) = info {
+        let told = frames.iter().map(|f| (f.stored_len, f.plain_len, f.coding as u8));
+        if !told.eq(info.frames.iter().copied()) || frames.first().is_some_and(|f| f.offset != info.first) {
+            return Err(error::integrity("its frames are not those that the manifest lists"));
+        }
+    }
+    for (number, frame) in frames.iter().enumerate() {
+        let stored = &bytes[frame.offset as usize..][..frame.stored_len as usize];
+        opener.frame(number as u32, frame, stored).map_err(|e| e.context(format_args!("frame {number}")))?;
+    }
+    Ok(frames.len() as u64)
+}
+
+/// Whether a manifest is the one of this backup, and its runs lie inside its files and its packs.
+fn consistent(manifest: &BaseManifest, base: &BaseBackup) -> Result<()> {
+    let header = &manifest.header;
+    if header.id != base.id || header.start_lsn != base.start_lsn || header.system_id.to_string() != base.system_id {
+        return Err(error::integrity(format!("the manifest is that of base backup {}", header.id)));
+    }
+    for file in &manifest.files {
+        let mut covered = 0;
+        for run in &file.runs {
+            let end = run.file_offset.checked_add(run.length);
+            if run.file_offset < covered || end.is_none_or(|end| end > file.size) || run.length == 0 {
+                let what = format!("a run of {} at {} does not lie inside the file", run.length, run.file_offset);
+                return Err(error::integrity(format!("{}: {what}", file.path)));
+            }
+            covered = run.file_offset + run.length;
+            within(&manifest.packs, run.frame, u64::from(run.offset), run.length).map_err(|e| e.context(&file.path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run of `length` bytes from (`frame`, `offset`) on lies inside the packs.
+fn within(packs: &PackTable, mut frame: u64, mut offset: u64, mut length: u64) -> Result<()> {
+    loop {
+        let plain = u64::from(packs.plain_len(frame)?);
+        let here = plain.checked_sub(offset).filter(|here| *here > 0).ok_or_else(|| {
+            error::integrity(format!("a run begins at {offset} in frame {frame}, which holds {plain} bytes"))
+        })?;
+        if length <= here {
+            return Ok(());
+        }
+        length -= here;
+        (frame, offset) = (frame + 1, 0);
+    }
+}
+
+fn unrestorable(by: &[String]) -> Vec<String> {
+    by.iter().map(|backup| format!("{backup} cannot be restored completely")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_must_lie_inside_the_frames() {
+        let pack = |frames: &[u32]| PackInfo {
+            sha256: String::new(),
+            size: 1,
+            first: 0,
+            frames: frames.iter().map(|plain| (1, *plain, 0)).collect(),
+        };
+        let packs = PackTable::new(vec![pack(&[100, 100]), pack(&[50])]);
+        for (frame, offset, length, good) in [
+            (0, 0, 250, true),
+            (0, 0, 251, false),
+            (1, 99, 51, true),
+            (1, 100, 1, false),
+            (2, 0, 50, true),
+            (2, 1, 50, false),
+            (3, 0, 1, false),
+        ] {
+            assert_eq!(within(&packs, frame, offset, length).is_ok(), good, "{frame} {offset} {length}");
+        }
+    }
+}
