@@ -69,7 +69,7 @@ impl<'a> WalKeeper<'a> {
             )
             .await
             .map_err(|e| explain(e, "cannot look at the replication slots"))?;
-        let slot = Slot::Temporary { connection, name };
+        let slot = Slot::Temporary { connection: Box::new(connection), name };
         let (standby, other_receiver) = (row.get(0), row.get(1));
         Ok(Self { repository, environment, level, runtime, standby, other_receiver, slot })
     }
