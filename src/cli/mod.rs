@@ -83,6 +83,13 @@ enum Command {
     WalHandOver(hand_over::Arguments),
 }
 
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_) | Command::Wal(wal::Command::Fetch(_)))
+    }
+}
+
 /// Which environment a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct EnvironmentArgument {
@@ -101,17 +108,12 @@ impl Arguments {
             ExitCode::from(code)
         })
     }
-
-    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
-    fn is_fetch(&self) -> bool {
-        matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
-    }
 }
 
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let code = if arguments.is_fetch() {
-        exit::guard_fetch();
+    let code = if arguments.command.is_restore_command() {
+        exit::guard_restore_command();
         exit::fetch_code
     } else {
         exit::code
@@ -144,11 +146,11 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
-        Command::Drill(command) => drill::run(&command, &context()?).await,
-        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
-        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
+        Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
     }
 }
