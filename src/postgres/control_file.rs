@@ -206,6 +206,24 @@ mod tests {
         assert_eq!((c.wal_segment_size, c.data_checksum_version), (1 << 20, 0));
     }
 
+    /// The same of a PostgreSQL 18 cluster, which has data checksums and one field more.
+    const REAL_18: &str = "\
+        338f9353625c036b080700003300120c0100000000000000665c036b0000000008c413030000000008c4130300000000\
+        01000000010000000100000002000000ab12000000000000006000000100000000000000e80200000100000001000000\
+        0100000000000000665c036b00000000f0020000aa1200000000000000000000e8030000000000000000000000000000\
+        00000000000000000000000000000000000000000000000000000000020000000000000064000000080000000a000000\
+        050000004000000001000000080000000000000087d63241002000000000020000200000000010004000000020000000\
+        cc0700000008000001000000010000000105b8452ae6b37e1be876982c821fc493247d43a291d9f5571e0e7dc306f54b\
+        3a00000092eef28c";
+
+    #[test]
+    fn version_18_has_its_checksum_four_bytes_later() {
+        let c = ControlFile::parse(&hex::decode(REAL_18).expect("hex")).expect("valid");
+        assert_eq!((c.control_version, c.system_identifier), (1800, 7711108564367150899));
+        assert_eq!((c.checkpoint, c.data_checksum_version), (Lsn(0x313C408), 1));
+        assert_eq!((c.parameters.wal_level, c.parameters.max_prepared_transactions), (WalLevel::Logical, 5));
+    }
+
     #[test]
     fn every_flipped_bit_is_found() {
         let good = real();

@@ -4,13 +4,17 @@
 //! `source` opens either for a configured environment; `base_backup` and `intake` take base backups;
 //! `wal`, `control_file` and `backup_label` read what PostgreSQL writes.
 
+pub mod account;
 pub mod backup;
 pub mod backup_label;
 pub mod base_backup;
 pub mod control_file;
 mod intake;
 pub mod replication;
+pub mod server;
+pub mod slot_state;
 pub mod source;
 pub mod sql;
+pub mod tools;
 pub mod wal;
 pub mod wal_verify;

@@ -1,7 +1,6 @@
 //! Ordinary SQL sessions: tokio-postgres with the TLS and the error texts of the replication client.
 
 use std::fmt::Display;
-use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode};
@@ -46,13 +45,14 @@ pub async fn connect_sql_with(dsn: &Config, trust: &TlsTrust) -> Result<Client> 
     let place = Place(&dsn);
     let hosts = u32::try_from(dsn.get_hosts().len().max(1)).unwrap_or(u32::MAX);
     let tls = MakeRustlsConnect::new(client_config(trust)?);
-    let (client, connection) = match timeout(limit.saturating_mul(hosts), dsn.connect(tls)).await {
+    let limit = limit.saturating_mul(hosts);
+    let (client, connection) = match timeout(limit, dsn.connect(tls)).await {
         Ok(Ok(session)) => session,
         Ok(Err(error)) if error.as_db_error().is_some() => {
             return Err(explain(error, format!("PostgreSQL at {place} refuses the session")));
         }
         Ok(Err(error)) => return Err(unreachable(&place, error)),
-        Err(_) => return Err(unreachable(&place, format!("no answer within {} seconds", whole(limit * hosts)))),
+        Err(_) => return Err(unreachable(&place, format!("no answer within {} seconds", limit.as_secs_f64()))),
     };
     // Its error reaches every query of the client as "connection closed".
     tokio::spawn(connection);
@@ -76,10 +76,6 @@ pub fn explain(error: tokio_postgres::Error, doing: impl Into<String>) -> Error 
         ),
         None => Error::new(ErrorKind::Source, doing).source(error),
     }
-}
-
-fn whole(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 /// The hosts of a DSN, for people; never its password.

@@ -1,7 +1,23 @@
-//! Restore: the plan (pure), then the run (resumable steps).
+//! Restore: the target is resolved to a record in WAL, the plan is made (pure), then carried out in
+//! journalled steps.
+//!
+//! ```text
+//! target ─▶ resolve ─▶ plan ─▶ run ─▶ files ─▶ recover (server, wal_server) ─▶ settle
+//!                               └─▶ journal, phases
+//! ```
 
 pub mod files;
+pub mod journal;
+pub mod phases;
+pub mod plan;
+pub mod recover;
 pub mod resolve;
+pub mod run;
+pub mod settle;
 pub mod target;
+pub mod wal_server;
 
+pub use plan::{Plan, Wishes, plan};
+pub use resolve::{Resolved, resolve};
+pub use run::{Done, Tools, run};
 pub use target::Target;

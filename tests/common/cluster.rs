@@ -1,16 +1,15 @@
 //! PostgreSQL clusters of any major version, on a Unix socket and, where asked, on loopback.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use super::process::{alive, children_of, end};
 use super::scratch::{Scratch, as_server, free_port, own, run};
 use super::wait::{blocking, wait_until};
 
@@ -399,39 +398,6 @@ impl Drop for Cluster {
             wait_until("the server's processes end", PATIENCE, || !children.iter().any(|pid| alive(*pid)));
         }
     }
-}
-
-/// Signals a server and waits for its end; SIGKILL when it does not.
-fn end(mut server: Child, signal: Signal) -> ExitStatus {
-    let pid = Pid::from_raw(server.id().cast_signed());
-    let _ = kill(pid, signal);
-    let until = std::time::Instant::now() + PATIENCE;
-    loop {
-        match server.try_wait().expect("a child") {
-            Some(status) => return status,
-            None if std::time::Instant::now() > until => {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
-/// The processes whose parent is `parent`.
-fn children_of(parent: u32) -> BTreeSet<u32> {
-    let processes =
-        fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    processes.filter(|pid| status_field(*pid, "PPid:").is_some_and(|value| value == parent.to_string())).collect()
-}
-
-/// Whether a process is there and not merely waiting to be reaped.
-fn alive(pid: u32) -> bool {
-    status_field(pid, "State:").is_some_and(|state| !state.starts_with('Z'))
-}
-
-fn status_field(pid: u32, name: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
 /// A finished command of PostgreSQL's tools as the servers' account.

@@ -1,7 +1,6 @@
 //! The program itself, run as a user would, in an environment of the test's own.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use super::process::status_field;
 
 /// Known to integration tests only; the helpers are compiled into unit tests as well.
 const PROGRAM: Option<&str> = option_env!("CARGO_BIN_EXE_lifeboat");
@@ -184,9 +185,8 @@ impl Running {
 
     /// Keeps the highest resident size; Linux forgets it with the process.
     fn observe(&mut self) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|value| value.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        let peak = status_field(self.child.id(), "VmHWM:");
+        let kib = peak.and_then(|value| value.trim_end_matches(" kB").parse::<u64>().ok());
         self.peak_rss = self.peak_rss.max(kib.unwrap_or(0) * 1024);
     }
 }

@@ -14,6 +14,7 @@ mod journal;
 mod lifeboat;
 mod moto;
 mod pgbench;
+mod process;
 mod proxy;
 mod scratch;
 mod wait;

@@ -73,6 +73,7 @@ pub struct ReplicationConnection {
     options: ConnectOptions,
     /// A command was sent whose answer is not completely read: its future was dropped.
     busy: bool,
+    identified: bool,
 }
 
 type Row = Vec<Option<Bytes>>;
@@ -121,7 +122,7 @@ impl ReplicationConnection {
                 "PostgreSQL at {peer} is version {version}; Lifeboat needs 13 or later"
             )));
         }
-        let mut connection = Self { wire, version: number, options: options.clone(), busy: false };
+        let mut connection = Self { wire, version: number, options: options.clone(), busy: false, identified: false };
         let read_only = match dsn.get_target_session_attrs() {
             TargetSessionAttrs::ReadWrite => "off",
             TargetSessionAttrs::ReadOnly => "on",
@@ -153,7 +154,9 @@ impl ReplicationConnection {
                 flush_lsn: text(&row, 2)?.parse().ok()?,
             })
         };
-        identity().ok_or_else(|| self.wire.not_understood("an identity that cannot be read"))
+        let identity = identity().ok_or_else(|| self.wire.not_understood("an identity that cannot be read"))?;
+        self.identified = true;
+        Ok(identity)
     }
 
     /// The value of a server setting, as `SHOW` prints it.
@@ -214,6 +217,10 @@ impl ReplicationConnection {
     /// Streams WAL of one timeline from `start` on. Through a slot, PostgreSQL keeps what has not
     /// been reported as flushed.
     pub async fn start_physical(mut self, slot: Option<&str>, start: Lsn, timeline: Timeline) -> Result<WalStream> {
+        if !self.identified {
+            // 13 and 14 refuse to stream before.
+            self.identify_system().await?;
+        }
         let through = match slot {
             Some(name) => {
                 check_slot_name(name)?;

@@ -86,6 +86,8 @@ pub fn wal_is_gone(error: &Error) -> bool {
 enum Situation {
     /// The WAL asked for was removed.
     WalGone,
+    /// The slot was invalidated.
+    SlotLost,
     /// The position asked for is not in the server's history, or beyond its end.
     NotItsHistory,
     Other,
@@ -96,6 +98,7 @@ fn situation(report: &ServerReport) -> Situation {
     match (report.code.as_str(), report.routine.as_deref()) {
         // CheckXLogRemoved reports under whatever errno happens to be left over: mostly XX000.
         (_, Some("CheckXLogRemoved")) | ("58P01", Some("WalSndSegmentOpen")) => Situation::WalGone,
+        ("55000", Some("ReplicationSlotAcquire" | "RaiseSlotInvalidationError")) => Situation::SlotLost,
         ("XX000", Some("StartReplication")) => Situation::NotItsHistory,
         _ => Situation::Other,
     }
@@ -151,6 +154,13 @@ fn advice(report: &ServerReport, session: Session) -> (ErrorKind, Option<&'stati
                 ],
             );
         }
+        Situation::SlotLost => {
+            return (
+                ErrorKind::Source,
+                Some(GAP),
+                &["drop the slot, let Lifeboat create it anew, and take a base backup now"],
+            );
+        }
         Situation::NotItsHistory => {
             return (
                 ErrorKind::Source,
@@ -189,14 +199,6 @@ fn advice(report: &ServerReport, session: Session) -> (ErrorKind, Option<&'stati
             "another receiver uses the slot: only one may; pg_replication_slots.active_pid and pg_stat_replication say \
              which",
         ]),
-        ("55000", Session::Wal) => (
-            ErrorKind::Source,
-            Some(GAP),
-            &[
-                "if the slot was invalidated (pg_replication_slots.wal_status is lost), drop it, let Lifeboat create it \
-                 anew, and take a base backup now",
-            ],
-        ),
         ("42704", Session::Wal) => plain(&["the slot does not exist; create it before receiving WAL through it"]),
         ("55000", Session::Backup) => plain(&["a base backup needs wal_level = replica or logical"]),
         ("XX001" | "XX002", Session::Backup) => (

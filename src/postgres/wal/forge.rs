@@ -87,15 +87,18 @@ impl Forge {
     /// Writes what a crash leaves of a record that did not reach the next page, and how recovery
     /// gives it up; says where the torn record began.
     pub(crate) fn torn(&mut self, draft: &Draft) -> Lsn {
+        self.torn_with(draft, |torn| overwrite_contrecord(torn.0))
+    }
+
+    /// The same with any record behind it.
+    pub(crate) fn torn_with(&mut self, draft: &Draft, next: impl FnOnce(Lsn) -> Draft) -> Lsn {
         self.begin_page();
         let start = self.position();
         let record = self.encode(draft);
         assert!(record.len() > self.room(), "the record must cross to the next page");
         self.bytes.extend(&record[..self.room()]);
         self.overwrite_next_page = true;
-        let mut body = start.0.to_le_bytes().to_vec();
-        body.extend(0_i64.to_le_bytes());
-        self.record(&draft_with(0, 0xD0, 0, &body));
+        self.record(&next(start));
         start
     }
 
@@ -151,6 +154,13 @@ pub(crate) fn draft_with(rmgr: u8, info: u8, xid: u32, data: &[u8]) -> Draft {
     }
     body.extend(data);
     Draft { rmgr, info, xid, body }
+}
+
+/// Gives up the torn record at `position`.
+pub(crate) fn overwrite_contrecord(position: u64) -> Draft {
+    let mut data = position.to_le_bytes().to_vec();
+    data.extend(0_i64.to_le_bytes());
+    draft_with(0, 0xD0, 0, &data)
 }
 
 /// A commit `micros` after 2000-01-01.

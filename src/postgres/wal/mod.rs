@@ -9,6 +9,7 @@
 //! | [`history`] | timeline history files and the line of ancestors they draw |
 
 mod bytes;
+mod decode;
 pub mod header;
 pub mod history;
 pub mod reader;

@@ -22,9 +22,15 @@
 use crate::error::{self, Error};
 use crate::units::{Lsn, Timeline};
 
-use super::header::{LONG, LongPart, PageHeader, SHORT, WalVersion, is_block_size};
-use super::record::{HEADER, RM_XLOG, Record, RecordHeader, RecordKind, XLOG_OVERWRITE_CONTRECORD, decode};
+use super::decode::{HEADER, RM_XLOG, RecordHeader, XLOG_OVERWRITE_CONTRECORD, decode};
+use super::header::{LONG, WalVersion};
+use super::record::{Record, RecordKind};
 use crate::wal_name::is_segment_size;
+
+mod page;
+mod partial;
+
+use partial::Partial;
 
 /// No record is longer (`MaxAllocSize`; 16 and later stop a little earlier, `XLogRecordMaxSize`).
 const MAX_RECORD: u32 = 0x3FFF_FFFF;
@@ -104,21 +110,6 @@ enum State {
     },
 }
 
-/// The record being read; the buffer is used again and again.
-#[derive(Debug, Clone, Default)]
-struct Partial {
-    start: u64,
-    head: [u8; HEADER],
-    parsed: Option<RecordHeader>,
-    /// Bytes read, header included.
-    have: u32,
-    /// Length claimed, known from the fourth byte on.
-    length: u32,
-    crc: u32,
-    keep: usize,
-    kept: Vec<u8>,
-}
-
 /// What is wrong, and where.
 struct Fault {
     at: Lsn,
@@ -134,10 +125,8 @@ impl WalReader {
         if !is_segment_size(segment_size) {
             return Err(error::internal(format!("{segment_size} bytes is no size of a WAL segment")));
         }
-        if start.0 >= 1 << 63
-            || !start.0.is_multiple_of(1 << 10)
-            || (start.0 % segment_size != 0 && start.0 % DEFAULT_BLOCK_SIZE != 0)
-        {
+        let aligned = start.0.is_multiple_of(segment_size) || start.0.is_multiple_of(DEFAULT_BLOCK_SIZE);
+        if !aligned || start.0 >= 1 << 63 {
             return Err(error::internal(format!("{start} is not the start of a WAL page")));
         }
         Ok(Self {
@@ -157,7 +146,8 @@ impl WalReader {
         })
     }
 
-    /// Refuses pages of a later timeline than this one.
+    /// Refuses pages and records of a later timeline than this one. Where a timeline begins, its first
+    /// page is a copy of the ancestor's and still says so; only its first record tells.
     pub fn set_newest_timeline(&mut self, timeline: Timeline) {
         self.newest_timeline = Some(timeline);
     }
@@ -210,7 +200,13 @@ impl WalReader {
     /// reader stays where it is: [`WalReader::end`] says [`WalEnd::Corrupt`], and so does every
     /// further call.
     pub fn feed(&mut self, mut bytes: &[u8], mut sink: impl FnMut(Record)) -> error::Result<()> {
-        while !bytes.is_empty() {
+        loop {
+            if let State::Corrupt { at, why } = &self.state {
+                return Err(corrupt(*at, why));
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
             match self.step(bytes, &mut sink) {
                 Ok(used) => {
                     bytes = &bytes[used..];
@@ -222,11 +218,7 @@ impl WalReader {
                 }
                 Err(Fault { at, why }) => self.state = State::Corrupt { at, why },
             }
-            if let State::Corrupt { at, why } = &self.state {
-                return Err(corrupt(*at, why));
-            }
         }
-        Ok(())
     }
 
     /// Consumes some of `bytes`, at least one, at most to the end of the page.
@@ -283,112 +275,6 @@ impl WalReader {
             self.state = State::Between;
         }
         used
-    }
-
-    fn page_head(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let page = &mut self.page;
-        let mut size = if page.have < SHORT { SHORT } else { LONG };
-        let mut used = 0;
-        loop {
-            let take = (size - page.have).min(bytes.len() - used);
-            page.bytes[page.have..page.have + take].copy_from_slice(&bytes[used..used + take]);
-            page.have += take;
-            used += take;
-            if page.have < size {
-                return Ok(used);
-            }
-            let short = page.bytes.first_chunk().expect("at least a short header");
-            if size == SHORT {
-                size = PageHeader::size(short);
-            }
-            if page.have == size {
-                break;
-            }
-        }
-        page.done = true;
-        let start = Lsn(self.position + used as u64 - size as u64);
-        let at = match self.state {
-            State::Record => self.torn.unwrap_or(Lsn(self.record.start)),
-            _ => start,
-        };
-        if page.bytes[..size].iter().all(|b| *b == 0) {
-            self.state = State::Zeros { at };
-            return Ok(used);
-        }
-        self.check_page(start, at).map_err(|why| Fault { at, why: format!("page {start}: {why}") })?;
-        Ok(used)
-    }
-
-    /// Compares a page header with everything known; decides how the page begins.
-    fn check_page(&mut self, start: Lsn, at: Lsn) -> Result<(), String> {
-        let header = PageHeader::parse(&self.page.bytes[..self.page.have])?;
-        if header.address != start {
-            return Err(format!("its header says {}", header.address));
-        }
-        if let Some(version) = self.version.replace(header.version).filter(|known| *known != header.version) {
-            return Err(format!("written by PostgreSQL {} after {}", header.version.major(), version.major()));
-        }
-        match &header.long {
-            Some(long) => self.check_long(start, long)?,
-            None if start.0.is_multiple_of(self.segment_size) => {
-                return Err("the first page of a segment has no long header".to_owned());
-            }
-            None => {}
-        }
-        if let Some(known) = self.timeline.replace(header.timeline).filter(|known| *known > header.timeline) {
-            return Err(format!("timeline {} after {known}", header.timeline));
-        }
-        if let Some(newest) = self.newest_timeline.filter(|newest| header.timeline > *newest) {
-            return Err(format!("timeline {} in a segment of timeline {newest}", header.timeline));
-        }
-        self.enter_page(&header, at)
-    }
-
-    fn check_long(&mut self, start: Lsn, long: &LongPart) -> Result<(), String> {
-        let known = *self.system_identifier.get_or_insert(long.system_identifier);
-        if known != long.system_identifier {
-            return Err(format!("it belongs to cluster {}, not {known}", long.system_identifier));
-        }
-        if long.segment_size != self.segment_size {
-            return Err(format!("segment size {} instead of {}", long.segment_size, self.segment_size));
-        }
-        let first = self.state == State::Start && start.0.is_multiple_of(self.segment_size);
-        if first && is_block_size(long.block_size) {
-            self.block_size = long.block_size;
-        }
-        if long.block_size != self.block_size {
-            return Err(format!("WAL page size {} instead of {}", long.block_size, self.block_size));
-        }
-        Ok(())
-    }
-
-    /// Is the record that should go on here the one that goes on (`xlp_rem_len`)?
-    fn enter_page(&mut self, header: &PageHeader, at: Lsn) -> Result<(), String> {
-        let expected = match self.state {
-            State::Record => self.record.length - self.record.have,
-            State::Skip { left } => left,
-            State::Start if header.continues_record() && header.remaining > 0 => {
-                self.state = State::Skip { left: header.remaining };
-                return Ok(());
-            }
-            _ if header.continues_record() => return Err("a record goes on here that never began".to_owned()),
-            _ => {
-                self.state = State::Between;
-                return Ok(());
-            }
-        };
-        if header.overwrites_record() {
-            if self.state == State::Record {
-                self.torn = Some(at);
-            }
-            self.state = State::Between;
-            return Ok(());
-        }
-        if !header.continues_record() || header.remaining != expected {
-            let found = if header.continues_record() { header.remaining } else { 0 };
-            return Err(format!("{found} bytes of the record begun before go on here instead of {expected}"));
-        }
-        Ok(())
     }
 
     fn record_bytes(&mut self, bytes: &[u8], sink: &mut impl FnMut(Record)) -> Result<usize, Fault> {
@@ -463,6 +349,11 @@ impl WalReader {
         {
             return Err(format!("it gives up a record at {overwritten}, but the torn one is at {torn}"));
         }
+        if let (Some(timeline), Some(newest)) = (kind.timeline(), self.newest_timeline)
+            && timeline > newest
+        {
+            return Err(format!("it is a record of timeline {timeline} in a segment of timeline {newest}"));
+        }
         let start = Lsn(self.record.start);
         self.state = padding(end);
         let mut end = Lsn(end.next_multiple_of(8));
@@ -475,32 +366,6 @@ impl WalReader {
         // A huge transaction record must not occupy memory for ever.
         self.record.kept.shrink_to(64 << 10);
         Ok(Record { start, end, xid: head.xid, rmgr: head.rmgr, info: head.info, length: head.length, kind })
-    }
-}
-
-impl Partial {
-    fn begin(&mut self, start: u64) {
-        let mut kept = std::mem::take(&mut self.kept);
-        kept.clear();
-        *self = Self { start, kept, ..Self::default() };
-    }
-
-    fn take_head(&mut self, bytes: &[u8]) -> usize {
-        let have = self.have as usize;
-        let used = bytes.len().min(HEADER - have);
-        self.head[have..have + used].copy_from_slice(&bytes[..used]);
-        self.have += used as u32;
-        used
-    }
-
-    fn take_body(&mut self, bytes: &[u8]) -> usize {
-        let used = bytes.len().min((self.length - self.have) as usize);
-        let bytes = &bytes[..used];
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
-        let keep = used.min(self.keep - self.kept.len());
-        self.kept.extend_from_slice(&bytes[..keep]);
-        self.have += used as u32;
-        used
     }
 }
 

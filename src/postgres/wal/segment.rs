@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Integrity);
             error.message()
         };
-        assert!(refused(name(3), first, 1, SIZE).contains("belongs to cluster"));
+        assert!(refused(name(3), first, 1, SIZE).ends_with("belongs to cluster 7000000000000000001, not to 1"));
         assert!(refused(name(2), first, Forge::SYSTEM, SIZE).contains("holds the WAL of"));
         assert!(refused(name(3), &first[8192..], Forge::SYSTEM, SIZE).contains("bytes long"));
         assert!(refused(name(3), &bytes, Forge::SYSTEM, 2 * SIZE).contains("segments of 1048576 bytes"));

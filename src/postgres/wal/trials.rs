@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use proptest::prelude::*;
 
-use super::forge::{Draft, Forge, abort, commit, draft_with, message, restore_point};
+use super::forge::{Draft, Forge, abort, commit, draft_with, message, overwrite_contrecord, restore_point};
 use super::reader::{WalEnd, WalReader};
 use super::record::{Record, RecordKind};
 use crate::units::{Lsn, Timeline};
@@ -179,6 +179,57 @@ fn pages_of_elsewhere_are_refused() {
     assert!(limited.feed(&good, |_| {}).is_ok());
 }
 
+/// Where and why the bytes written are refused.
+fn refused(bytes: &[u8]) -> (Lsn, String) {
+    match read_all(Lsn(SIZE), bytes).1 {
+        WalEnd::Corrupt { at, why } => (at, why),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_torn_record_is_given_up_only_by_the_record_that_names_it() {
+    let mut forge = Forge::new(Lsn(SIZE));
+    forge.record(&commit(7, 0));
+    let mut other = forge.clone();
+    let torn = forge.torn_with(&filler(20_000), |torn| overwrite_contrecord(torn.0 + 8));
+    let (at, why) = refused(forge.written());
+    assert_eq!(at, torn);
+    assert!(why.contains("gives up a record"), "{why}");
+    other.torn_with(&filler(20_000), |_| commit(8, 0));
+    let (at, why) = refused(other.written());
+    assert_eq!(at, torn);
+    assert!(why.contains("no record says so"), "{why}");
+}
+
+#[test]
+fn a_record_goes_on_with_as_many_bytes_as_it_lacks() {
+    let mut forge = Forge::new(Lsn(SIZE));
+    forge.record(&filler(20_000));
+    let mut bytes = forge.written().to_vec();
+    bytes[PAGE as usize + 16] ^= 8;
+    let (at, why) = refused(&bytes);
+    assert_eq!(at, Lsn(SIZE + 40));
+    assert!(why.contains("bytes of the record begun before"), "{why}");
+}
+
+#[test]
+fn unknown_resource_managers_and_later_timelines_are_refused() {
+    let mut forge = Forge::new(Lsn(SIZE));
+    forge.record(&Draft { rmgr: 50, ..filler(8) });
+    assert!(refused(forge.written()).1.contains("no resource manager 50"));
+
+    let mut forge = Forge::new(Lsn(SIZE));
+    let mut end_of_recovery = 0_i64.to_le_bytes().to_vec();
+    end_of_recovery.extend([2, 0, 0, 0, 1, 0, 0, 0]);
+    forge.record(&draft_with(0, 0x90, 0, &end_of_recovery));
+    assert_eq!(read_all(Lsn(SIZE), forge.written()).0[0].kind.timeline(), Some(Timeline(2)));
+    let mut limited = reader(Lsn(SIZE));
+    limited.set_newest_timeline(Timeline(1));
+    let error = limited.feed(forge.written(), |_| {}).expect_err("later");
+    assert!(error.message().contains("record of timeline 00000002"), "{error}");
+}
+
 #[test]
 fn the_same_bytes_twice_do_not_link() {
     let mut forge = Forge::new(Lsn(SIZE));
@@ -196,8 +247,17 @@ fn the_same_bytes_twice_do_not_link() {
 #[test]
 fn after_damage_the_reader_says_so_for_ever() {
     let mut reader = reader(Lsn(SIZE));
-    assert!(reader.feed(&[1; 100], |_| {}).is_err());
-    assert!(reader.feed(&Forge::new(Lsn(SIZE)).finish(), |_| {}).is_err());
+    let mut forge = Forge::new(Lsn(SIZE));
+    forge.record(&commit(7, 0));
+    let mut bytes = forge.finish();
+    bytes[60] ^= 1;
+    assert!(reader.feed(&bytes[..100], |_| {}).is_err());
+    let end = reader.end();
+    assert!(matches!(end, WalEnd::Corrupt { at, .. } if at == Lsn(SIZE + 40)));
+    for length in [0, 1, 8192, 30_000] {
+        assert!(reader.feed(&bytes[..length], |_| {}).is_err());
+        assert_eq!(reader.end(), end);
+    }
     assert!(WalReader::new(SIZE, Lsn(SIZE + 8), None).is_err());
     assert!(WalReader::new(SIZE + 1, Lsn(0), None).is_err());
 }

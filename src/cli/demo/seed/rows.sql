@@ -172,6 +172,7 @@ SELECT b.*, p.list_price AS price, pt.is_storable AS storable, pt.name->>'en_US'
         SELECT 'sale', o, k, 1 + pg_temp.roll('sale product', o * 10 + k, 300), 1 + pg_temp.roll('sale qty', o * 10 + k, 20)
           FROM generate_series(1, pg_temp.orders() / 10) o, LATERAL generate_series(1, 1 + pg_temp.roll('lines', o, 5)) k) b
   JOIN product_template pt ON pt.id = b.product JOIN LATERAL (SELECT pt.list_price) p ON true;
+CREATE INDEX ON item (seller, o);
 ANALYZE item;
 
 INSERT INTO pos_order (id, user_id, company_id, partner_id, sequence_number, session_id, config_id, nb_print, sale_journal, access_token, name, state, pos_reference,

@@ -1,0 +1,213 @@
+//! `lifeboat restore`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::EnvironmentArgument;
+use super::context::{Context, Keys};
+use super::output::Outcome;
+use crate::config::Environment;
+use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::postgres::account::Account;
+use crate::postgres::tools::bin_dir;
+use crate::repository::Repository;
+use crate::repository::catalogue::Catalogue;
+use crate::repository::wal_archive::WalArchive;
+use crate::restore::{self, Plan, Target, Tools, Wishes};
+use crate::units::{ByteSize, Span};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    environment: EnvironmentArgument,
+
+    /// latest, a time with zone ("2026-11-22 20:35:00+01:00"), lsn:X/Y, name:RESTORE_POINT or backup:ID
+    #[arg(long, value_name = "TARGET", default_value = "latest")]
+    to: String,
+
+    /// Empty or absent directory that becomes the PostgreSQL data directory
+    #[arg(long, value_name = "DIR")]
+    pgdata: PathBuf,
+
+    /// Empty or absent directory for attachments: DIR/<database>/<2 hex>/<sha1>
+    #[arg(long, value_name = "DIR")]
+    filestore: Option<PathBuf>,
+
+    /// Empty or absent directory for the exported configuration
+    #[arg(long, value_name = "DIR")]
+    configuration: Option<PathBuf>,
+
+    /// Put a tablespace elsewhere; may be repeated
+    #[arg(long, value_name = "OLD=NEW")]
+    tablespace_mapping: Vec<String>,
+
+    /// Only print what would be done; touches nothing
+    #[arg(long)]
+    plan: bool,
+
+    /// Leave recovery to your own start of the server; settings for it are written
+    #[arg(long)]
+    no_start: bool,
+}
+
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
+    let environment = context.environment(&arguments.environment.environment)?;
+    let target: Target = arguments.to.parse()?;
+    let repository = Arc::new(context.repository(Keys::Read).await?);
+    let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
+    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &target).await?;
+    let wishes = Wishes {
+        pgdata: absolute(&arguments.pgdata)?,
+        filestore: arguments.filestore.as_ref().map(|d| absolute(d)).transpose()?,
+        configuration: arguments.configuration.as_ref().map(|d| absolute(d)).transpose()?,
+        recover: !arguments.no_start,
+    };
+    let plan = restore::plan(&catalogue, resolved, &wishes)?;
+    if arguments.plan {
+        return Ok(Outcome::new(json!({ "plan": plan }), describe(&plan)));
+    }
+    let mut tools = tools(context, environment, repository, catalogue, &plan)?;
+    tools.tablespaces = mappings(&arguments.tablespace_mapping)?;
+    for warning in &plan.warnings {
+        tools.runtime.emit(crate::event::Event::Warning(warning.clone()));
+    }
+    let done = restore::run(&tools, &plan).await?;
+    let json = json!({ "plan": plan, "restore": done.entry, "ledger": done.appended });
+    Ok(Outcome::new(json, report(&plan, &done)))
+}
+
+/// Everything that a restore or a drill of `environment` works with.
+pub(crate) fn tools(
+    context: &Context,
+    environment: &Environment,
+    repository: Arc<Repository>,
+    catalogue: Arc<Catalogue>,
+    plan: &Plan,
+) -> Result<Tools> {
+    let major = plan.base.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    let dsn: tokio_postgres::Config =
+        environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
+    let program =
+        std::env::current_exe().or_err(ErrorKind::Internal, || "cannot find this program's file".to_owned())?;
+    let operator_command = format!(
+        "{} -c {} wal fetch -e {} %f \"%p\"",
+        program.display(),
+        context.estate.file.display(),
+        environment.name
+    );
+    Ok(Tools {
+        repository,
+        catalogue,
+        bin_dir: bin_dir(&environment.postgres, major)?,
+        program,
+        operator_command,
+        account: Account::for_servers(environment.postgres.run_as.as_deref())?,
+        role: dsn.get_user().unwrap_or("postgres").to_owned(),
+        tablespaces: HashMap::new(),
+        temporary: std::env::temp_dir(),
+        runtime: context.runtime.clone(),
+    })
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+    std::path::absolute(path).or_err(ErrorKind::Usage, || format!("{} is not a path", path.display()))
+}
+
+fn mappings(given: &[String]) -> Result<HashMap<String, PathBuf>> {
+    let mut mappings: HashMap<String, PathBuf> = HashMap::new();
+    for mapping in given {
+        let pair = mapping.split_once('=').filter(|(old, new)| old.starts_with('/') && new.starts_with('/'));
+        let (old, new) = pair.ok_or_else(|| {
+            error::usage(format!("\"{mapping}\" is not a tablespace mapping"))
+                .hint("write --tablespace-mapping /old/place=/new/place")
+        })?;
+        if mappings.values().any(|v| v.as_path() == std::path::Path::new(new)) {
+            return Err(error::usage(format!("two tablespaces are sent to {new}")));
+        }
+        mappings.insert(old.to_owned(), new.into());
+    }
+    Ok(mappings)
+}
+
+fn describe(plan: &Plan) -> String {
+    let target = &plan.target;
+    let mut text = format!("plan for {} to {}\n\n", plan.environment, target.requested);
+    match &target.last_kept {
+        Some(t) => text += &format!("last transaction kept:  {} (xid {}, {})\n", t.time.format(TIME), t.xid, t.lsn),
+        None => text += "last transaction kept:  none since the base backup\n",
+    }
+    match &target.first_lost {
+        Some(t) => text += &format!("first transaction lost: {} (xid {}, {})\n", t.time.format(TIME), t.xid, t.lsn),
+        None => text += "first transaction lost: none that is in the repository\n",
+    }
+    text += &format!("stop behind:            {} on timeline {}\n\n", target.stop_end, target.timeline.0);
+    text +=
+        &format!("base backup:   {} of {}, {}\n", plan.base.id, plan.base.stop_time.format(TIME), ByteSize(plan.bytes));
+    text += &format!("WAL to replay: {}\n", ByteSize(target.wal_bytes));
+    text += &format!("data directory: {}\n", plan.pgdata.display());
+    if let Some(dir) = &plan.filestore {
+        text += &format!("attachments:    {}\n", dir.display());
+        for capture in &plan.filestores {
+            text += &format!(
+                "  {} from capture {}, complete to {}\n",
+                capture.database,
+                capture.capture,
+                capture.complete_to.format(TIME)
+            );
+        }
+    }
+    if let (Some(dir), Some(export)) = (&plan.configuration, &plan.export) {
+        text += &format!("configuration:  {} from export {export}\n", dir.display());
+    }
+    text += &match plan.estimate() {
+        Some(estimate) => format!("probably takes: {} (from what was measured before)\n", Span(round(estimate))),
+        None => "probably takes: unknown, no restore was measured yet\n".to_owned(),
+    };
+    text += "\nsteps:\n";
+    for (number, step) in plan.steps.iter().enumerate() {
+        text += &format!("  {}. {step}\n", number + 1);
+    }
+    for warning in &plan.warnings {
+        text += &format!("\nwarning: {warning}\n");
+    }
+    text += "\nnothing was touched; the same command without --plan does it";
+    text
+}
+
+const TIME: &str = "%Y-%m-%d %H:%M:%S%.3f UTC";
+
+fn round(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs().max(1))
+}
+
+fn report(plan: &Plan, done: &restore::Done) -> String {
+    let target = &plan.target;
+    let mut text = format!("restored {} to {}\n", plan.environment, plan.pgdata.display());
+    if let Some(kept) = &target.last_kept {
+        text += &format!("last transaction: {} (xid {})\n", kept.time.format(TIME), kept.xid);
+    }
+    match &done.stopped {
+        Some(stopped) => {
+            text += &format!(
+                "recovery stopped at {}, exactly where it was meant to; the cluster is on timeline {} now and cleanly stopped\n",
+                stopped.lsn, stopped.new_timeline.0
+            );
+            text += "next: start it with your service manager; it does not archive until `ALTER SYSTEM RESET archive_mode`\n";
+        }
+        None => {
+            text += &format!("next: start the server; it will recover to {} and promote\n", target.stop_end);
+        }
+    }
+    for phase in &done.entry.phases {
+        text += &format!("  {:24} {}\n", phase.name, Span(Duration::from_secs_f64(phase.seconds)));
+    }
+    if let Some(appended) = &done.appended {
+        text += &format!("recorded as entry {} of the ledger", appended.sequence);
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! The journal of a restore: which of its steps are done, so that an interrupted one goes on.
+//!
+//! It lies in the data directory being restored and is replaced atomically after each step. A
+//! directory that holds a journal of the *same* plan may be continued; any other non-empty directory
+//! is refused.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{failed, require_empty, sync_dir};
+use super::plan::Plan;
+use crate::error::{self, ErrorKind, Result, ResultExt};
+
+const NAME: &str = "lifeboat-restore.json";
+
+/// A step that leaves something behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// All files of the base backup are written and durable.
+    Files,
+    /// Recovery ended at the intended place.
+    Recovery,
+    /// Attachments are written.
+    Filestore,
+    /// The configuration is written.
+    Configuration,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Text {
+    plan: String,
+    done: Vec<Step>,
+}
+
+/// An open journal.
+#[derive(Debug)]
+pub struct Journal {
+    pgdata: PathBuf,
+    text: Text,
+}
+
+impl Journal {
+    /// Opens the journal of an interrupted restore of the same plan, or starts one where every target
+    /// directory is empty.
+    pub fn open(plan: &Plan) -> Result<Self> {
+        let path = plan.pgdata.join(NAME);
+        let identity = identity(plan);
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                let text: Text = serde_json::from_slice(&bytes)
+                    .or_err(ErrorKind::Internal, || format!("{} does not parse", path.display()))?;
+                if text.plan != identity {
+                    return Err(error::usage(format!(
+                        "{} holds an unfinished restore of something else",
+                        plan.pgdata.display()
+                    ))
+                    .meaning("nothing was written")
+                    .hint("repeat that restore with the same --to to finish it, or name another directory"));
+                }
+                Ok(Self { pgdata: plan.pgdata.clone(), text })
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                for target in plan.targets() {
+                    require_empty(target)?;
+                }
+                Ok(Self { pgdata: plan.pgdata.clone(), text: Text { plan: identity, done: Vec::new() } })
+            }
+            Err(e) => Err(failed("cannot read", &path, e)),
+        }
+    }
+
+    /// Whether a step was done before.
+    pub fn is_done(&self, step: Step) -> bool {
+        self.text.done.contains(&step)
+    }
+
+    /// Whether nothing was done before.
+    pub fn is_fresh(&self) -> bool {
+        self.text.done.is_empty()
+    }
+
+    /// Writes the journal down before the first step: the directory is ours from here on.
+    pub fn begin(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.pgdata).map_err(|e| failed("cannot create", &self.pgdata, e))?;
+        self.save()
+    }
+
+    /// Notes that a step is done.
+    pub fn done(&mut self, step: Step) -> Result<()> {
+        if !self.is_done(step) {
+            self.text.done.push(step);
+        }
+        self.save()
+    }
+
+    /// Removes the journal: the restore is complete.
+    pub fn finish(self) -> Result<()> {
+        let path = self.pgdata.join(NAME);
+        std::fs::remove_file(&path).map_err(|e| failed("cannot remove", &path, e))?;
+        sync_dir(&self.pgdata)
+    }
+
+    fn save(&self) -> Result<()> {
+        let (path, new) = (self.pgdata.join(NAME), self.pgdata.join(format!("{NAME}.new")));
+        let bytes = serde_json::to_vec(&self.text).expect("a journal is plain data");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)
+        };
+        write().map_err(|e| failed("cannot write", &path, e))?;
+        sync_dir(&self.pgdata)
+    }
+}
+
+/// What must be equal for a restore to be the same.
+fn identity(plan: &Plan) -> String {
+    let target = &plan.target;
+    format!("{} {} {} {} {}", plan.environment, plan.base.id, target.timeline, target.stop_record, plan.steps.len())
+}
+
+/// Whether a data directory holds an unfinished restore.
+pub fn is_unfinished(pgdata: &Path) -> bool {
+    pgdata.join(NAME).exists()
+}

@@ -1,0 +1,225 @@
+//! Carrying out a plan: named steps, each safe to repeat, each journalled.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::files::{self, ClusterTarget, Owner, failed};
+use super::journal::{Journal, Step};
+use super::phases::Phases;
+use super::plan::Plan;
+use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
+use super::settle;
+use crate::error::{self, Result};
+use crate::event::Event;
+use crate::evidence::drill_record::StopPoint;
+use crate::evidence::entry::Restore;
+use crate::evidence::{Appended, Body};
+use crate::postgres::account::Account;
+use crate::postgres::base_backup::new_id;
+use crate::postgres::server::PrivateServer;
+use crate::repository::Repository;
+use crate::repository::base_manifest::BaseManifest;
+use crate::repository::catalogue::{Catalogue, ledger};
+use crate::runtime::Runtime;
+
+/// What a restore works with, beside its plan.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The repository, with keys that open data.
+    pub repository: Arc<Repository>,
+    /// What it holds.
+    pub catalogue: Arc<Catalogue>,
+    /// Directory of PostgreSQL's programs, of the major version of the backup.
+    pub bin_dir: PathBuf,
+    /// This program, for `restore_command`.
+    pub program: PathBuf,
+    /// `restore_command` for an operator who starts the server himself.
+    pub operator_command: String,
+    /// The account that servers run as, where this process is root.
+    pub account: Option<Account>,
+    /// A role of the cluster that may log in.
+    pub role: String,
+    /// Where tablespaces go, by their location at the source; others go back to where they were.
+    pub tablespaces: HashMap<String, PathBuf>,
+    /// Directory for short-lived things, with a short path.
+    pub temporary: PathBuf,
+    /// Clock and events.
+    pub runtime: Runtime,
+}
+
+/// A finished restore.
+#[derive(Debug)]
+pub struct Done {
+    /// What the ledger says of it.
+    pub entry: Restore,
+    /// Where the ledger says it; `None` where this host may not write to it.
+    pub appended: Option<Appended>,
+    /// Where recovery stopped; `None` where the operator runs it.
+    pub stopped: Option<Stopped>,
+}
+
+impl Tools {
+    /// Reads the manifest of the plan's base backup.
+    pub async fn manifest(&self, plan: &Plan) -> Result<Arc<BaseManifest>> {
+        BaseManifest::read(&self.repository, &plan.environment, &plan.base.manifest).await.map(Arc::new)
+    }
+
+    /// Where the files of the cluster go.
+    pub fn target(&self, plan: &Plan) -> ClusterTarget {
+        ClusterTarget {
+            pgdata: plan.pgdata.clone(),
+            tablespaces: self.tablespaces.clone(),
+            owner: self.account.as_ref().map(Owner::from),
+        }
+    }
+
+    /// Fetches and writes the base backup.
+    pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>) -> Result<()> {
+        files::write(&self.repository, &plan.environment, manifest, &self.target(plan), &self.runtime).await
+    }
+
+    /// Replays WAL to the stop point and asserts it; the server keeps running.
+    pub async fn recover(&self, plan: &Plan, work_dir: &Path) -> Result<(PrivateServer, Stopped)> {
+        let recovery = Recovery {
+            repository: self.repository.clone(),
+            catalogue: self.catalogue.clone(),
+            target: &plan.target,
+            pgdata: &plan.pgdata,
+            work_dir,
+            bin_dir: &self.bin_dir,
+            program: &self.program,
+            account: self.account.as_ref(),
+            role: &self.role,
+            version: 0,
+        };
+        let (server, stopped) = match is_recovered(&plan.pgdata) {
+            true => start_recovered(&recovery).await?,
+            false => recover(&recovery).await?,
+        };
+        assert_stop(&plan.target, &stopped)?;
+        Ok((server, stopped))
+    }
+}
+
+/// Carries out `plan`.
+pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
+    let started_at = tools.runtime.now();
+    let mut journal = Journal::open(plan)?;
+    let mut phases = Phases::new(&tools.runtime);
+    let manifest = tools.manifest(plan).await?;
+    if journal.is_fresh() {
+        refuse_full_tablespaces(tools, plan, &manifest)?;
+        require_space(plan)?;
+    } else {
+        tools.runtime.emit(Event::Note(format!("continuing the interrupted restore in {}", plan.pgdata.display())));
+    }
+    journal.begin()?;
+    if !journal.is_done(Step::Files) {
+        let total = manifest.logical_bytes();
+        phases.time(files::PHASE, Some(total), tools.files(plan, manifest.clone())).await?;
+        journal.done(Step::Files)?;
+    }
+    let recovers = plan.steps.iter().any(|s| s.starts_with("replay"));
+    let mut stopped = None;
+    if recovers {
+        stopped = Some(recover_and_stop(tools, plan, &mut journal, &mut phases).await?);
+    } else {
+        settle::to_be_recovered(&plan.pgdata, tools.account.as_ref(), &plan.target, &tools.operator_command)?;
+    }
+    let entry = entry(plan, &manifest, stopped.as_ref(), started_at, &phases, new_id(started_at)?);
+    let appended = record(tools, plan, &entry).await;
+    journal.finish()?;
+    Ok(Done { entry, appended, stopped })
+}
+
+/// Recovery with a private server, and what needs the recovered database; the server is stopped then.
+async fn recover_and_stop(tools: &Tools, plan: &Plan, journal: &mut Journal, phases: &mut Phases) -> Result<Stopped> {
+    let work = work_dir(&tools.temporary)?;
+    let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
+    journal.done(Step::Recovery)?;
+    phases.time("stopping the server", None, server.stop()).await?;
+    settle::recovered(&plan.pgdata, tools.account.as_ref())?;
+    Ok(stopped)
+}
+
+/// A directory of its own for sockets and server files, removed when it goes out of scope.
+pub fn work_dir(parent: &Path) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("lifeboat-")
+        .tempdir_in(parent)
+        .map_err(|e| failed("cannot make a directory in", parent, e))
+}
+
+fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {
+    for directory in tools.target(plan).directories(manifest).iter().skip(1) {
+        files::require_empty(directory).map_err(|e| {
+            e.context("tablespace")
+                .hint("send it elsewhere with `--tablespace-mapping OLD=NEW`; a live cluster may still use this one")
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses to begin where the files cannot fit.
+fn require_space(plan: &Plan) -> Result<()> {
+    let existing = plan.pgdata.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let free = rustix::fs::statvfs(existing).map(|s| s.f_bavail * s.f_frsize);
+    match free {
+        Ok(free) if free < plan.bytes => Err(error::usage(format!(
+            "{} has {} free, the base backup alone takes {}",
+            existing.display(),
+            crate::units::ByteSize(free),
+            crate::units::ByteSize(plan.bytes)
+        ))
+        .meaning("nothing was written")
+        .hint("free space or name a directory on another disk")),
+        // A file system that does not tell is tried.
+        _ => Ok(()),
+    }
+}
+
+fn entry(
+    plan: &Plan,
+    manifest: &BaseManifest,
+    stopped: Option<&Stopped>,
+    started_at: DateTime<Utc>,
+    phases: &Phases,
+    id: String,
+) -> Restore {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    let target = &plan.target;
+    Restore {
+        id,
+        requested: target.requested.clone(),
+        resolved: StopPoint { timeline: target.timeline, lsn: target.stop_end, time: target.last_kept.map(|t| t.time) },
+        base_backup: plan.base.id.clone(),
+        reached_lsn: stopped.map(|s| s.lsn),
+        pgdata: plan.pgdata.display().to_string(),
+        filestore: text(&plan.filestore),
+        configuration: text(&plan.configuration),
+        bytes: manifest.logical_bytes() + stopped.map_or(0, |s| s.wal_bytes),
+        missing_attachments: Vec::new(),
+        started_at,
+        seconds: phases.seconds(),
+        phases: phases.measured().to_vec(),
+    }
+}
+
+/// Records the restore. A host that may not write to the ledger restores all the same, and says so.
+async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended> {
+    let append = async {
+        let signer = tools.repository.signer()?;
+        let ledger = ledger(&tools.repository, &plan.environment).await?;
+        ledger.append(&tools.runtime, signer, Vec::new(), Body::Restore(entry.clone())).await
+    };
+    match append.await {
+        Ok(appended) => Some(appended),
+        Err(e) => {
+            tools.runtime.emit(Event::Warning(format!("the restore could not be recorded in the ledger: {e}")));
+            None
+        }
+    }
+}
