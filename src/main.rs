@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use lifeboat::cli::{self, Arguments};
 
 fn main() -> ExitCode {
@@ -12,5 +11,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
-    cli::main(Arguments::parse())
+    match Arguments::from_command_line() {
+        Ok(arguments) => cli::main(arguments),
+        Err(code) => code,
+    }
 }

@@ -2,3 +2,4 @@
 
 mod common;
 mod harness_smoke;
+mod wal;

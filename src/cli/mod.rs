@@ -16,6 +16,7 @@ mod show;
 mod terminal;
 mod text;
 mod verify;
+mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -66,6 +67,9 @@ enum Command {
     /// Back up a database cluster, its filestores or its configuration
     #[command(subcommand)]
     Backup(backup::Command),
+    /// Receive, archive and give back WAL
+    #[command(subcommand)]
+    Wal(wal::Command),
     /// Find out whether the next backup and the next restore would work from here
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
@@ -81,13 +85,6 @@ enum Command {
     WalHandOver(hand_over::Arguments),
 }
 
-impl Command {
-    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
-    fn is_restore_command(&self) -> bool {
-        matches!(self, Command::WalHandOver(_))
-    }
-}
-
 /// Which environment a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct EnvironmentArgument {
@@ -96,22 +93,44 @@ pub(crate) struct EnvironmentArgument {
     environment: String,
 }
 
+impl Arguments {
+    /// Parses the command line; on anything but a command, prints and tells the exit code.
+    pub fn from_command_line() -> std::result::Result<Self, ExitCode> {
+        Self::try_parse().map_err(|refusal| {
+            // Nobody is left to tell when the terminal is closed.
+            let _ = refusal.print();
+            let code = exit::refused_arguments(refusal.exit_code() as u8, std::env::args_os());
+            ExitCode::from(code)
+        })
+    }
+
+    /// Whether PostgreSQL runs this as `restore_command` and reads its exit code.
+    fn is_fetch(&self) -> bool {
+        matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
+    }
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
+    let code = if arguments.is_fetch() {
+        exit::guard_fetch();
+        exit::fetch_code
+    } else {
+        exit::code
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
             let failure = error::internal("cannot start the runtime").source(e);
-            return output::failed(arguments.format, &failure, exit::code(failure.kind()));
+            return output::failed(arguments.format, &failure, code(failure.kind()));
         }
     };
     let format = arguments.format;
-    let code = if arguments.command.is_restore_command() { exit::fetch_code } else { exit::code };
     let result = runtime.block_on(dispatch(arguments));
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
     match result {
-        Ok(outcome) => output::finished(format, outcome),
+        Ok(outcome) => output::finished(format, outcome, code),
         Err(failure) => output::failed(format, &failure, code(failure.kind())),
     }
 }
@@ -133,5 +152,6 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
+        Command::Wal(command) => wal::run(&command, &context()?).await,
     }
 }

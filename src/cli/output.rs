@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Format, exit};
-use crate::error::Error;
+use super::Format;
+use crate::error::{Error, ErrorKind};
 
 /// What a command gives back: both forms of its result, and a failure where the work was done but the
 /// answer is bad (a red drill, a repository with damage).
@@ -31,8 +31,8 @@ impl Outcome {
 }
 
 /// Prints a result and tells the exit code.
-pub(crate) fn finished(format: Format, outcome: Outcome) -> ExitCode {
-    let code = outcome.failure.as_ref().map_or(0, |f| exit::code(f.kind()));
+pub(crate) fn finished(format: Format, outcome: Outcome, code: fn(ErrorKind) -> u8) -> ExitCode {
+    let code = outcome.failure.as_ref().map_or(0, |f| code(f.kind()));
     match format {
         Format::Text => {
             if !outcome.text.is_empty() {

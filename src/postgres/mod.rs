@@ -1,6 +1,7 @@
 //! PostgreSQL as a source and as a target: how a cluster is read and how it is put back.
 //!
 //! `replication` speaks the replication protocol (base backups, WAL); `sql` opens ordinary sessions;
+//! `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it, `heartbeat` keeps it coming;
 //! `source` opens either for a configured environment; `base_backup` and `intake` take base backups;
 //! `wal`, `control_file` and `backup_label` read what PostgreSQL writes.
 
@@ -9,6 +10,8 @@ pub mod backup;
 pub mod backup_label;
 pub mod base_backup;
 pub mod control_file;
+pub mod heartbeat;
+pub mod identity;
 mod intake;
 pub mod replication;
 pub mod server;
@@ -17,4 +20,8 @@ pub mod source;
 pub mod sql;
 pub mod tools;
 pub mod wal;
+pub mod wal_fetch;
+pub mod wal_push;
+pub mod wal_range;
+pub mod wal_receive;
 pub mod wal_verify;

@@ -7,7 +7,7 @@ use super::state_dir::StateDir;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::evidence::{Trust, TrustedKey};
 use crate::runtime::Runtime;
-use crate::storage::{Created, Store, layout};
+use crate::storage::{Created, RetryPolicy, Store, layout};
 use crate::vault::epoch::parse_recipient;
 use crate::vault::{EpochSecrets, IndexKey, OpenKeys, RecoveryIdentity, SealKeys, SigningKey};
 
@@ -158,6 +158,18 @@ impl Repository {
         Ok(Self { store: store.clone(), descriptor, seal, keys: OpenKeys { index, epochs }, signer })
     }
 
+    /// The same with another patience towards the store, for loops that outlive outages. It signs nothing.
+    #[must_use]
+    pub fn with_retry(&self, retry: RetryPolicy) -> Self {
+        Self {
+            store: self.store.with_retry(retry),
+            descriptor: self.descriptor.clone(),
+            seal: self.seal.clone(),
+            keys: self.keys.clone(),
+            signer: None,
+        }
+    }
+
     /// Whether data can be read with the keys at hand.
     pub fn can_read_data(&self) -> bool {
         !self.keys.epochs.is_empty()
@@ -212,7 +224,6 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::storage::store::RetryPolicy;
 
     #[tokio::test]
     async fn a_new_host_joins_with_the_recovery_identity_only() {

@@ -35,6 +35,8 @@ pub enum WalSummary {
 /// What the archive knows of a segment or piece without opening it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentSummary {
+    /// The cluster that wrote it.
+    pub system_id: u64,
     /// Position of the first byte.
     pub start: Lsn,
     /// Position behind the last byte.
@@ -196,7 +198,9 @@ impl<'a> WalArchive<'a> {
         for piece in chain(self.pieces(segment).await?) {
             // A piece that vanished was merged into another or tidied away; the caller looks again.
             let Some(object) = self.store().find(&piece.key).await? else { break };
-            plaintext.extend(self.open(Class::WalPiece, &piece.key, &object)?);
+            let bytes = self.open(Class::WalPiece, &piece.key, &object)?;
+            let known = plaintext.len().saturating_sub(piece.offset as usize);
+            plaintext.extend_from_slice(bytes.get(known..).unwrap_or_default());
         }
         Ok(plaintext)
     }
@@ -368,23 +372,28 @@ impl Piece {
     }
 }
 
-/// Of pieces sorted by offset, those that cover the segment from its first byte on without a hole and
-/// without overlap, each time the one that reaches farthest.
+/// Of pieces sorted by offset, those that cover the segment from its first byte on without a hole,
+/// each time the one that reaches farthest. Two receivers at once cut at different places, so pieces
+/// may overlap: a reader skips what it has.
 pub fn chain(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut chained: Vec<Piece> = Vec::new();
+    let mut best: Option<Piece> = None;
     let mut covered = 0;
     for piece in pieces {
-        if piece.offset == covered {
-            covered = piece.end;
-            chained.push(piece);
-        } else if let Some(last) = chained.last_mut()
-            && piece.offset == last.offset
-            && piece.end > last.end
+        if piece.offset > covered
+            && let Some(best) = best.take()
         {
-            covered = piece.end;
-            *last = piece;
+            covered = best.end;
+            chained.push(best);
+        }
+        if piece.offset > covered {
+            break;
+        }
+        if piece.end > best.as_ref().map_or(covered, |b| b.end) {
+            best = Some(piece);
         }
     }
+    chained.extend(best);
     chained
 }
 
@@ -443,6 +452,7 @@ mod tests {
         let archive = WalArchive::new(&repository, "production");
         let segment: SegmentName = "000000010000000000000002".parse().expect("name");
         let summary = |start: u64, end: u64| SegmentSummary {
+            system_id: 1,
             start: Lsn(start),
             end: Lsn(end),
             last_record_end: None,
@@ -451,7 +461,7 @@ mod tests {
             first_commit_time: None,
             last_commit_time: None,
         };
-        for (offset, content) in [(0, "abc"), (3, "de"), (0, "abcde"), (5, "f"), (9, "behind a hole")] {
+        for (offset, content) in [(0, "abc"), (3, "de"), (0, "abcde"), (4, "ef"), (9, "behind a hole")] {
             let mut piece = archive.sealer(Class::WalPiece, 1).expect("sealer");
             piece.write(content.as_bytes());
             let end = offset + content.len() as u64;

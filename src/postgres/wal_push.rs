@@ -1,0 +1,106 @@
+//! Archiving one file of `pg_wal`, for PostgreSQL's `archive_command`.
+//!
+//! When [`push`] returns, the file is durable in the repository under its name, whether it was just
+//! written or stood there with the same content. A segment is checked before: cluster, position,
+//! checksums of its records.
+
+use std::path::Path;
+
+use super::identity::{cluster_of_segment, known_cluster, same_cluster};
+use super::wal::segment::validate;
+use super::wal::{SegmentHeader, SegmentName, TimelineHistory, WalFileName};
+use super::wal_receive::summary;
+use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::repository::Repository;
+use crate::repository::catalogue::ledger;
+use crate::repository::wal_archive::{StoredWal, WalArchive, WalSummary};
+use crate::storage::Created;
+use crate::units::Lsn;
+use crate::vault::Class;
+
+/// A file that is archived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// Its name.
+    pub name: WalFileName,
+    /// Whether this call wrote it.
+    pub created: Created,
+    /// Stored size in bytes, where this call wrote it.
+    pub stored: Option<u64>,
+}
+
+/// Archives the file at `path`.
+pub async fn push(repository: &Repository, environment: &str, path: &Path, level: i32) -> Result<Pushed> {
+    let name: WalFileName = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| error::usage(format!("{} names no WAL file", path.display())))?
+        .parse()?;
+    let bytes = tokio::fs::read(path).await.or_err(ErrorKind::Source, || format!("cannot read {}", path.display()))?;
+    let archive = WalArchive::new(repository, environment);
+    let mut mac = repository.seal.index.content_mac();
+    mac.update(&bytes);
+    if archive.holds(&name, &mac.finish()).await? == Some(true) {
+        return Ok(Pushed { name, created: Created::Same, stored: None });
+    }
+    let about = check(repository, environment, &name, &bytes).await?;
+    let seal = archive.sealer(Class::Wal, level)?;
+    let sealed = tokio::task::spawn_blocking(move || {
+        let mut sealer = seal;
+        sealer.write(&bytes);
+        sealer
+    });
+    let sealed = sealed.await.or_err(ErrorKind::Internal, || "sealing ended unexpectedly".to_owned())?;
+    let StoredWal { created, size, .. } = archive.put(&name, sealed, about.as_ref()).await?;
+    Ok(Pushed { name, created, stored: (created == Created::New).then_some(size) })
+}
+
+/// Checks what can be checked of a file, and says what the archive is to know of it.
+async fn check(
+    repository: &Repository,
+    environment: &str,
+    name: &WalFileName,
+    bytes: &[u8],
+) -> Result<Option<WalSummary>> {
+    match name {
+        WalFileName::Segment(segment) => {
+            let header = SegmentHeader::parse(bytes).map_err(|e| e.context(name))?;
+            let size = header.segment_size;
+            same_cluster(known(repository, environment, segment, size).await?, header.system_identifier, environment)?;
+            let validated = validate(segment, bytes, header.system_identifier, size, None)?;
+            let start = segment.start(size)?;
+            let counted = summary(&validated.summary, header.system_identifier, start, Lsn(start.0 + size));
+            Ok(Some(WalSummary::Segment(counted)))
+        }
+        WalFileName::Partial(segment) => {
+            let header = SegmentHeader::parse(bytes).map_err(|e| e.context(name))?;
+            let known = known(repository, environment, segment, header.segment_size).await?;
+            same_cluster(known, header.system_identifier, environment)?;
+            Ok(None)
+        }
+        WalFileName::History { timeline } => {
+            let text = std::str::from_utf8(bytes).or_err(ErrorKind::Integrity, || format!("{name} is not text"))?;
+            TimelineHistory::parse(*timeline, text)?;
+            Ok(Some(WalSummary::History(text.to_owned())))
+        }
+        WalFileName::BackupHistory { .. } => Ok(None),
+    }
+}
+
+/// The environment's cluster: cheaply from the segment before, else from whatever there is.
+async fn known(
+    repository: &Repository,
+    environment: &str,
+    segment: &SegmentName,
+    segment_size: u64,
+) -> Result<Option<u64>> {
+    let archive = WalArchive::new(repository, environment);
+    if let Some(before) = segment.number(segment_size)?.checked_sub(1)
+        && let Some(system_id) =
+            cluster_of_segment(archive, &SegmentName::new(segment.timeline, before, segment_size)).await?
+    {
+        return Ok(Some(system_id));
+    }
+    let entries = ledger(repository, environment).await?.entries().await?;
+    known_cluster(repository, environment, &entries).await
+}

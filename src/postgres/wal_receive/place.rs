@@ -1,0 +1,158 @@
+//! Where receiving begins: pure reasoning over what the archive has and what the server keeps.
+
+use crate::error::{self, Error};
+use crate::postgres::wal::TimelineHistory;
+use crate::repository::coverage::Coverage;
+use crate::units::{Lsn, Timeline};
+
+/// A place to start streaming from: the start of a segment of a timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) timeline: Timeline,
+    pub(super) at: Lsn,
+}
+
+/// Places to start from, best first; the next is for when the server no longer has the WAL of the one
+/// before. All but the first may leave a gap.
+///
+/// `restart` is where the slot makes the server keep WAL from, `flush` the end of the server's WAL.
+/// Everything between the last complete segment before `restart` and `restart` may still be there, so
+/// it is asked for first.
+pub(super) fn candidates(
+    history: &TimelineHistory,
+    coverage: Option<&Coverage>,
+    restart: Option<Lsn>,
+    flush: Lsn,
+    segment_size: u64,
+) -> Vec<Place> {
+    let of_line = |number: u64| history.of_segment(number, segment_size);
+    let has = |timeline: Timeline, number: u64| {
+        coverage.is_some_and(|c| c.timelines.get(&timeline).is_some_and(|w| w.segments.contains(&number)))
+    };
+    let complete = |number: u64| has(of_line(number), number);
+    let kept = restart.unwrap_or(flush).segment(segment_size);
+    let first = if complete(kept) {
+        (kept..).find(|n| !complete(*n)).expect("an archive is finite")
+    } else {
+        let last_before = history.line().filter_map(|timeline| {
+            let wal = coverage?.timelines.get(&timeline)?;
+            wal.segments.range(..kept).rev().copied().find(|n| of_line(*n) == timeline)
+        });
+        last_before.max().map_or(kept, |n| n + 1)
+    };
+    let place = |timeline, number: u64| Place { timeline, at: Lsn(number * segment_size) };
+    let mut places = vec![place(oldest_wanted(history, coverage, first, segment_size), first)];
+    for number in [first, kept.max(first), flush.segment(segment_size).max(kept).max(first)] {
+        let next = place(of_line(number), number);
+        if !places.contains(&next) {
+            places.push(next);
+        }
+    }
+    places
+}
+
+/// The timeline to begin segment `number` with. Where timelines change within it, the old one's part
+/// is wanted too, unless it is there.
+fn oldest_wanted(history: &TimelineHistory, coverage: Option<&Coverage>, number: u64, segment_size: u64) -> Timeline {
+    let start = Lsn(number * segment_size);
+    let mut timeline = history.holding(start);
+    while let Some(switch) = history.switch_from(timeline) {
+        let there = coverage.and_then(|c| c.timelines.get(&timeline)).is_some_and(|wal| {
+            wal.segments.contains(&number) || wal.live.get(&number).is_some_and(|end| start.0 + end >= switch.0)
+        });
+        if switch.segment(segment_size) != number || !there {
+            break;
+        }
+        timeline = history.holding(switch);
+    }
+    timeline
+}
+
+/// Refuses a server that goes on with a timeline which the archive knows to have been left.
+pub(super) fn refuse_left_behind(coverage: &Coverage, server: Timeline, flush: Lsn) -> Option<Error> {
+    coverage.timelines.keys().filter(|t| **t > server).find_map(|newer| {
+        let left = coverage.line(*newer).iter().find(|leg| leg.timeline == server)?.to?;
+        (flush > left).then(|| {
+            error::integrity(format!(
+                "this server is at {flush} on timeline {}, which was left at {left} for timeline {}",
+                server.0, newer.0
+            ))
+            .meaning(
+                "it is an old primary that came back, or a copy restored to an earlier state; its WAL is not part of \
+                 the history that is archived here and was NOT kept",
+            )
+            .hint("point `postgres.dsn` at the present primary; pg_rewind or a new standby brings the old one back in")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::coverage::TimelineWal;
+
+    const SIZE: u64 = 16 << 20;
+
+    fn coverage(timelines: &[(u32, &[u64], &[(u64, u64)], &[(u32, u64)])]) -> Coverage {
+        let timelines = timelines.iter().map(|(timeline, segments, live, ancestors)| {
+            let wal = TimelineWal {
+                segments: segments.iter().copied().collect(),
+                live: live.iter().copied().collect(),
+                ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+            };
+            (Timeline(*timeline), wal)
+        });
+        Coverage { segment_size: SIZE, timelines: timelines.collect() }
+    }
+
+    fn places(
+        history: &TimelineHistory,
+        coverage: Option<&Coverage>,
+        restart: Option<u64>,
+        flush: u64,
+    ) -> Vec<(u32, u64)> {
+        candidates(history, coverage, restart.map(|r| Lsn(r * SIZE + 99)), Lsn(flush * SIZE + 7), SIZE)
+            .iter()
+            .map(|p| (p.timeline.0, p.at.0 / SIZE))
+            .collect()
+    }
+
+    #[test]
+    fn a_fresh_archive_begins_where_the_slot_does() {
+        let first = TimelineHistory::first(Timeline(1));
+        assert_eq!(places(&first, None, Some(5), 7), [(1, 5), (1, 7)]);
+        assert_eq!(places(&first, None, None, 7), [(1, 7)]);
+    }
+
+    #[test]
+    fn nothing_that_the_server_keeps_is_left_out() {
+        let first = TimelineHistory::first(Timeline(1));
+        let wal = coverage(&[(1, &[2, 3, 4], &[(5, 10)], &[])]);
+        assert_eq!(places(&first, Some(&wal), Some(5), 5), [(1, 5)]);
+        assert_eq!(places(&first, Some(&wal), Some(3), 5), [(1, 5)], "3 and 4 are there");
+        assert_eq!(places(&first, Some(&wal), Some(8), 9), [(1, 5), (1, 8), (1, 9)], "5 to 7 may still be there");
+        let holey = coverage(&[(1, &[2, 3, 8, 9], &[], &[])]);
+        assert_eq!(places(&first, Some(&holey), Some(3), 10), [(1, 4), (1, 10)], "the hole is filled");
+    }
+
+    #[test]
+    fn a_timeline_is_received_to_its_end_before_the_next() {
+        let two = TimelineHistory::first(Timeline(1)).descend(Timeline(2), Lsn(4 * SIZE + 1000), "");
+        let at = |wal: &Coverage| places(&two, Some(wal), Some(6), 6)[0];
+        assert_eq!(at(&coverage(&[(1, &[2], &[], &[])])), (1, 3));
+        assert_eq!(at(&coverage(&[(1, &[2, 3], &[(4, 500)], &[])])), (1, 4));
+        assert_eq!(at(&coverage(&[(1, &[2, 3], &[(4, 1000)], &[])])), (2, 4));
+        assert_eq!(at(&coverage(&[(1, &[2, 3, 4, 5], &[], &[])])), (2, 4), "5 lies on the abandoned branch");
+        assert_eq!(at(&coverage(&[(1, &[2, 3, 4, 5], &[], &[]), (2, &[4, 5], &[], &[])])), (2, 6));
+        let gone = places(&two, Some(&coverage(&[(1, &[2, 3], &[], &[])])), Some(6), 6);
+        assert_eq!(gone, [(1, 4), (2, 4), (2, 6)]);
+    }
+
+    #[test]
+    fn an_old_primary_that_went_on_is_refused() {
+        let wal = coverage(&[(1, &[2, 3], &[], &[]), (2, &[4], &[], &[(1, 4 * SIZE + 1000)])]);
+        assert!(refuse_left_behind(&wal, Timeline(1), Lsn(4 * SIZE + 1001)).is_some());
+        assert!(refuse_left_behind(&wal, Timeline(1), Lsn(4 * SIZE + 1000)).is_none(), "a standby that is behind");
+        assert!(refuse_left_behind(&wal, Timeline(2), Lsn(9 * SIZE)).is_none());
+    }
+}
