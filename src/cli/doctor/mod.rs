@@ -4,6 +4,7 @@
 
 mod cluster;
 mod estate;
+mod odoo;
 
 use std::path::Path;
 
