@@ -2,4 +2,5 @@
 
 mod common;
 mod harness_smoke;
+mod inspect;
 mod wal;

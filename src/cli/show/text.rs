@@ -55,6 +55,7 @@ fn answer(view: &View) -> String {
         );
     }
     match view.broken.is_empty() {
+        true if view.windows.is_empty() => {}
         true => text += "  nothing is known to be broken\n",
         false => {
             text += &format!(

@@ -238,6 +238,7 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     view.failures = rows.iter().rev().take_while(since).filter(|r| r.kind == "failure").take(3).cloned().collect();
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
+    view.windows = recovery.windows;
     view.broken.extend(recovery.troubles);
 }
 
@@ -331,6 +332,10 @@ fn broken(view: &View) -> Vec<String> {
             broken.push("nobody receives WAL: `lifeboat wal receive` is not running".to_owned());
         }
         _ => {}
+    }
+    // While the server is down, the age of its last commit says nothing about the receiver.
+    if view.postgres.reachable && view.exposure.seconds.is_some() && !view.exposure.met {
+        broken.push("more would be lost now than the objective allows".to_owned());
     }
     broken.extend(view.broken.iter().cloned());
     broken
