@@ -18,7 +18,10 @@ pub(super) fn describe(view: &View, context: &Context) -> String {
     text += &command(view, context);
     text += &watermark(view);
     text += &exposure(view);
-    text += &inventory(view);
+    // Of what could not be read, nothing is claimed.
+    if view.unreadable.is_none() {
+        text += &inventory(view);
+    }
     text += &server(&view.postgres);
     text
 }

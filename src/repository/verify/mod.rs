@@ -199,9 +199,8 @@ impl Check<'_> {
         let trusted = trusted_signers(store, descriptor).await?;
         for object in store.list(layout::SIGNERS).await? {
             let enrolment: Option<Enrolment> = serde_json::from_slice(&store.get(&object.key).await?).ok();
-            let sound = enrolment.is_some_and(|e| {
-                layout::signer(&e.signer.key.id()) == object.key && trusted.iter().any(|t| *t == e.signer)
-            });
+            let sound = enrolment
+                .is_some_and(|e| layout::signer(&e.signer.key.id()) == object.key && trusted.contains(&e.signer));
             if !sound {
                 self.problem(&object.key, "is no enrolment that a trusted key endorsed; it is ignored", Vec::new());
             }
