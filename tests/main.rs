@@ -3,4 +3,5 @@
 mod capture;
 mod common;
 mod harness_smoke;
+mod inspect;
 mod wal;

@@ -4,6 +4,7 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod doctor;
 mod drill;
 mod evidence;
 mod exit;
@@ -12,6 +13,7 @@ mod init;
 mod keygen;
 mod output;
 mod restore;
+mod show;
 mod terminal;
 mod text;
 mod verify;
@@ -69,6 +71,10 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Find out whether the next backup and the next restore would work from here
+    Doctor,
+    /// Tell what can be restored, up to when, and whether anything is broken
+    Show(show::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
@@ -145,6 +151,8 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Doctor => doctor::run(file, runtime.clone()).await,
+        Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))

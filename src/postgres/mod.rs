@@ -17,6 +17,7 @@ pub mod identity;
 mod intake;
 pub mod replication;
 pub mod server;
+pub mod slot_state;
 pub mod source;
 pub mod sql;
 pub mod tools;

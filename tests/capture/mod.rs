@@ -164,7 +164,7 @@ fn an_unreadable_file_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let estate = Estate::new();
     let name = estate.attach(b"secret");
-    fs::set_permissions(estate.filestore().join(&name), fs::Permissions::from_mode(0)).expect("own file");
+    fs::set_permissions(estate.filestore().join(&name), fs::Permissions::from_mode(0o000)).expect("own file");
     let capture = estate.capture(11);
     assert!(capture["damage"][0]["reason"].as_str().expect("text").contains("ermission denied"), "{capture:#}");
 }
