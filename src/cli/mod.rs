@@ -4,6 +4,7 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod drill;
 mod evidence;
 mod exit;
 mod hand_over;
@@ -70,6 +71,9 @@ enum Command {
     Wal(wal::Command),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Arguments),
+    /// Prove by a restore into a disposable place that backups give back what they should
+    #[command(subcommand)]
+    Drill(drill::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
@@ -140,6 +144,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::WalHandOver(arguments) => {

@@ -3,6 +3,8 @@
 pub mod checks;
 pub mod judges;
 pub mod measure;
+pub mod run;
 pub mod sandbox;
 
+pub use run::{Done, Request, begin, run};
 pub use sandbox::Sandbox;
