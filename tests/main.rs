@@ -4,4 +4,5 @@ mod capture;
 mod common;
 mod harness_smoke;
 mod inspect;
+mod versions;
 mod wal;
