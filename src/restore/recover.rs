@@ -165,7 +165,7 @@ fn settings(recovery: &Recovery<'_>, restore_command: &str) -> Result<Vec<(Strin
         ("track_commit_timestamp", if control.track_commit_timestamp { "on" } else { "off" }.to_owned()),
         ("wal_level", control.wal_level.setting().to_owned()),
         // The default is too small for segments of more than 40 MB, and the server would not start.
-        ("min_wal_size", format!("{}MB", (2 * segment_size >> 20).max(80))),
+        ("min_wal_size", format!("{}MB", ((2 * segment_size) >> 20).max(80))),
     ];
     settings.extend(target_settings(recovery.target, restore_command));
     Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
