@@ -1,7 +1,9 @@
 //! The integration tests, one binary: a module for each capability, helpers in `common`.
 
+mod capture;
 mod common;
 mod harness_smoke;
+mod inspect;
 mod restore;
 mod versions;
 mod wal;

@@ -45,8 +45,8 @@ pub struct Recovery<'a> {
     pub account: Option<&'a Account>,
     /// A role of the cluster that may log in.
     pub role: &'a str,
-    /// `server_version_num` of the cluster.
-    pub version: u32,
+    /// Major version of the cluster.
+    pub major: u32,
 }
 
 /// Where recovery stopped.
@@ -91,7 +91,7 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
         settings: settings(recovery, serving.restore_command())?,
-        version: recovery.version,
+        major: recovery.major,
     };
     let mut server = PrivateServer::start(&spec, recovery.role)?;
     server.ready(None).await.map_err(|e| match e.kind() {
@@ -116,7 +116,7 @@ pub async fn start_recovered(recovery: &Recovery<'_>) -> Result<(PrivateServer, 
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
         settings: settings(recovery, "false")?,
-        version: recovery.version,
+        major: recovery.major,
     };
     let mut server = PrivateServer::start(&spec, recovery.role)?;
     server.ready(None).await?;
@@ -174,7 +174,7 @@ fn settings(recovery: &Recovery<'_>, restore_command: &str) -> Result<Vec<(Strin
         ("track_commit_timestamp", if control.track_commit_timestamp { "on" } else { "off" }.to_owned()),
         ("wal_level", control.wal_level.setting().to_owned()),
         // The default is too small for segments of more than 40 MB, and the server would not start.
-        ("min_wal_size", format!("{}MB", (2 * segment_size >> 20).max(80))),
+        ("min_wal_size", format!("{}MB", ((2 * segment_size) >> 20).max(80))),
     ];
     settings.extend(target_settings(recovery.target, restore_command));
     Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
