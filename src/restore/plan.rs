@@ -171,14 +171,14 @@ impl Plan {
             .map(PathBuf::as_path)
     }
 
-<<<<<<< HEAD
     /// A target that resolves to the same place when more WAL has arrived.
     pub fn again(&self) -> String {
         match self.target.requested.as_str() {
             "latest" => format!("lsn:{}", self.target.stop_end),
             exact => exact.to_owned(),
         }
-=======
+    }
+
     /// Captures that are older than the target: what may turn out to be missing. A finished restore knows
     /// better, and names what is.
     pub fn late_captures(&self) -> Vec<String> {
@@ -191,7 +191,6 @@ impl Plan {
             )
         })
         .collect()
->>>>>>> main
     }
 
     /// How long it will probably take.
