@@ -2,8 +2,10 @@
 
 mod capture;
 mod common;
+mod drill;
 mod harness_smoke;
 mod inspect;
+mod odoo;
 mod restore;
 mod versions;
 mod wal;
