@@ -26,7 +26,7 @@ use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
-use crate::restore::run::work_dir;
+use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
 
