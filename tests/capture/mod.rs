@@ -164,7 +164,7 @@ fn an_unreadable_file_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let estate = Estate::new();
     let name = estate.attach(b"secret");
-    fs::set_permissions(estate.filestore().join(&name), fs::Permissions::from_mode(0)).expect("own file");
+    fs::set_permissions(estate.filestore().join(&name), fs::Permissions::from_mode(0o000)).expect("own file");
     let capture = estate.capture(11);
     assert!(capture["damage"][0]["reason"].as_str().expect("text").contains("ermission denied"), "{capture:#}");
 }
@@ -199,7 +199,9 @@ fn what_is_missing_at_restore_is_told_apart() {
     damaged[middle] ^= 1;
     let replace = |bytes: Option<&[u8]>| {
         fs::remove_file(&pack).ok();
-        bytes.map(|bytes| fs::write(&pack, bytes).expect("written"));
+        if let Some(bytes) = bytes {
+            fs::write(&pack, bytes).expect("written");
+        }
     };
     for (into, bytes) in [("damaged", Some(damaged.as_slice())), ("absent", None)] {
         replace(bytes);
