@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod configuration;
+pub mod disk;
 pub mod drill;
 pub mod error;
 pub mod event;

@@ -534,3 +534,81 @@ fn set_private(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("own file");
 }
+
+/// A small Odoo: the tables that a capture looks at.
+const ODOO: &str = "
+    CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, type varchar DEFAULT 'binary', res_model varchar,
+        res_id int, res_field varchar, store_fname varchar, db_datas bytea, file_size int, checksum varchar,
+        create_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'), write_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
+    CREATE TABLE ir_config_parameter (key varchar, value text);
+    CREATE TABLE ir_module_module (id serial, name varchar, state varchar, latest_version varchar, author varchar,
+        license varchar);
+    CREATE TABLE ir_cron (id serial, cron_name varchar, active boolean, nextcall timestamp);
+    INSERT INTO ir_config_parameter VALUES ('database.uuid', '11111111-2222-3333-4444-555555555555')";
+
+#[test]
+fn filestores_and_configuration_are_shown_verified_and_limit_the_watermark() {
+    let mut estate = Estate::new();
+    estate.cluster.psql("postgres", "CREATE DATABASE shop");
+    estate.cluster.psql("shop", ODOO);
+    let data_dir = estate.scratch.server_dir("odoo");
+    let attach = |content: &str| {
+        use sha1::Digest;
+        let digits = hex::encode(sha1::Sha1::digest(content.as_bytes()));
+        let file = data_dir.join("filestore/shop").join(&digits[..2]).join(&digits);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(&file, content).expect("written");
+        let row = "INSERT INTO ir_attachment (name, res_model, res_id, store_fname, file_size) VALUES";
+        let values = format!("('x', 'sale.order', 42, '{}/{digits}', {})", &digits[..2], content.len());
+        estate.cluster.psql("shop", &format!("{row} {values}"));
+    };
+    let environment = format!(
+        "dsn = \"{}\"\n[[environment.odoo]]\ndata_dir = \"{}\"\ndatabases = [\"shop\"]\n[environment.configuration]\nprocess_environment = false",
+        estate.cluster.dsn(),
+        data_dir.display()
+    );
+    let lifeboat = estate.with("lifeboat.toml", "", &environment, Some("recovery.key"), "state");
+    attach("one");
+    lifeboat.run(&["backup", "base", "-e", "production"]).ok();
+    estate.receive();
+    let limits = |lifeboat: &Lifeboat| -> Vec<String> {
+        let shown = lifeboat.run(&["--format", "json", "show"]).ok().json();
+        let parts = shown["environments"][0]["watermark"]["components"].as_array().expect("parts").clone();
+        let limiting = parts.iter().filter(|p| p["limits"] == true);
+        limiting.map(|p| p["part"].as_str().expect("a part").to_owned()).collect()
+    };
+    assert_eq!(limits(&lifeboat), ["filestore", "configuration"]);
+    lifeboat.run(&["backup", "filestore", "-e", "production"]).ok();
+    assert_eq!(limits(&lifeboat), ["configuration"]);
+    lifeboat.run(&["backup", "configuration", "-e", "production"]).ok();
+    attach("two");
+    lifeboat.run(&["backup", "filestore", "-e", "production"]).ok();
+    estate.lifeboat = lifeboat;
+    estate.receive();
+    assert_eq!(limits(&estate.lifeboat), ["configuration"], "it is the oldest");
+    let shown = estate.run(&["show"]).ok().stdout;
+    for phrase in ["filestore of shop", "limits it", "filestore captures\n", "complete\n", "configuration export "] {
+        assert!(shown.contains(phrase), "no \"{phrase}\" in\n{shown}");
+    }
+    let doctor = estate.run(&["--format", "json", "doctor"]).ok();
+    assert!(finding(&doctor, "filestore").starts_with("ok: "));
+    assert!(finding(&doctor, "databases").starts_with("ok: shop"));
+
+    estate.deep().ok();
+    let mut blamed = std::collections::BTreeSet::new();
+    for object in [estate.objects("production/meta"), estate.objects("production/data")].concat() {
+        let _harmed = Harmed::new(Harm::Delete, &object, &object);
+        let report = estate.run(&["--format", "json", "verify", "-e", "production"]).expect_code(6).json();
+        let problems = report["verify"]["problems"].as_array().expect("problems");
+        assert_eq!(problems.len(), 1, "{report:#}");
+        assert!(object.ends_with(problems[0]["object"].as_str().expect("a name")), "{report:#}");
+        let affects = problems[0]["affects"].as_array().expect("a list");
+        assert!(!affects.is_empty(), "{report:#}");
+        blamed.extend(
+            affects.iter().map(|a| a.as_str().expect("words").split(' ').take(2).collect::<Vec<_>>().join(" ")),
+        );
+    }
+    let blamed: Vec<&str> = blamed.iter().map(String::as_str).collect();
+    assert_eq!(blamed, ["base backup", "configuration export", "filestore capture"]);
+    estate.deep().ok();
+}

@@ -5,6 +5,7 @@ mod config;
 mod context;
 mod demo;
 mod doctor;
+mod drill;
 mod evidence;
 mod exit;
 mod hand_over;
@@ -70,6 +71,11 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Restore an environment to any second, beside whatever is there
+    Restore(restore::Arguments),
+    /// Prove by a restore into a disposable place that backups give back what they should
+    #[command(subcommand)]
+    Drill(drill::Command),
     /// Find out whether the next backup and the next restore would work from here
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
@@ -79,8 +85,6 @@ enum Command {
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
-    /// Restore an environment to any second, beside whatever is there
-    Restore(restore::Arguments),
     #[command(hide = true)]
     WalHandOver(hand_over::Arguments),
 }
@@ -104,7 +108,7 @@ impl Arguments {
         })
     }
 
-    /// Whether PostgreSQL runs this as `restore_command` and reads its exit code.
+    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
     fn is_fetch(&self) -> bool {
         matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
     }
@@ -144,14 +148,15 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
+        Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
-        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
-        Command::Wal(command) => wal::run(&command, &context()?).await,
     }
 }

@@ -14,7 +14,7 @@ use super::output::Outcome;
 use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
-use crate::postgres::tools::bin_dir;
+use crate::postgres::tools::{SERVER, bin_dir};
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
@@ -77,8 +77,25 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         tools.runtime.emit(crate::event::Event::Warning(warning.clone()));
     }
     let done = restore::run(&tools, &plan).await?;
-    let json = json!({ "plan": plan, "restore": done.entry, "ledger": done.appended });
-    Ok(Outcome::new(json, report(&plan, &done)))
+    let json = json!({
+        "plan": plan,
+        "restore": done.entry,
+        "ledger": done.appended,
+        "attachments": done.attachments.reconciled,
+        "findings": done.attachments.findings,
+    });
+    Ok(Outcome::new(json, report(&plan, &done)).with_failure(missing(&done)))
+}
+
+/// A restore that could not bring back every attachment is partial, and says which are missing.
+fn missing(done: &restore::Done) -> Option<error::Error> {
+    let missing = &done.entry.missing_attachments;
+    let named = missing.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+    (!missing.is_empty()).then(|| {
+        error::partial(format!("{} attachment(s) could not be restored: {named}", missing.len()))
+            .meaning("the database and every other attachment are restored")
+            .hint("the JSON form names the record that each belongs to, and whose fault it is")
+    })
 }
 
 /// Everything that a restore or a drill of `environment` works with.
@@ -89,7 +106,7 @@ pub(crate) fn tools(
     catalogue: Arc<Catalogue>,
     plan: &Plan,
 ) -> Result<Tools> {
-    let major = plan.base.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    let major = restore::run::major(&plan.base.server_version);
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =
@@ -103,7 +120,7 @@ pub(crate) fn tools(
     Ok(Tools {
         repository,
         catalogue,
-        bin_dir: bin_dir(&environment.postgres, major)?,
+        bin_dir: bin_dir(&environment.postgres, major, SERVER, std::env::var_os("PATH").as_deref())?,
         program,
         operator_command,
         account: Account::for_servers(environment.postgres.run_as.as_deref())?,
@@ -172,7 +189,7 @@ fn describe(plan: &Plan) -> String {
     for (number, step) in plan.steps.iter().enumerate() {
         text += &format!("  {}. {step}\n", number + 1);
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&plan.late_captures()) {
         text += &format!("\nwarning: {warning}\n");
     }
     text += "\nnothing was touched; the same command without --plan does it";
@@ -202,6 +219,18 @@ fn report(plan: &Plan, done: &restore::Done) -> String {
         None => {
             text += &format!("next: start the server; it will recover to {} and promote\n", target.stop_end);
         }
+    }
+    for a in &done.attachments.reconciled {
+        text += &format!(
+            "attachments of {}: {} referenced, {} restored and verified, {} missing\n",
+            a.database,
+            a.referenced,
+            a.verified,
+            a.missing.len()
+        );
+    }
+    for finding in &done.attachments.findings {
+        text += &format!("note: {finding}\n");
     }
     for phase in &done.entry.phases {
         text += &format!("  {:24} {}\n", phase.name, Span(Duration::from_secs_f64(phase.seconds)));

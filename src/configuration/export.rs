@@ -109,11 +109,15 @@ pub struct Change {
 
 /// What changed since `previous` (as [`Export::digests`] gave it), sorted by name.
 pub fn diff(previous: &[(String, String)], now: &Export) -> Vec<Change> {
-    let before: BTreeMap<&str, &str> = previous.iter().map(|(n, d)| (n.as_str(), d.as_str())).collect();
-    let after = now.digests();
-    let after: BTreeMap<&str, &str> = after.iter().map(|(n, d)| (n.as_str(), d.as_str())).collect();
+    changes(previous, &now.digests(), &now.unreadable)
+}
+
+/// The same from names and digests alone, whatever digests they are.
+pub(super) fn changes(before: &[(String, String)], now: &[(String, String)], gaps: &[Unreadable]) -> Vec<Change> {
+    let before: BTreeMap<&str, &str> = before.iter().map(|(n, d)| (n.as_str(), d.as_str())).collect();
+    let after: BTreeMap<&str, &str> = now.iter().map(|(n, d)| (n.as_str(), d.as_str())).collect();
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
-    let unreadable = |name: &str| now.unreadable.iter().any(|u| u.name == name);
+    let unreadable = |name: &str| gaps.iter().any(|u| u.name == name);
     let change = |name: &&str| {
         let kind = match (before.get(name), after.get(name)) {
             (None, _) => ChangeKind::Added,

@@ -1,1 +1,10 @@
-//! (empty)
+//! Drills: a restore into a disposable, sealed place, checked, measured, destroyed, recorded.
+
+pub mod checks;
+pub mod judges;
+pub mod measure;
+pub mod run;
+pub mod sandbox;
+
+pub use run::{Done, Request, begin, run};
+pub use sandbox::Sandbox;

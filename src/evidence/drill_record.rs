@@ -282,6 +282,8 @@ pub enum MissingCause {
     DamagedAtSource,
     /// It was sound at the source; the backup lost it.
     LostByUs,
+    /// No capture saw it: it was stored after the last one, or Odoo collected it before the next.
+    NotCaptured,
 }
 
 /// Loss of data.

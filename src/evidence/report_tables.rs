@@ -120,7 +120,11 @@ fn missing(reconciled: &AttachmentReconciliation) -> Markup {
                 @let ours = m.cause == MissingCause::LostByUs;
                 tr class=(if ours { "row-bad" } else { "row-warn" }) {
                     td { span class={ "badge " (if ours { "is-failed" } else { "is-warn" }) } {
-                        (if ours { "lost by the backup" } else { "damaged at the source" })
+                        (match m.cause {
+                            MissingCause::LostByUs => "lost by the backup",
+                            MissingCause::DamagedAtSource => "damaged at the source",
+                            MissingCause::NotCaptured => "seen by no capture",
+                        })
                     } }
                     td { code { (m.store_fname) } }
                     td { @match &m.model { Some(model) => code { (model) }, None => span.muted { "no record" } } }

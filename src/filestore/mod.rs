@@ -4,16 +4,31 @@
 //! * `scan`: what is on disk;
 //! * `read`: reading one file and judging it by its name;
 //! * `referenced`: what the database refers to;
-//! * `reconcile`: what is missing, what is extra.
+//! * `reconcile`: what is missing, what is extra;
+//! * `tenants`, `restore_point`: which databases, and the place in the WAL that a capture speaks for;
+//! * `index`, `segments`: the names that are stored, in memory and in the repository;
+//! * `capture` (`ingest`, `references`): database first, files second;
+//! * `restore` (`materialise`): exactly the files that a restored database refers to.
 
+pub mod capture;
+mod index;
+mod ingest;
+mod materialise;
 mod name;
 mod read;
 mod reconcile;
 mod referenced;
+mod references;
+pub mod restore;
+mod restore_point;
 mod scan;
+mod segments;
+mod tenants;
 
+pub use index::{Index, Record};
 pub use name::FileName;
 pub use read::{ReadOutcome, VerifiedReader};
 pub use reconcile::{Match, reconcile};
 pub use referenced::{Census, Example, Reference, census, database_uuid, referenced};
 pub use scan::{Scan, Summary, scan, scan_each};
+pub use segments::{Header, Packs};

@@ -4,6 +4,9 @@
 //! Call these inside one REPEATABLE READ transaction and they speak of one state of the database.
 //! Rows stream: memory does not grow with the number of attachments.
 
+use std::fmt;
+
+use chrono::{DateTime, NaiveDateTime, Utc};
 use futures::{Stream, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::{GenericClient, Row};
@@ -24,6 +27,8 @@ pub struct Reference {
     pub checksum: Option<String>,
     /// How many attachments share the file.
     pub references: i64,
+    /// Since when one of them surely refers to it: the oldest of their last changes.
+    pub since: Option<DateTime<Utc>>,
     /// One of them, to name it to people.
     pub example: Example,
 }
@@ -39,6 +44,19 @@ pub struct Example {
     pub res_id: Option<i64>,
     /// The field, when the attachment holds a field's value.
     pub res_field: Option<String>,
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attachment {}", self.attachment_id)?;
+        if let Some(model) = &self.res_model {
+            write!(f, " of {model}")?;
+            if let Some(id) = self.res_id {
+                write!(f, " {id}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How attachments are stored, and how many each way.
@@ -57,9 +75,10 @@ pub struct Census {
 
 /// Ordered as [`FileName`] is, bytewise whatever the database's collation.
 const REFERENCED: &str = "
-    SELECT f.store_fname, f.file_size, f.checksum, f.refs, a.id::bigint, a.res_model, a.res_id::bigint, a.res_field
+    SELECT f.store_fname, f.file_size, f.checksum, f.refs, a.id::bigint, a.res_model, a.res_id::bigint, a.res_field,
+           f.since
     FROM (SELECT store_fname, max(file_size)::bigint AS file_size, max(checksum) AS checksum, count(*) AS refs,
-                 min(id) AS id
+                 min(id) AS id, min(coalesce(write_date, create_date)) AS since
           FROM public.ir_attachment WHERE store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$' GROUP BY store_fname) f
     JOIN public.ir_attachment a ON a.id = f.id
     ORDER BY pg_catalog.split_part(f.store_fname, '/', 2) COLLATE \"C\", f.store_fname COLLATE \"C\"";
@@ -89,6 +108,8 @@ fn reference(row: Row) -> Reference {
         file_size: row.get(1),
         checksum: row.get(2),
         references: row.get(3),
+        // Odoo keeps UTC in columns without a time zone; a value that does not fit is no evidence.
+        since: row.try_get::<_, Option<NaiveDateTime>>(8).ok().flatten().map(|t| t.and_utc()),
         example: Example {
             attachment_id: row.get(4),
             res_model: row.get(5),

@@ -1,9 +1,10 @@
 //! PostgreSQL as a source and as a target: how a cluster is read and how it is put back.
 //!
 //! `replication` speaks the replication protocol (base backups, WAL); `sql` opens ordinary sessions;
-//! `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it, `heartbeat` keeps it coming;
-//! `source` opens either for a configured environment; `base_backup` and `intake` take base backups;
-//! `wal`, `control_file` and `backup_label` read what PostgreSQL writes.
+//! `source` opens either for a configured environment; `base_backup` and `intake` take base backups,
+//! `backup` commits them; `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it,
+//! `heartbeat` keeps it coming; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
+//! `server`, `account` and `tools` run private servers on restored directories.
 
 pub mod account;
 pub mod backup;

@@ -1,45 +1,128 @@
-//! Where PostgreSQL's programs are.
+//! Where PostgreSQL's own programs are: Lifeboat starts servers and `pg_dumpall` from there.
+//!
+//! A server is started by programs of exactly its major version; a client program may be newer. Paths
+//! that carry the version in their name are believed, all others are asked.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::config::PostgresConfig;
 use crate::error::{self, Result};
 
-/// Directory of the programs of PostgreSQL `major`: the configured one, or one of the usual places.
-pub fn bin_dir(config: &PostgresConfig, major: u32) -> Result<PathBuf> {
-    if let Some(dir) = &config.bin_dir {
-        return match dir.join("postgres").exists() {
-            true => Ok(dir.clone()),
-            false => Err(error::config(format!("`bin_dir` is {}, which holds no `postgres`", dir.display()))),
+/// The server program.
+pub const SERVER: &str = "postgres";
+
+/// The directory that holds `program` for a cluster of this major version: the configured one, or the
+/// first of those where packages put it, or of `path` (the value of `PATH`).
+pub fn bin_dir(config: &PostgresConfig, major: u32, program: &str, path: Option<&OsStr>) -> Result<PathBuf> {
+    if let Some(configured) = &config.bin_dir {
+        return match asked(configured, program) {
+            Some(found) if fits(found, major, program) => Ok(configured.clone()),
+            found => Err(not_there(major, program, &[configured.clone()], found)
+                .hint("correct `[environment.postgres] bin_dir`, or remove it: then the usual places are searched")),
         };
     }
-    usual(major)
-}
-
-/// The same without a configuration.
-pub fn usual(major: u32) -> Result<PathBuf> {
-    let places = [
-        format!("/usr/lib/postgresql/{major}/bin"),
-        format!("/usr/pgsql-{major}/bin"),
-        format!("/usr/local/pgsql-{major}/bin"),
-        "/usr/local/pgsql/bin".to_owned(),
-        "/usr/local/bin".to_owned(),
-        "/usr/bin".to_owned(),
-    ];
-    places.iter().map(PathBuf::from).find(|dir| dir.join("postgres").exists()).ok_or_else(|| {
-        error::config(format!("the programs of PostgreSQL {major} are not on this host"))
-            .meaning("a restored cluster can only be started by a server of its own major version")
-            .hint(format!("on Debian or Ubuntu: apt-get install postgresql-{major}"))
-            .hint("or name their directory as `bin_dir` in [environment.postgres]")
-            .hint(format!("looked in: {}", places.join(", ")))
-    })
+    let versions = if program == SERVER { major..=major } else { major..=major + 5 };
+    let named: Vec<PathBuf> = versions
+        .flat_map(|v| [format!("/usr/lib/postgresql/{v}/bin"), format!("/usr/pgsql-{v}/bin")])
+        .map(PathBuf::from)
+        .collect();
+    if let Some(found) = named.iter().find(|dir| dir.join(program).is_file()) {
+        return Ok(found.clone());
+    }
+    let mut others = vec![PathBuf::from("/usr/local/pgsql/bin")];
+    others.extend(path.iter().flat_map(std::env::split_paths).filter(|dir| dir.is_absolute()));
+    match others.iter().find(|dir| asked(dir, program).is_some_and(|found| fits(found, major, program))) {
+        Some(found) => Ok(found.clone()),
+        None => {
+            let searched: Vec<PathBuf> = named.into_iter().chain(others).collect();
+            Err(not_there(major, program, &searched, None))
+        }
+    }
 }
 
 /// The newest PostgreSQL on this host: major version and directory of its programs.
 pub fn newest() -> Option<(u32, PathBuf)> {
     (13..=18).rev().find_map(|major| {
-        let dir = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
-        let other = Path::new("/usr").join(format!("pgsql-{major}/bin"));
-        [dir, other].into_iter().find(|d| d.join("postgres").exists()).map(|d| (major, d))
+        [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/pgsql-{major}/bin")]
+            .into_iter()
+            .map(PathBuf::from)
+            .find(|dir| dir.join(SERVER).is_file())
+            .map(|dir| (major, dir))
     })
+}
+
+fn fits(found: u32, major: u32, program: &str) -> bool {
+    found == major || program != SERVER && found > major
+}
+
+/// The major version that a program tells of itself: `postgres (PostgreSQL) 15.20 (Debian …)`.
+fn asked(dir: &Path, program: &str) -> Option<u32> {
+    let output = Command::new(dir.join(program)).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    let version = said.split_once("(PostgreSQL) ")?.1;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn not_there(major: u32, program: &str, searched: &[PathBuf], found: Option<u32>) -> error::Error {
+    let searched: Vec<String> = searched.iter().map(|dir| dir.display().to_string()).collect();
+    let what = match found {
+        Some(other) => format!("{program} in {} is of PostgreSQL {other}, the cluster is {major}", searched.join(", ")),
+        None => format!("there is no {program} of PostgreSQL {major} in {}", searched.join(", ")),
+    };
+    error::config(what)
+        .hint(format!("install it: `apt install postgresql-{major}` on Debian or Ubuntu (older or newer majors: apt.postgresql.org), `dnf install postgresql{major}-server` on Red Hat"))
+        .hint("or say where it is: `[environment.postgres] bin_dir`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::CheckpointMode;
+
+    fn config(bin_dir: Option<&Path>) -> PostgresConfig {
+        PostgresConfig {
+            dsn: "host=/run/postgresql".into(),
+            password: None,
+            tls_root: None,
+            slot: "lifeboat".into(),
+            bin_dir: bin_dir.map(Path::to_owned),
+            run_as: None,
+            checkpoint: CheckpointMode::Fast,
+            max_rate: None,
+            heartbeat: Duration::from_secs(1),
+        }
+    }
+
+    fn programs(version: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("dir");
+        for program in [SERVER, "pg_dumpall"] {
+            let path = dir.path().join(program);
+            std::fs::write(&path, format!("#!/bin/sh\necho '{program} (PostgreSQL) {version} (Test)'\n"))
+                .expect("write");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        }
+        dir
+    }
+
+    #[test]
+    fn servers_must_match_and_clients_may_be_newer() {
+        // A major that no package of this machine has.
+        let newer = programs("98.1");
+        let right = programs("97beta1");
+        let path = std::env::join_paths([newer.path(), right.path()]).expect("joins");
+        let found = |config: &PostgresConfig, program| bin_dir(config, 97, program, Some(&path));
+        assert_eq!(found(&config(None), SERVER).expect("found"), right.path());
+        assert_eq!(found(&config(None), "pg_dumpall").expect("found"), newer.path());
+        assert_eq!(found(&config(Some(right.path())), SERVER).expect("found"), right.path());
+        let wrong = found(&config(Some(newer.path())), SERVER).expect_err("wrong major");
+        assert!(wrong.message().contains("PostgreSQL 98, the cluster is 97"), "{wrong}");
+        let none = bin_dir(&config(None), 99, SERVER, Some(&path)).expect_err("nowhere");
+        assert!(none.message().contains("/usr/lib/postgresql/99/bin, /usr/pgsql-99/bin"), "{none}");
+        assert!(none.hints()[0].contains("apt install postgresql-99"), "{:?}", none.hints());
+    }
 }

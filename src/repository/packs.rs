@@ -115,6 +115,29 @@ impl PackTable {
     pub fn first_frame_of(&self, pack: usize) -> u64 {
         self.first_frame[pack]
     }
+
+    /// Cuts `length` bytes of the plaintext stream from (`frame`, `offset`) on at frame borders; tells for
+    /// each part: frame, offset in it, length, and how many bytes came before.
+    pub fn cut(
+        &self,
+        mut frame: u64,
+        mut offset: u32,
+        length: u64,
+        mut part: impl FnMut(u64, u32, u32, u64),
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < length {
+            let room = self.plain_len(frame)?.saturating_sub(offset);
+            let take = u64::from(room).min(length - done) as u32;
+            if take > 0 {
+                part(frame, offset, take, done);
+            }
+            done += u64::from(take);
+            frame += 1;
+            offset = 0;
+        }
+        Ok(())
+    }
 }
 
 /// A place in the plaintext stream.
@@ -332,4 +355,24 @@ fn panicked(e: tokio::task::JoinError) -> Error {
 /// Unwraps the result of a task.
 pub(crate) fn joined<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     result.map_err(panicked)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_cut_where_frames_end() {
+        let pack = |frames: &[u32]| PackInfo {
+            sha256: String::new(),
+            size: 0,
+            first: 0,
+            frames: frames.iter().map(|len| (0, *len, 0)).collect(),
+        };
+        let table = PackTable::new(vec![pack(&[100, 100]), pack(&[50])]);
+        let mut parts = Vec::new();
+        table.cut(0, 90, 130, |frame, offset, length, done| parts.push((frame, offset, length, done))).expect("cut");
+        assert_eq!(parts, [(0, 90, 10, 0), (1, 0, 100, 10), (2, 0, 20, 110)]);
+        assert!(table.cut(2, 0, 51, |_, _, _, _| {}).is_err());
+    }
 }

@@ -10,11 +10,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::disk::{Owner, failed, flush_file_system, sync_dir};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
+use crate::repository::Repository;
 use crate::repository::base_manifest::{BaseManifest, FileEntry};
 use crate::repository::fetch::{FrameSink, fetch};
-use crate::repository::{PackTable, Repository};
 use crate::runtime::Runtime;
 
 const CONTROL: &str = "global/pg_control";
@@ -22,15 +23,6 @@ const CONTROL_UNFINISHED: &str = "global/pg_control.lifeboat";
 
 /// Files of the source that must not come back: they would make the copy follow another server.
 const LEFT_OUT: [&str; 4] = ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
-
-/// An account that restored files belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-}
 
 /// Where the files of a cluster go.
 #[derive(Debug, Clone)]
@@ -52,20 +44,6 @@ impl ClusterTarget {
     pub fn directories(&self, manifest: &BaseManifest) -> Vec<PathBuf> {
         let spaces = manifest.links.iter().map(|(_, target)| self.tablespace(target).to_owned());
         std::iter::once(self.pgdata.clone()).chain(spaces).collect()
-    }
-}
-
-/// Refuses a directory that holds anything.
-pub fn require_empty(directory: &Path) -> Result<()> {
-    match std::fs::read_dir(directory) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(error::usage(format!("{} is not empty", directory.display()))
-                .meaning("nothing was written: Lifeboat restores beside what exists, never over it")
-                .hint("name an empty or absent directory, or move the old one away first")),
-        },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(error::usage(format!("cannot look into {}", directory.display())).source(e)),
     }
 }
 
@@ -172,36 +150,13 @@ fn slices(manifest: &BaseManifest) -> Result<Vec<Slice>> {
             if run.file_offset + run.length > file.size {
                 return Err(error::integrity(format!("the manifest places bytes of {} behind its end", file.path)));
             }
-            cut(&manifest.packs, run.frame, run.offset, run.length, |frame, offset, length, done| {
+            manifest.packs.cut(run.frame, run.offset, run.length, |frame, offset, length, done| {
                 slices.push(Slice { frame, offset, length, file: index as u32, file_offset: run.file_offset + done });
             })?;
         }
     }
     slices.sort_unstable_by_key(|s| (s.frame, s.file, s.file_offset));
     Ok(slices)
-}
-
-/// Cuts `length` bytes of the plaintext stream from (`frame`, `offset`) on at frame borders; tells for
-/// each part: frame, offset in it, length, and how many bytes came before.
-pub(crate) fn cut(
-    packs: &PackTable,
-    mut frame: u64,
-    mut offset: u32,
-    length: u64,
-    mut part: impl FnMut(u64, u32, u32, u64),
-) -> Result<()> {
-    let mut done = 0;
-    while done < length {
-        let room = packs.plain_len(frame)?.saturating_sub(offset);
-        let take = u64::from(room).min(length - done) as u32;
-        if take > 0 {
-            part(frame, offset, take, done);
-        }
-        done += u64::from(take);
-        frame += 1;
-        offset = 0;
-    }
-    Ok(())
 }
 
 struct Writer {
@@ -247,58 +202,6 @@ fn make_durable(manifest: &BaseManifest, target: &ClusterTarget) -> Result<()> {
     sync_dir(&target.pgdata)
 }
 
-/// `syncfs(2)`: everything written to the file system that holds `directory` is durable, or an error.
-pub(crate) fn flush_file_system(directory: &Path) -> Result<()> {
-    let opened = File::open(directory).map_err(|e| failed("cannot open", directory, e))?;
-    rustix::fs::syncfs(&opened).map_err(|e| failed("cannot flush the file system of", directory, e.into()))
-}
-
-pub(crate) fn sync_dir(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed("cannot flush", directory, e))
-}
-
-/// An error of the restoring host's file system.
-pub(crate) fn failed(what: &str, path: &Path, e: std::io::Error) -> Error {
-    let full = matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-    let error = error::internal(format!("{what} {}", path.display())).source(e);
-    match full {
-        true => error
-            .meaning("the target disk is full; the directory is incomplete and cannot be started; the repository is untouched")
-            .hint("`lifeboat restore … --plan` tells how much space is needed; free it and run the same command again to continue"),
-        false => error.meaning("the directory is incomplete and cannot be started; the repository is untouched"),
-    }
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::PackInfo;
-
-    #[test]
-    fn a_run_is_cut_where_frames_end() {
-        let pack = |frames: &[u32]| PackInfo {
-            sha256: String::new(),
-            size: 0,
-            first: 0,
-            frames: frames.iter().map(|len| (0, *len, 0)).collect(),
-        };
-        let table = PackTable::new(vec![pack(&[100, 100]), pack(&[50])]);
-        let mut parts = Vec::new();
-        cut(&table, 0, 90, 130, |frame, offset, length, done| parts.push((frame, offset, length, done))).expect("cut");
-        assert_eq!(parts, [(0, 90, 10, 0), (1, 0, 100, 10), (2, 0, 20, 110)]);
-        assert!(cut(&table, 2, 0, 51, |_, _, _, _| {}).is_err());
-    }
-
-    #[test]
-    fn only_empty_or_absent_directories_are_filled() {
-        let folder = tempfile::tempdir().expect("dir");
-        require_empty(folder.path()).expect("empty");
-        require_empty(&folder.path().join("absent")).expect("absent");
-        std::fs::write(folder.path().join("x"), "x").expect("write");
-        assert_eq!(require_empty(folder.path()).expect_err("holds x").kind(), ErrorKind::Usage);
-    }
 }

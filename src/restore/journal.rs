@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{failed, require_empty, sync_dir};
 use super::plan::Plan;
+use crate::disk::{failed, require_empty, sync_dir};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 
 const NAME: &str = "lifeboat-restore.json";

@@ -6,6 +6,7 @@
 //!                               └─▶ journal, phases
 //! ```
 
+pub mod attachments;
 pub mod files;
 pub mod journal;
 pub mod phases;

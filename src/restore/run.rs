@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::files::{self, ClusterTarget, Owner, failed};
+use super::attachments::{self, Attachments};
+use super::files::{self, ClusterTarget};
 use super::journal::{Journal, Step};
 use super::phases::Phases;
 use super::plan::Plan;
 use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
 use super::settle;
+use crate::configuration::store;
+use crate::disk::{self, Owner, failed};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::StopPoint;
@@ -59,6 +62,8 @@ pub struct Done {
     pub appended: Option<Appended>,
     /// Where recovery stopped; `None` where the operator runs it.
     pub stopped: Option<Stopped>,
+    /// What became of the attachments.
+    pub attachments: Attachments,
 }
 
 impl Tools {
@@ -93,7 +98,7 @@ impl Tools {
             program: &self.program,
             account: self.account.as_ref(),
             role: &self.role,
-            version: 0,
+            major: major(&plan.base.server_version),
         };
         let (server, stopped) = match is_recovered(&plan.pgdata) {
             true => start_recovered(&recovery).await?,
@@ -123,26 +128,57 @@ pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
         journal.done(Step::Files)?;
     }
     let recovers = plan.steps.iter().any(|s| s.starts_with("replay"));
-    let mut stopped = None;
+    let (mut stopped, mut attachments) = (None, Attachments::default());
     if recovers {
-        stopped = Some(recover_and_stop(tools, plan, &mut journal, &mut phases).await?);
+        let (at, restored) = recover_and_stop(tools, plan, &mut journal, &mut phases).await?;
+        (stopped, attachments) = (Some(at), restored);
     } else {
         settle::to_be_recovered(&plan.pgdata, tools.account.as_ref(), &plan.target, &tools.operator_command)?;
     }
-    let entry = entry(plan, &manifest, stopped.as_ref(), started_at, &phases, new_id(started_at)?);
+    if !journal.is_done(Step::Configuration) {
+        phases.time("writing the configuration", None, configuration(tools, plan)).await?;
+        journal.done(Step::Configuration)?;
+    }
+    let mut entry = entry(plan, &manifest, stopped.as_ref(), started_at, &phases, new_id(started_at)?);
+    entry.missing_attachments = attachments.missing();
     let appended = record(tools, plan, &entry).await;
     journal.finish()?;
-    Ok(Done { entry, appended, stopped })
+    Ok(Done { entry, appended, stopped, attachments })
+}
+
+/// Writes the exported configuration beside. A try that was interrupted is repeated from the start.
+async fn configuration(tools: &Tools, plan: &Plan) -> Result<()> {
+    let (Some(dir), Some(id)) = (&plan.configuration, &plan.export) else { return Ok(()) };
+    if let Err(e) = std::fs::remove_dir_all(dir)
+        && e.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(failed("cannot empty", dir, e));
+    }
+    let export = tools.catalogue.exports().find(|e| e.id == *id);
+    let export =
+        export.ok_or_else(|| error::not_recoverable(format!("configuration export {id} is not in the ledger")))?;
+    store::restore(&tools.repository, &plan.environment, export, dir).await.map(|_| ())
 }
 
 /// Recovery with a private server, and what needs the recovered database; the server is stopped then.
-async fn recover_and_stop(tools: &Tools, plan: &Plan, journal: &mut Journal, phases: &mut Phases) -> Result<Stopped> {
+async fn recover_and_stop(
+    tools: &Tools,
+    plan: &Plan,
+    journal: &mut Journal,
+    phases: &mut Phases,
+) -> Result<(Stopped, Attachments)> {
     let work = work_dir(&tools.temporary)?;
     let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
     journal.done(Step::Recovery)?;
+    let mut restored = Attachments::default();
+    if plan.filestore.is_some() {
+        let restoring = attachments::restore(tools, plan, &server);
+        restored = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
+        journal.done(Step::Filestore)?;
+    }
     phases.time("stopping the server", None, server.stop()).await?;
     settle::recovered(&plan.pgdata, tools.account.as_ref())?;
-    Ok(stopped)
+    Ok((stopped, restored))
 }
 
 /// A directory of its own for sockets and server files, removed when it goes out of scope.
@@ -155,7 +191,7 @@ pub fn work_dir(parent: &Path) -> Result<tempfile::TempDir> {
 
 fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {
     for directory in tools.target(plan).directories(manifest).iter().skip(1) {
-        files::require_empty(directory).map_err(|e| {
+        disk::require_empty(directory).map_err(|e| {
             e.context("tablespace")
                 .hint("send it elsewhere with `--tablespace-mapping OLD=NEW`; a live cluster may still use this one")
         })?;
@@ -222,4 +258,10 @@ async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended>
             None
         }
     }
+}
+
+/// Major version in the server's own words: "15.18 (Debian …)", "18beta1".
+pub fn major(server_version: &str) -> u32 {
+    let digits: String = server_version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::files::{failed, flush_file_system};
 use super::recover::target_settings;
 use super::resolve::Resolved;
+use crate::disk::{failed, flush_file_system};
 use crate::error::Result;
 use crate::postgres::account::Account;
 

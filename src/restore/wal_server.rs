@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::files::failed;
+use crate::disk::failed;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
 use crate::repository::Repository;

@@ -25,12 +25,13 @@ const DOING: &str = "the base backup failed";
 pub enum ManifestChecksums {
     /// None: the manifest proves sizes only.
     None,
-    /// Fast, no defence against anybody.
+    /// Fast, no defence against anybody; PostgreSQL's own default, and ours, because what is stored is
+    /// authenticated anyway (`docs/decisions/0007-…`).
+    #[default]
     Crc32c,
     /// SHA-224.
     Sha224,
     /// SHA-256.
-    #[default]
     Sha256,
     /// SHA-384.
     Sha384,

@@ -1,0 +1,173 @@
+//! `lifeboat drill run`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::EnvironmentArgument;
+use super::context::{Context, Keys, host_name};
+use super::output::Outcome;
+use super::restore::tools;
+use crate::drill::{self, Sandbox};
+use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
+use crate::evidence::report_json::Place;
+use crate::evidence::{report_html, report_json};
+use crate::postgres::account::running_as;
+use crate::repository::catalogue::Catalogue;
+use crate::repository::wal_archive::WalArchive;
+use crate::restore::{self, Target, Wishes};
+use crate::units::Span;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Restore into a disposable place, check what came back, measure RPO and RTO, destroy it, sign the report
+    Run(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    environment: EnvironmentArgument,
+
+    /// What to restore to, as for `restore`
+    #[arg(long, value_name = "TARGET", default_value = "latest")]
+    to: String,
+
+    /// Where the report goes, as HTML and JSON [default: `report_dir` of the environment, else the current directory]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
+    /// Keep the restored copy for a look; it must be removed by hand
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
+    let Command::Run(arguments) = command;
+    let environment = context.environment(&arguments.environment.environment)?;
+    let target: Target = arguments.to.parse()?;
+    let repository = Arc::new(context.repository(Keys::Read).await?);
+    let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
+    let id_and_start = context.runtime.now();
+    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &target).await?;
+    let id = crate::postgres::base_backup::new_id(id_and_start)?;
+    let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let sandbox = Sandbox::create(&work_dir, &id, arguments.keep)?;
+    let wishes =
+        Wishes { pgdata: sandbox.pgdata(), filestore: Some(sandbox.filestore()), configuration: None, recover: true };
+    let plan = restore::plan(&catalogue, resolved, &wishes)?;
+    let tools = tools(context, environment, repository.clone(), catalogue, &plan)?;
+    let request = drill::Request {
+        environment,
+        checks: context.estate.checks_for(environment).collect(),
+        plan,
+        sandbox,
+        id,
+        incident_time: id_and_start,
+        operator: format!("{}@{}", running_as(), host_name()),
+        config_digest: digest_of(&context.estate.file)?,
+        binary_sha256: digest_of(&tools.program).ok(),
+    };
+    let done = drill::run(&tools, request).await?;
+    let signer = repository.signer()?.verifying_key();
+    let signer_name = host_name();
+    let place =
+        Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
+    let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
+    let (html, json_file) = write_reports(&folder, &done.record, &place)?;
+    let text = describe(&done.record, done.appended.sequence, &html);
+    let json = json!({ "drill": done.record, "ledger": done.appended, "report": { "html": html, "json": json_file } });
+    Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+}
+
+/// SHA-256 of a file, in hexadecimal.
+fn digest_of(file: &Path) -> Result<String> {
+    let bytes = std::fs::read(file).or_err(ErrorKind::Config, || format!("cannot read {}", file.display()))?;
+    Ok(hex::encode(Sha256::digest(&bytes)))
+}
+
+fn write_reports(folder: &Path, record: &DrillRecord, place: &Place<'_>) -> Result<(PathBuf, PathBuf)> {
+    let failed = |path: &Path| format!("the drill is recorded, but its report cannot be written to {}", path.display());
+    std::fs::create_dir_all(folder).or_err(ErrorKind::Internal, || failed(folder))?;
+    let base = format!("drill-{}-{}", record.environment, record.id);
+    let (html, json) = (folder.join(format!("{base}.html")), folder.join(format!("{base}.json")));
+    std::fs::write(&html, report_html::render(record, place)).or_err(ErrorKind::Internal, || failed(&html))?;
+    std::fs::write(&json, report_json::render(record, place)).or_err(ErrorKind::Internal, || failed(&json))?;
+    Ok((html, json))
+}
+
+fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
+    let seconds = |s: f64| match std::time::Duration::try_from_secs_f64(s) {
+        Ok(d) => Span(d).to_string(),
+        Err(_) => "unknown".to_owned(),
+    };
+    let verdict = match record.verdict {
+        Verdict::Passed => "PASSED",
+        Verdict::Failed => "FAILED",
+        Verdict::ObjectiveMissed => "OBJECTIVE MISSED",
+    };
+    let count = |result| record.checks.iter().filter(|c| c.result == result).count();
+    let mut text = format!("drill {} of {}: {verdict}\n", record.id, record.environment);
+    if let Some(kept) = record.target.actual.as_ref().and_then(|a| a.time) {
+        text += &format!("restored to the transaction of {}\n", kept.format("%Y-%m-%d %H:%M:%S%.3f UTC"));
+    }
+    if let Some(rpo) = &record.rpo {
+        text += &format!("RPO: {} (objective {})\n", seconds(rpo.measured_seconds()), seconds(rpo.objective_seconds));
+    }
+    if let Some(rto) = record.rto.measured_seconds {
+        text += &format!("RTO: {} (objective {})\n", seconds(rto), seconds(record.rto.objective_seconds));
+    }
+    text += &format!(
+        "checks: {} passed, {} failed, {} in error, {} informative, {} not applicable\n",
+        count(CheckResult::Passed),
+        count(CheckResult::Failed),
+        count(CheckResult::Error),
+        count(CheckResult::Info),
+        count(CheckResult::NotApplicable),
+    );
+    for check in record.checks.iter().filter(|c| matches!(c.result, CheckResult::Failed | CheckResult::Error)) {
+        text += &format!("  {} in {}: {}: {}\n", check.id, check.scope, check.title, check.detail);
+    }
+    for a in &record.attachments {
+        text += &format!(
+            "attachments of {}: {} referenced, {} verified, {} missing\n",
+            a.database,
+            a.referenced,
+            a.verified,
+            a.missing.len()
+        );
+    }
+    for phase in &record.phases {
+        text += &format!("  {:44} {}\n", phase.name, seconds(phase.seconds));
+    }
+    text += &format!("recorded as entry {sequence} of the ledger; report: {}", html.display());
+    text
+}
+
+fn failure(record: &DrillRecord) -> Option<Error> {
+    match record.verdict {
+        Verdict::Passed => None,
+        Verdict::Failed => {
+            let why = record.error.clone().unwrap_or_else(|| "a check failed, see the report".to_owned());
+            Some(
+                error::check_failed(format!("the drill of {} failed: {why}", record.environment))
+                    .meaning("a restore now would not give back what it should")
+                    .hint(format!(
+                        "`lifeboat verify -e {} --deep` tells whether the repository is whole",
+                        record.environment
+                    )),
+            )
+        }
+        Verdict::ObjectiveMissed => Some(
+            error::objective_missed(format!(
+                "the drill of {} restored sound data, but missed an objective",
+                record.environment
+            ))
+            .hint("the report shows which, and by how much"),
+        ),
+    }
+}

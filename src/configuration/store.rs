@@ -1,0 +1,412 @@
+//! Configuration exports in the repository.
+//!
+//! Contents hold passwords and private keys, so they are sealed into packs, which the host that backs
+//! up cannot open again. The manifest, which it can open, holds names, sizes and keyed digests: enough
+//! to tell what changed since the previous export, and nothing of the contents.
+//!
+//! ```text
+//! {"export": …} {"file": …}… {"missing": …}… {"pack": …}…
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+
+use super::export::{ConfigFile, Export, Unreadable, changes};
+use super::{Change, OdooInstance, Request, collect, write_beside};
+use crate::config::{Environment, expand_glob};
+use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::evidence::entry::{ConfigurationExport, Suspect};
+use crate::evidence::{Appended, Body, Ledger, Subject};
+use crate::postgres::backup::record_failure;
+use crate::postgres::base_backup::new_id;
+use crate::postgres::source::Source;
+use crate::postgres::sql::explain;
+use crate::postgres::tools;
+use crate::repository::catalogue::ledger;
+use crate::repository::fetch::fetch;
+use crate::repository::meta::{self, MetaWriter};
+use crate::repository::packs::{self, Position};
+use crate::repository::{PackInfo, PackTable, Repository, StreamWriter};
+use crate::runtime::Runtime;
+use crate::storage::layout;
+
+/// The program that writes roles as SQL.
+const GLOBALS: &str = "pg_dumpall";
+
+/// The format that this Lifeboat writes and reads.
+const FORMAT: u32 = 1;
+
+/// A committed export.
+#[derive(Debug)]
+pub struct Exported {
+    /// What the ledger says of it.
+    pub entry: ConfigurationExport,
+    /// Where the ledger says it.
+    pub appended: Appended,
+    /// What differs from the previous export; nothing where this is the first.
+    pub changes: Vec<Change>,
+    /// The export that it was compared with.
+    pub compared_with: Option<String>,
+    /// Bytes that it added to the repository.
+    pub stored_bytes: u64,
+}
+
+impl Exported {
+    /// The failure to report, where something could not be read: done, with damage named.
+    pub fn failure(&self) -> Option<Error> {
+        let gaps = &self.entry.unreadable;
+        let named: Vec<String> = gaps.iter().take(10).map(|gap| format!("{}: {}", gap.name, gap.reason)).collect();
+        let more = if gaps.len() > 10 { format!("; and {} more", gaps.len() - 10) } else { String::new() };
+        (!gaps.is_empty()).then(|| {
+            error::partial(format!("the configuration export lacks {}{more}", named.join("; ")))
+                .meaning("everything else was exported; what is named here must come from elsewhere after a disaster")
+                .hint("let the account of Lifeboat read it, or take it out of the environment's configuration")
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Export { format: u32, id: String, taken_at: DateTime<Utc> },
+    File(FileLine),
+    Missing(Unreadable),
+    Pack(PackInfo),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct FileLine {
+    name: String,
+    origin: String,
+    mode: Option<u32>,
+    size: u64,
+    /// Where the content stands: frame, counted through the manifest's packs, and offset in it.
+    at: (u64, u32),
+    /// Keyed digest of what counts for drift.
+    digest: String,
+}
+
+/// Exports the configuration of `environment` and commits it; a failure is recorded in the ledger too.
+/// `path` is the value of `PATH`, one of the places where `pg_dumpall` is looked for.
+pub async fn export(
+    repository: &Repository,
+    environment: &Environment,
+    level: i32,
+    path: Option<&OsStr>,
+    runtime: &Runtime,
+) -> Result<Exported> {
+    let ledger = ledger(repository, &environment.name).await?;
+    let (started_at, began) = (runtime.now(), Instant::now());
+    let result = async {
+        repository.signer()?;
+        let export = gather(environment, path, runtime).await?;
+        commit(repository, &environment.name, &ledger, export, level, runtime).await
+    };
+    let result = result.await;
+    if let Err(failure) = &result {
+        record_failure(&ledger, repository, "configuration export", failure, started_at, began, runtime).await;
+    }
+    result
+}
+
+/// Reads everything.
+async fn gather(environment: &Environment, path: Option<&OsStr>, runtime: &Runtime) -> Result<Export> {
+    let source = Source::new(&environment.postgres)?;
+    let client = source.sql().await?;
+    let row = client
+        .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
+        .await
+        .map_err(|e| explain(e, "cannot read the server's version"))?;
+    let major = row.get::<_, i32>(0).cast_unsigned();
+    let bin_dir = match tools::bin_dir(&environment.postgres, major, GLOBALS, path) {
+        Ok(found) => found,
+        Err(e) => {
+            let hints = e.hints().join("; ");
+            runtime.emit(Event::Warning(format!("roles cannot be exported: {e}; {hints}")));
+            // The export then names roles as what it lacks, with the place where they were looked for.
+            let usual = || PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+            environment.postgres.bin_dir.clone().unwrap_or_else(usual)
+        }
+    };
+    let odoo: Vec<OdooInstance> = environment
+        .odoo
+        .iter()
+        .map(|o| OdooInstance {
+            data_dir: o.data_dir.clone(),
+            config_file: o.config_file.clone(),
+            databases: o.databases.clone(),
+            addons: o.addons_paths.clone(),
+        })
+        .collect();
+    let extra: Vec<String> = environment.configuration.files.iter().flat_map(|pattern| expanded(pattern)).collect();
+    let mut program_environment = Vec::new();
+    if let Some(root) = &environment.postgres.tls_root {
+        program_environment.push(("PGSSLROOTCERT".to_owned(), root.to_string_lossy().into_owned()));
+        program_environment.push(("PGSSLMODE".to_owned(), "verify-full".to_owned()));
+    }
+    let connect = |database: String| {
+        let source = &source;
+        async move { source.sql_in(&database).await }.boxed()
+    };
+    let request = Request {
+        client: &client,
+        connect: &connect,
+        dsn: source.dsn(),
+        program_environment: &program_environment,
+        bin_dir: &bin_dir,
+        odoo: &odoo,
+        extra: &extra,
+        process_environment: environment.configuration.process_environment,
+    };
+    collect(runtime, request).await
+}
+
+/// The paths that a pattern names now. One that names none stays as it is: the export says that.
+fn expanded(pattern: &str) -> Vec<String> {
+    match expand_glob(Path::new(pattern)) {
+        Ok(paths) if !paths.is_empty() => paths.iter().map(|p| p.to_string_lossy().into_owned()).collect(),
+        _ => vec![pattern.to_owned()],
+    }
+}
+
+/// Stores an export and commits it.
+async fn commit(
+    repository: &Repository,
+    environment: &str,
+    ledger: &Ledger,
+    export: Export,
+    level: i32,
+    runtime: &Runtime,
+) -> Result<Exported> {
+    let id = new_id(export.taken_at)?;
+    let digests: Vec<(String, String)> =
+        export.digests().into_iter().map(|(name, digest)| (name.clone(), keyed(repository, &name, &digest))).collect();
+    let previous = previous(repository, environment, ledger, runtime).await?;
+    let changes = match &previous {
+        Some((_, before)) => changes(before, &digests, &export.unreadable),
+        None => Vec::new(),
+    };
+    let text: String = digests.iter().map(|(name, digest)| format!("{digest} {name}\n")).collect();
+    let whole = keyed(repository, "", &text);
+
+    let (writer, task) = packs::start(repository, environment, level);
+    let Export { files, unreadable, taken_at } = export;
+    let wrote = tokio::task::spawn_blocking(move || write_all(writer, files)).await;
+    let written = task.written().await?;
+    let (files, positions) = wrote.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())??;
+
+    let mut manifest = MetaWriter::new(repository)?;
+    manifest.line(&Line::Export { format: FORMAT, id: id.clone(), taken_at })?;
+    for ((file, at), (_, digest)) in files.iter().zip(positions).zip(&digests) {
+        manifest.line(&Line::File(FileLine {
+            name: file.name.clone(),
+            origin: file.origin.clone(),
+            mode: file.mode,
+            size: file.content.len() as u64,
+            at: (at.frame, at.offset),
+            digest: digest.clone(),
+        }))?;
+    }
+    for gap in &unreadable {
+        manifest.line(&Line::Missing(gap.clone()))?;
+    }
+    for pack in &written.packs {
+        manifest.line(&Line::Pack(pack.clone()))?;
+    }
+    let manifest = manifest.put(repository, environment).await?;
+
+    let entry = ConfigurationExport {
+        id,
+        taken_at,
+        files: files.len() as u64,
+        bytes: files.iter().map(|f| f.content.len() as u64).sum(),
+        manifest: manifest.sha256.clone(),
+        digest: whole,
+        changed: changes.iter().map(|c| c.name.clone()).collect(),
+        unreadable: unreadable
+            .into_iter()
+            .map(|gap| Suspect { name: gap.name, reason: format!("{}: {}", gap.origin, gap.reason) })
+            .collect(),
+    };
+    let mut subjects = vec![Subject::new(layout::meta(environment, &manifest.sha256), &manifest.sha256)];
+    subjects.extend(written.packs.iter().map(|p| Subject::new(layout::pack(environment, &p.sha256), &p.sha256)));
+    let body = Body::ConfigurationExport(entry.clone());
+    let appended = ledger.append(runtime, repository.signer()?, subjects, body).await?;
+    let stored_bytes = written.stored_bytes + manifest.size;
+    Ok(Exported { entry, appended, changes, compared_with: previous.map(|(id, _)| id), stored_bytes })
+}
+
+/// A digest that tells nothing to those who lack the index key, not even that two files are equal.
+fn keyed(repository: &Repository, name: &str, digest: &str) -> String {
+    let mut mac = repository.seal.index.content_mac();
+    for part in ["configuration", name, digest] {
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part.as_bytes());
+    }
+    hex::encode(mac.finish())
+}
+
+fn write_all(mut writer: StreamWriter, files: Vec<ConfigFile>) -> Result<(Vec<ConfigFile>, Vec<Position>)> {
+    let mut positions = Vec::with_capacity(files.len());
+    for file in &files {
+        positions.push(writer.position());
+        writer.write(&file.content)?;
+    }
+    writer.finish()?;
+    Ok((files, positions))
+}
+
+/// Id, names and digests of the newest export. A damaged one is a warning: it must not stop a new one.
+async fn previous(
+    repository: &Repository,
+    environment: &str,
+    ledger: &Ledger,
+    runtime: &Runtime,
+) -> Result<Option<(String, Vec<(String, String)>)>> {
+    let entries = ledger.entries().await?;
+    let newest = entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
+        Body::ConfigurationExport(export) => Some(export),
+        _ => None,
+    });
+    let Some(newest) = newest else { return Ok(None) };
+    match Manifest::read(repository, environment, &newest.manifest).await {
+        Ok(manifest) => {
+            let digests = manifest.files.into_iter().map(|f| (f.name, f.digest)).collect();
+            Ok(Some((newest.id.clone(), digests)))
+        }
+        Err(e) if e.kind() == ErrorKind::Integrity => {
+            runtime.emit(Event::Warning(format!("changes since export {} cannot be told: {e}", newest.id)));
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// A manifest in memory.
+#[derive(Debug, Default)]
+struct Manifest {
+    files: Vec<FileLine>,
+    missing: Vec<Unreadable>,
+    packs: PackTable,
+}
+
+impl Manifest {
+    async fn read(repository: &Repository, environment: &str, sha256: &str) -> Result<Self> {
+        let mut manifest = Self::default();
+        let mut known = false;
+        meta::read(repository, environment, sha256, |line: Line| {
+            match line {
+                Line::Export { format, .. } => known = format == FORMAT,
+                Line::File(file) => manifest.files.push(file),
+                Line::Missing(gap) => manifest.missing.push(gap),
+                Line::Pack(pack) => drop(manifest.packs.push(pack)),
+            }
+            Ok(())
+        })
+        .await?;
+        match known {
+            true => Ok(manifest),
+            false => Err(error::integrity(format!("meta/{sha256} is not a configuration export of format {FORMAT}"))
+                .hint("a newer Lifeboat may have written it: use that one")),
+        }
+    }
+}
+
+/// Reads an export back: its files and what it lacks.
+pub async fn read(
+    repository: &Repository,
+    environment: &str,
+    entry: &ConfigurationExport,
+) -> Result<(Vec<ConfigFile>, Vec<Unreadable>)> {
+    let manifest = Manifest::read(repository, environment, &entry.manifest).await?;
+    let mut wanted = BTreeSet::new();
+    for file in &manifest.files {
+        manifest.packs.cut(file.at.0, file.at.1, file.size, |frame, _, _, _| wanted.extend([frame]))?;
+    }
+    // Configuration is small and bounded at export, so its frames may stand in memory together.
+    let frames: Arc<Mutex<BTreeMap<u64, Vec<u8>>>> = Arc::default();
+    let keep = frames.clone();
+    let sink = move |number: u64, plaintext: &[u8]| {
+        keep.lock().expect("no holder panics").insert(number, plaintext.to_vec());
+        Ok(())
+    };
+    fetch(repository, environment, &manifest.packs, wanted, Arc::new(sink)).await?;
+    let frames = frames.lock().expect("no holder panics");
+    let mut files = Vec::with_capacity(manifest.files.len());
+    for line in manifest.files {
+        let mut content = Vec::with_capacity(line.size as usize);
+        manifest.packs.cut(line.at.0, line.at.1, line.size, |frame, offset, length, _| {
+            let part = frames.get(&frame).and_then(|f| f.get(offset as usize..(offset + length) as usize));
+            content.extend_from_slice(part.unwrap_or_default());
+        })?;
+        let file = ConfigFile { name: line.name, origin: line.origin, mode: line.mode, content };
+        if file.content.len() as u64 != line.size || keyed(repository, &file.name, &file.drift_digest()) != line.digest
+        {
+            return Err(error::integrity(format!("{} of configuration export {} is damaged", file.name, entry.id))
+                .hint("use another export; `lifeboat show` lists them"));
+        }
+        files.push(file);
+    }
+    Ok((files, manifest.missing))
+}
+
+/// Lays an export out in `dir`, which is absent or empty; returns how many files that were.
+pub async fn restore(
+    repository: &Repository,
+    environment: &str,
+    entry: &ConfigurationExport,
+    dir: &Path,
+) -> Result<usize> {
+    let (files, missing) = read(repository, environment, entry).await?;
+    let dir = dir.to_owned();
+    let write = move || write_beside(&dir, &files, &missing).map(|()| files.len());
+    tokio::task::spawn_blocking(write).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::testing::repository_and_writer;
+
+    fn export(files: &[(&str, &[u8])]) -> Export {
+        let file = |(name, content): &(&str, &[u8])| ConfigFile {
+            name: (*name).into(),
+            origin: format!("/{name}"),
+            mode: Some(0o640),
+            content: content.to_vec(),
+        };
+        Export { files: files.iter().map(file).collect(), unreadable: Vec::new(), taken_at: DateTime::UNIX_EPOCH }
+    }
+
+    #[tokio::test]
+    async fn what_was_exported_comes_back_and_the_host_that_wrote_it_cannot_read_it() {
+        let (reader, writer) = repository_and_writer().await;
+        let ledger = ledger(&writer, "e").await.expect("ledger");
+        let runtime = Runtime::silent();
+        let mut large = vec![0; (2 << 20) + 5];
+        aws_lc_rs::rand::fill(&mut large).expect("random");
+        let first = export(&[("a", b""), ("b", b"admin_passwd = secret"), ("c", &large), ("d", b"tail")]);
+        let done = commit(&writer, "e", &ledger, first.clone(), 3, &runtime).await.expect("first");
+        assert_eq!((done.changes.len(), done.compared_with, done.entry.files), (0, None, 4));
+
+        let (files, missing) = read(&reader, "e", &done.entry).await.expect("read");
+        assert_eq!((files, missing.len()), (first.files, 0));
+        assert_eq!(read(&writer, "e", &done.entry).await.expect_err("no key").kind(), ErrorKind::Denied);
+
+        let second = export(&[("b", b"admin_passwd = other"), ("c", &large), ("d", b"tail"), ("e", b"new")]);
+        let again = commit(&writer, "e", &ledger, second.clone(), 3, &runtime).await.expect("second");
+        assert_eq!(again.entry.changed, ["a", "b", "e"]);
+        assert_eq!(again.compared_with, Some(done.entry.id));
+        assert_ne!(again.entry.digest, done.entry.digest);
+        let same = commit(&writer, "e", &ledger, second, 3, &runtime).await.expect("third");
+        assert_eq!((same.entry.changed.len(), same.entry.digest), (0, again.entry.digest));
+    }
+}

@@ -1,0 +1,288 @@
+//! A drill: restore into a disposable place, check, measure, destroy, record.
+//!
+//! Whatever happens, the drill ends with a record in the ledger and an empty sandbox: a drill that
+//! fails is evidence too. The server listens on a Unix socket inside the sandbox and nowhere else.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+use super::measure;
+use super::sandbox::Sandbox;
+use super::{checks, judges};
+use crate::config::{Check, Environment, Purpose};
+use crate::error::{self, Result};
+use crate::event::Event;
+use crate::evidence::drill_record;
+use crate::evidence::drill_record::{
+    Cleanup, DrillRecord, FilestoreSource, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool, Trigger, Verdict,
+};
+use crate::evidence::{Appended, Body};
+use crate::postgres::account::running_as;
+use crate::postgres::base_backup::new_id;
+use crate::postgres::server::PrivateServer;
+use crate::repository::catalogue::ledger;
+use crate::restore::attachments::{self, Attachments};
+use crate::restore::phases::Phases;
+use crate::restore::recover::Stopped;
+use crate::restore::run::work_dir;
+use crate::restore::{Plan, Resolved, Tools};
+use crate::wal_name::segment_name;
+
+/// What a drill is asked to do.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The environment.
+    pub environment: &'a Environment,
+    /// The checks to run.
+    pub checks: Vec<&'a Check>,
+    /// The target as resolved, with the plan made for [`Sandbox::pgdata`].
+    pub plan: Plan,
+    /// The disposable place.
+    pub sandbox: Sandbox,
+    /// Id of the drill.
+    pub id: String,
+    /// When the drill began, which is when the disaster is supposed to have happened.
+    pub incident_time: DateTime<Utc>,
+    /// Account and host of whoever asked.
+    pub operator: String,
+    /// SHA-256 of the configuration in force.
+    pub config_digest: String,
+    /// SHA-256 of the running program.
+    pub binary_sha256: Option<String>,
+}
+
+/// A recorded drill.
+#[derive(Debug)]
+pub struct Done {
+    /// The record.
+    pub record: DrillRecord,
+    /// Where the ledger says it.
+    pub appended: Appended,
+}
+
+/// What was found out while the sandbox stood.
+#[derive(Debug, Default)]
+struct Findings {
+    sources: Option<SourceSet>,
+    sandbox: Option<drill_record::Sandbox>,
+    stopped: Option<Stopped>,
+    checks: Vec<drill_record::Check>,
+    attachments: Attachments,
+    validated_after: Option<f64>,
+}
+
+/// Id and start of a new drill.
+pub fn begin(tools: &Tools) -> Result<(String, DateTime<Utc>)> {
+    let now = tools.runtime.now();
+    Ok((new_id(now)?, now))
+}
+
+/// Runs the drill, destroys the sandbox, and records everything.
+pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
+    let signer = tools.repository.signer()?;
+    let ledger = ledger(&tools.repository, &request.environment.name).await?;
+    let mut phases = Phases::new(&tools.runtime);
+    let mut found = Findings::default();
+    let outcome = stages(tools, &request, &mut phases, &mut found).await;
+    if let Err(e) = &outcome {
+        tools.runtime.emit(Event::Warning(format!("the drill failed: {e}")));
+    }
+    let Request { sandbox, .. } = request;
+    let request = Finished {
+        environment: request.environment,
+        plan: request.plan,
+        id: request.id,
+        incident_time: request.incident_time,
+        operator: request.operator,
+        config_digest: request.config_digest,
+        binary_sha256: request.binary_sha256,
+    };
+    let runtime = tools.runtime.clone();
+    let cleanup = phases.time("destroying the sandbox", None, async { Ok(sandbox.destroy(&runtime)) }).await?;
+    let record = request.record(tools, &phases, found, cleanup, outcome.err());
+    let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
+    Ok(Done { record, appended })
+}
+
+/// Everything between provisioning and validation.
+async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found: &mut Findings) -> Result<()> {
+    let plan = &request.plan;
+    let mut tools = tools.clone();
+    let work = work_dir(&tools.temporary)?;
+    let manifest = phases
+        .time("provisioning", None, async {
+            found.sources = Some(sources(plan));
+            tools.manifest(plan).await
+        })
+        .await?;
+    // A sandbox has its own tablespaces: the original places belong to production.
+    tools.tablespaces = manifest
+        .links
+        .iter()
+        .enumerate()
+        .map(|(n, (_, source))| (source.clone(), request.sandbox.tablespace(n)))
+        .collect::<HashMap<String, PathBuf>>();
+    let total = manifest.logical_bytes();
+    phases.time(crate::restore::files::PHASE, Some(total), tools.files(plan, manifest.clone())).await?;
+    let (bin_dir, account) = (tools.bin_dir.clone(), tools.account.clone());
+    let files_check = phases
+        .time(
+            "comparing files with the source's manifest",
+            None,
+            judges::verify_backup(&bin_dir, account.as_ref(), &plan.pgdata),
+        )
+        .await?;
+    found.checks.push(files_check);
+    let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
+    phases.note(format!("{} of WAL", crate::units::ByteSize(stopped.wal_bytes)));
+    found.sandbox = Some(drill_record::Sandbox {
+        kind: "local".into(),
+        account: tools.account.as_ref().map_or_else(running_as, |a| a.name.clone()),
+        network: "a Unix socket in the sandbox; no TCP, no archiving, no connection out".into(),
+        server_version: stopped.server_version.clone(),
+    });
+    found.stopped = Some(stopped);
+    examine(&tools, request, phases, found, &server).await?;
+    phases.time("stopping the server", None, server.stop()).await?;
+    let checksums = plan.base.data_checksums;
+    let pages = judges::page_checksums(&bin_dir, account.as_ref(), &plan.pgdata, checksums);
+    let pages = phases.time("checking page checksums", None, pages).await?;
+    found.checks.push(pages);
+    found.validated_after = Some(phases.seconds());
+    Ok(())
+}
+
+/// What needs the running server: attachments by reference, the configured checks, the structure.
+async fn examine(
+    tools: &Tools,
+    request: &Request<'_>,
+    phases: &mut Phases,
+    found: &mut Findings,
+    server: &PrivateServer,
+) -> Result<()> {
+    let restoring = attachments::restore(tools, &request.plan, server);
+    found.attachments = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
+    let checked = phases.time("running checks", None, checks::run(server, &request.checks)).await?;
+    found.checks.extend(checked);
+    let structure = judges::structure(&tools.bin_dir, tools.account.as_ref(), server);
+    let structure = phases.time("checking tables and indexes", None, structure).await?;
+    found.checks.push(structure);
+    Ok(())
+}
+
+fn sources(plan: &Plan) -> SourceSet {
+    let (base, target) = (&plan.base, &plan.target);
+    let size = base.wal_segment_size;
+    SourceSet {
+        base_backup: base.id.clone(),
+        manifest: base.manifest.clone(),
+        start_lsn: base.start_lsn,
+        stop_lsn: base.stop_lsn,
+        wal_first: base.wal.first.clone(),
+        wal_last: segment_name(target.timeline, target.stop_end.previous_segment(size), size),
+        timeline: target.timeline,
+        filestores: plan
+            .filestores
+            .iter()
+            .map(|f| FilestoreSource {
+                database: f.database.clone(),
+                capture: f.capture.clone(),
+                index: f.index.clone(),
+            })
+            .collect(),
+        configuration: plan.export.clone(),
+        key_ids: Vec::new(),
+    }
+}
+
+/// The request without its sandbox, which is gone.
+struct Finished<'a> {
+    environment: &'a Environment,
+    plan: Plan,
+    id: String,
+    incident_time: DateTime<Utc>,
+    operator: String,
+    config_digest: String,
+    binary_sha256: Option<String>,
+}
+
+impl Finished<'_> {
+    fn record(
+        self,
+        tools: &Tools,
+        phases: &Phases,
+        found: Findings,
+        cleanup: Cleanup,
+        failure: Option<error::Error>,
+    ) -> DrillRecord {
+        let environment = self.environment;
+        let target = &self.plan.target;
+        let mut findings: Vec<String> = self.plan.warnings.clone();
+        findings.extend(found.attachments.findings.iter().cloned());
+        let residue = cleanup.residue.iter().any(|r| !r.contains("kept on request"));
+        let error = failure
+            .map(|e| e.message())
+            .or_else(|| residue.then(|| format!("the sandbox was not destroyed: {}", cleanup.residue.join(", "))));
+        let rpo = found.stopped.as_ref().map(|_| {
+            measure::rpo(&tools.catalogue, environment, target, &found.attachments.reconciled, self.incident_time)
+        });
+        let mut sources = found.sources;
+        if let Some(sources) = &mut sources {
+            sources.key_ids = vec![format!("epoch {}", tools.repository.descriptor.epoch)];
+        }
+        let mut record = DrillRecord {
+            id: self.id,
+            schema_version: SCHEMA_VERSION,
+            environment: environment.name.clone(),
+            purpose: purpose(environment.purpose).to_owned(),
+            owner: environment.owner.clone(),
+            trigger: Trigger { kind: drill_record::TriggerKind::Manual, reference: None },
+            operator: self.operator,
+            tool: Tool { version: env!("CARGO_PKG_VERSION").to_owned(), binary_sha256: self.binary_sha256 },
+            config_digest: self.config_digest,
+            sources,
+            incident_time: self.incident_time,
+            target: stop_points(target, found.stopped.as_ref()),
+            sandbox: found.sandbox,
+            phases: phases.measured().to_vec(),
+            checks: found.checks,
+            attachments: found.attachments.reconciled,
+            rpo,
+            rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
+            cleanup,
+            findings,
+            error,
+            verdict: Verdict::Failed,
+            started_at: self.incident_time,
+            finished_at: tools.runtime.now(),
+        };
+        record.verdict = record.judge();
+        record
+    }
+}
+
+fn stop_points(target: &Resolved, stopped: Option<&Stopped>) -> Target {
+    Target {
+        requested: target.requested.clone(),
+        resolved: Some(StopPoint {
+            timeline: target.timeline,
+            lsn: target.stop_end,
+            time: target.last_kept.map(|t| t.time),
+        }),
+        actual: stopped.map(|s| StopPoint { timeline: s.timeline, lsn: s.lsn, time: s.time }),
+        as_intended: stopped.is_some_and(|s| s.as_intended(target)),
+    }
+}
+
+fn purpose(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Production => "production",
+        Purpose::Staging => "staging",
+        Purpose::Qa => "qa",
+        Purpose::Training => "training",
+        Purpose::PeakSeason => "peak-season",
+        Purpose::Other => "other",
+    }
+}

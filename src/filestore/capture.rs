@@ -1,0 +1,375 @@
+//! The capture of filestores: database first, files second.
+//!
+//! ```text
+//! restore point ─▶ scan ─▶ set difference ─▶ read what is new ─▶ hold references against it ─▶ commit
+//! ```
+//!
+//! Promises: when a capture is committed as complete, every file that the database refers to at its
+//! restore point is stored under its own digest, or is named as damaged at the source; what was stored
+//! before stays restorable although the source deleted it. A capture that finds nothing new reads no
+//! file and stores only its small index object. What is not committed does not exist: a killed capture
+//! leaves unreferenced objects and nothing else.
+
+use std::time::Instant;
+
+use super::index::{Changes, Index, seconds};
+use super::ingest::{Flaw, Ingested, NewFiles, PHASE, ingest};
+use super::name::FileName;
+use super::references::{self, Held, MAX_NAMED};
+use super::segments::{Header, Packs};
+use super::tenants::{self, Tenant, tenants};
+use super::{Example, Summary, database_uuid, restore_point, scan_each};
+use crate::config::Environment;
+use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::evidence::entry::{FilestoreCapture, Suspect};
+use crate::evidence::{Appended, Body, Ledger, LedgerEntry, Subject};
+use crate::postgres::backup::record_failure;
+use crate::postgres::base_backup::new_id;
+use crate::postgres::source::Source;
+use crate::repository::catalogue::ledger;
+use crate::repository::packs::{self, Written};
+use crate::repository::{PackInfo, Repository};
+use crate::runtime::Runtime;
+use crate::storage::layout;
+
+/// A committed capture.
+#[derive(Debug)]
+pub struct Captured {
+    /// What the ledger says of it.
+    pub entry: FilestoreCapture,
+    /// Where the ledger says it.
+    pub appended: Appended,
+    /// Packs that it added to the repository.
+    pub new_packs: u64,
+    /// Bytes that it added to the repository.
+    pub stored_bytes: u64,
+    /// Files that are damaged or missing at the source, with the attachment that needs them.
+    pub damage: Vec<Damage>,
+    /// Files that the database needs, that the source lost and that the repository still has.
+    pub lost_at_source: Vec<Damage>,
+}
+
+/// A file in trouble and who needs it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Damage {
+    /// Its name.
+    pub file: String,
+    /// What is wrong.
+    pub reason: String,
+    /// One of the attachments that refer to it; null where none does.
+    pub attachment: Option<Example>,
+}
+
+/// What became of the filestore of one database.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The database; `None` where not even the databases could be listed.
+    pub database: Option<String>,
+    /// The capture, or why there is none.
+    pub result: Result<Captured>,
+}
+
+/// Captures the filestore of every Odoo database of `environment`. A failure of one does not stop the
+/// others; it is recorded in the ledger.
+pub async fn all(
+    repository: &Repository,
+    environment: &Environment,
+    level: i32,
+    runtime: &Runtime,
+) -> Result<Vec<Outcome>> {
+    let ledger = ledger(repository, &environment.name).await?;
+    let (started_at, began) = (runtime.now(), Instant::now());
+    let found = async { tenants(&Source::new(&environment.postgres)?, &environment.odoo, runtime).await };
+    let tenants = match found.await {
+        Ok(tenants) => tenants,
+        Err(failure) => {
+            record_failure(&ledger, repository, "filestore capture", &failure, started_at, began, runtime).await;
+            return Ok(vec![Outcome { database: None, result: Err(failure) }]);
+        }
+    };
+    let mut outcomes = Vec::with_capacity(tenants.len());
+    for tenant in tenants {
+        let (started_at, began) = (runtime.now(), Instant::now());
+        let run = Capture { repository, environment, ledger: &ledger, level, runtime, tenant: &tenant };
+        let result = run.take().await;
+        if let Err(failure) = &result {
+            let what = format!("filestore capture of {}", tenant.database);
+            record_failure(&ledger, repository, &what, failure, started_at, began, runtime).await;
+        }
+        outcomes.push(Outcome { database: Some(tenant.database), result });
+    }
+    Ok(outcomes)
+}
+
+struct Capture<'a> {
+    repository: &'a Repository,
+    environment: &'a Environment,
+    ledger: &'a Ledger,
+    level: i32,
+    runtime: &'a Runtime,
+    tenant: &'a Tenant,
+}
+
+impl Capture<'_> {
+    async fn take(&self) -> Result<Captured> {
+        // Before any work: a host that may not record must not read for hours first.
+        self.repository.signer()?;
+        let id = new_id(self.runtime.now())?;
+        let mut client = tenants::open(&Source::new(&self.environment.postgres)?, &self.tenant.database).await?;
+        if !tenants::is_odoo(&client).await? {
+            let what = format!("database {} has no Odoo schema that Lifeboat can see", self.tenant.database);
+            return Err(error::source(what)
+                .meaning("its filestore was not captured")
+                .hint("correct `[[environment.odoo]] databases`"));
+        }
+        let uuid = database_uuid(&client).await?;
+        let entries = self.ledger.entries().await?;
+        let known_until = entries.last().map_or(0, |e| e.sequence);
+        let previous = self.previous(&entries, uuid.as_deref()).map(|c| c.index.clone());
+        let (restore_point, note) = restore_point::set(&client, &id).await?;
+        if let Some(note) = note {
+            self.runtime.emit(Event::Warning(format!("{}: {note}", self.tenant.database)));
+        }
+
+        let data_dir = self.tenant.data_dir.to_string_lossy().into_owned();
+        let scan_started = self.runtime.now();
+        let header = Header::new(&id, data_dir, &self.tenant.database, uuid.clone(), scan_started);
+        let index = match &previous {
+            Some(sha256) => Index::read(self.repository, &self.environment.name, sha256, Packs::Skip).await?,
+            None => Index::empty(header.clone()),
+        };
+        let (mut index, summary, changes) = self.scan(index).await?;
+        index.header = Header { scan_finished: self.runtime.now(), ..header };
+        if summary.files == 0 && references::any(&client).await? {
+            return Err(error::source(format!("{} holds no files", self.tenant.directory().display()))
+                .meaning(format!(
+                    "database {} refers to files, so this is not its filestore; nothing was captured, and what was \
+                     captured before is untouched",
+                    self.tenant.database
+                ))
+                .hint("check `[[environment.odoo]] data_dir`, and that the file system is mounted"));
+        }
+        self.report_odd(&summary);
+
+        let (ingested, written) = self.read_new(&index, changes.new).await?;
+        index.add(ingested.stored.clone());
+        let flawed: Vec<FileName> = ingested.flawed.iter().map(|(name, _)| *name).collect();
+        if flawed.len() > MAX_NAMED {
+            return Err(references::too_many(self.tenant));
+        }
+        let held = references::hold(&mut client, &index, &flawed, self.tenant).await?;
+        let verdict = Verdict::new(&ingested.flawed, &held);
+        index.damaged.clone_from(&verdict.damaged);
+
+        let disappeared = changes.gone.len() as u64;
+        let entry = FilestoreCapture {
+            id,
+            data_dir: index.header.data_dir.clone(),
+            database: self.tenant.database.clone(),
+            database_uuid: uuid,
+            restore_point,
+            scan_started,
+            scan_finished: index.header.scan_finished,
+            files_present: summary.files - ingested.vanished,
+            files_new: ingested.stored.len() as u64,
+            bytes_new: ingested.bytes,
+            files_disappeared: disappeared,
+            suspects: verdict.suspects,
+            referenced: held.referenced,
+            missing_at_source: held.missing.iter().map(|r| r.store_fname.clone()).collect(),
+            index: String::new(),
+            complete: verdict.complete,
+        };
+        let touched = changes.gone.into_iter().chain(changes.back).collect();
+        let written_packs = written.as_ref().map_or(&[][..], |w| &w.packs);
+        let (entry, appended, index_bytes) = self.commit(index, entry, written_packs, touched, known_until).await?;
+        Ok(Captured {
+            entry,
+            appended,
+            new_packs: written_packs.len() as u64,
+            stored_bytes: index_bytes + written.as_ref().map_or(0, |w| w.stored_bytes),
+            damage: verdict.damage,
+            lost_at_source: held.lost_at_source.iter().map(|r| damage(r, "gone at the source")).collect(),
+        })
+    }
+
+    /// The newest capture of this tenant. A database is another tenant when its uuid differs; one that
+    /// was renamed keeps its uuid, and what it stored under its old name.
+    fn previous<'e>(&self, entries: &'e [LedgerEntry], uuid: Option<&str>) -> Option<&'e FilestoreCapture> {
+        let captures = || entries.iter().rev().filter_map(capture);
+        let same_name = captures().find(|c| c.database == self.tenant.database);
+        let differs =
+            |c: &&FilestoreCapture| uuid.zip(c.database_uuid.as_deref()).is_some_and(|(now, before)| now != before);
+        if let Some(other) = same_name.filter(differs) {
+            self.runtime.emit(Event::Warning(format!(
+                "database {} has another uuid than at capture {}: another Odoo database took its name; its files are \
+                 captured from the beginning, and those of the other one are kept",
+                self.tenant.database, other.id
+            )));
+        }
+        captures()
+            .find(|c| c.database == self.tenant.database && !differs(c))
+            .or_else(|| captures().find(|c| uuid.is_some() && c.database_uuid.as_deref() == uuid))
+    }
+
+    async fn scan(&self, mut index: Index) -> Result<(Index, Summary, Changes)> {
+        let directory = self.tenant.directory();
+        let work = move || {
+            let mut sweep = index.sweep();
+            let summary = match std::fs::symlink_metadata(&directory) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Summary::default(),
+                _ => scan_each(&directory, &mut |part| {
+                    sweep.part(part);
+                    Ok(())
+                })?,
+            };
+            let changes = sweep.end();
+            Ok((index, summary, changes))
+        };
+        blocking(work).await
+    }
+
+    fn report_odd(&self, summary: &Summary) {
+        if summary.odd_total > 0 {
+            let first: Vec<&str> = summary.odd.iter().take(5).map(String::as_str).collect();
+            self.runtime.emit(Event::Note(format!(
+                "{} entries of {} are not Odoo's and are not captured: {}{}",
+                summary.odd_total,
+                self.tenant.directory().display(),
+                first.join(", "),
+                if summary.odd_total > 5 { ", …" } else { "" }
+            )));
+        }
+    }
+
+    /// Reads the new files into packs; starts no pipeline when there are none.
+    async fn read_new(&self, index: &Index, names: Vec<FileName>) -> Result<(Ingested, Option<Written>)> {
+        if names.is_empty() {
+            return Ok((Ingested::default(), None));
+        }
+        let began = Instant::now();
+        self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: None });
+        let (writer, task) = packs::start(self.repository, &self.environment.name, self.level);
+        let files = NewFiles {
+            directory: self.tenant.directory(),
+            names,
+            first_frame: index.frames(),
+            seen: seconds(index.header.scan_finished).get(),
+        };
+        let runtime = self.runtime.clone();
+        let ingested = blocking(move || ingest(files, writer, &runtime)).await;
+        // The pipeline's own error says more than that of the reader, which only finds it stopped.
+        let written = task.written().await?;
+        let ingested = ingested?;
+        self.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+        Ok((ingested, Some(written)))
+    }
+
+    /// Writes segment, index and ledger entry. A capture of the same tenant that was committed since
+    /// the beginning is built upon, so that neither loses what the other stored.
+    async fn commit(
+        &self,
+        mut index: Index,
+        mut entry: FilestoreCapture,
+        packs: &[PackInfo],
+        touched: Vec<FileName>,
+        known_until: u64,
+    ) -> Result<(FilestoreCapture, Appended, u64)> {
+        let name = &self.environment.name;
+        let mut subjects = Vec::new();
+        let mut segment = None;
+        if entry.files_new > 0 || !touched.is_empty() {
+            let new = index.put_segment(self.repository, name, packs, touched).await?;
+            subjects.push(Subject::new(layout::meta(name, &new.sha256), &new.sha256));
+            segment = Some(new);
+        }
+        let since = self.ledger.entries_since(known_until).await?;
+        if let Some(other) = self.previous(&since, entry.database_uuid.as_deref()) {
+            let other = Index::read_object(self.repository, name, &other.index).await?;
+            index.follow(other, segment);
+        }
+        let object = index.put_object(self.repository, name).await?;
+        subjects.insert(0, Subject::new(layout::meta(name, &object.sha256), &object.sha256));
+        subjects.extend(packs.iter().map(|p| Subject::new(layout::pack(name, &p.sha256), &p.sha256)));
+        entry.index = object.sha256;
+        let body = Body::FilestoreCapture(entry.clone());
+        let appended = self.ledger.append(self.runtime, self.repository.signer()?, subjects, body).await?;
+        Ok((entry, appended, object.size))
+    }
+}
+
+fn capture(entry: &LedgerEntry) -> Option<&FilestoreCapture> {
+    match &entry.statement.predicate.body {
+        Body::FilestoreCapture(capture) => Some(capture),
+        _ => None,
+    }
+}
+
+/// What flaws and references amount to.
+struct Verdict {
+    suspects: Vec<Suspect>,
+    /// Everything that a restore must not blame on the repository.
+    damaged: Vec<Suspect>,
+    damage: Vec<Damage>,
+    complete: bool,
+}
+
+impl Verdict {
+    fn new(flawed: &[(FileName, Flaw)], held: &Held) -> Self {
+        let mut damage: Vec<Damage> = flawed
+            .iter()
+            .map(|(name, flaw)| Damage {
+                file: name.to_string(),
+                reason: flaw.to_string(),
+                attachment: held.flawed.get(name).cloned(),
+            })
+            .collect();
+        let odd = "its directory does not belong to its name, so no content can be right";
+        damage.extend(held.odd.iter().map(|r| self::damage(r, odd)));
+        let suspects: Vec<Suspect> = damage.iter().map(suspect).collect();
+        damage.extend(held.missing.iter().map(|r| self::damage(r, "missing at the source")));
+        let complete = damage.iter().all(|d| d.attachment.is_none());
+        Self { suspects, damaged: damage.iter().map(suspect).collect(), damage, complete }
+    }
+}
+
+fn damage(reference: &super::Reference, reason: &str) -> Damage {
+    let attachment = Some(reference.example.clone());
+    Damage { file: reference.store_fname.clone(), reason: reason.to_owned(), attachment }
+}
+
+fn suspect(damage: &Damage) -> Suspect {
+    let who = match &damage.attachment {
+        Some(example) => format!("; needed by {example}"),
+        None => "; no attachment needs it".to_owned(),
+    };
+    Suspect { name: damage.file.clone(), reason: format!("{}{who}", damage.reason) }
+}
+
+impl Captured {
+    /// The failure to report, where the source is damaged: done, with damage named.
+    pub fn failure(&self) -> Option<Error> {
+        if self.entry.complete {
+            return None;
+        }
+        let needed: Vec<&Damage> = self.damage.iter().filter(|d| d.attachment.is_some()).collect();
+        let named: Vec<String> =
+            needed.iter().take(10).map(|d| suspect(d)).map(|s| format!("{}: {}", s.name, s.reason)).collect();
+        let more = if needed.len() > 10 { format!("; and {} more", needed.len() - 10) } else { String::new() };
+        let count = if needed.len() == 1 { "1 file".into() } else { format!("{} files", needed.len()) };
+        let database = &self.entry.database;
+        Some(
+            error::partial(format!(
+                "{count} that attachments of {database} need could not be captured: {}{more}",
+                named.join("; ")
+            ))
+            .meaning("everything else was captured; these files are damaged at the source and cannot be restored from here")
+            .hint("look for them in older backups, or upload the documents again; the next capture takes what is sound then"),
+        )
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
+}
