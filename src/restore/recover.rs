@@ -45,8 +45,8 @@ pub struct Recovery<'a> {
     pub account: Option<&'a Account>,
     /// A role of the cluster that may log in.
     pub role: &'a str,
-    /// `server_version_num` of the cluster.
-    pub version: u32,
+    /// Major version of the cluster.
+    pub major: u32,
 }
 
 /// Where recovery stopped.
@@ -91,7 +91,7 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
         settings: settings(recovery, serving.restore_command())?,
-        version: recovery.version,
+        major: recovery.major,
     };
     let mut server = PrivateServer::start(&spec, recovery.role)?;
     server.ready(None).await.map_err(|e| match e.kind() {
@@ -116,7 +116,7 @@ pub async fn start_recovered(recovery: &Recovery<'_>) -> Result<(PrivateServer, 
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
         settings: settings(recovery, "false")?,
-        version: recovery.version,
+        major: recovery.major,
     };
     let mut server = PrivateServer::start(&spec, recovery.role)?;
     server.ready(None).await?;
