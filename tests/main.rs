@@ -5,4 +5,5 @@ mod common;
 mod format;
 mod harness_smoke;
 mod inspect;
+mod versions;
 mod wal;

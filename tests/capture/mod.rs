@@ -199,7 +199,9 @@ fn what_is_missing_at_restore_is_told_apart() {
     damaged[middle] ^= 1;
     let replace = |bytes: Option<&[u8]>| {
         fs::remove_file(&pack).ok();
-        bytes.map(|bytes| fs::write(&pack, bytes).expect("written"));
+        if let Some(bytes) = bytes {
+            fs::write(&pack, bytes).expect("written");
+        }
     };
     for (into, bytes) in [("damaged", Some(damaged.as_slice())), ("absent", None)] {
         replace(bytes);
