@@ -2,6 +2,7 @@
 
 mod capture;
 mod common;
+mod format;
 mod harness_smoke;
 mod inspect;
 mod versions;
