@@ -54,7 +54,7 @@ pub(super) struct Place {
     account: Option<Account>,
     /// Holds the lock.
     _mark: File,
-    /// Sockets of a demo whose own path is too long for them.
+    /// Sockets of a demo whose own path does not suit them.
     _elsewhere: Option<tempfile::TempDir>,
 }
 
@@ -108,7 +108,7 @@ impl Place {
         for name in ["restore-tests", "repository", "production", "restored", "drills"] {
             self.directory(name, 0o755)?;
         }
-        if self.root.as_os_str().len() > LONGEST {
+        if !is_fit_for_sockets(&self.root) {
             let elsewhere = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/tmp");
             let elsewhere = elsewhere.map_err(|e| cannot("make a directory in", Path::new("/tmp"), e))?;
             self.sockets = elsewhere.path().to_owned();
@@ -197,6 +197,12 @@ impl Place {
             }
         }
     }
+}
+
+/// Whether sockets below `root` have paths that the system binds and that need no quotes in any setting.
+fn is_fit_for_sockets(root: &Path) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    root.as_os_str().len() <= LONGEST && root.to_str().is_some_and(|path| path.chars().all(plain))
 }
 
 /// Removes what a demo makes in `root`.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -77,7 +78,7 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let repository = Arc::new(context.repository(Keys::Write).await?);
 
     let till = Till::open(cluster.sql(DATABASE).await?, filestore(place), &runtime);
-    let receiving = Receiving::start(&context, &repository);
+    let receiving = Receiving::start(&context, &repository)?;
     let received = receiving.first();
     teller
         .act("receiving WAL", "A till sells without a pause; from now on WAL streams into the repository.", received)
@@ -212,15 +213,28 @@ fn capture_on(context: &Arc<Context>, repository: &Arc<Repository>) -> AbortOnDr
     }))
 }
 
-/// WAL on its way into the repository, as `lifeboat wal receive` sends it.
+/// WAL on its way into the repository, as `lifeboat wal receive` sends it. It has threads of its own, so
+/// that it can die as with a machine: when the value is dropped, nothing of it goes on, and what it had
+/// received and not stored is lost.
 #[derive(Debug)]
 struct Receiving {
-    task: AbortOnDropHandle<Result<Received>>,
+    machine: Option<tokio::runtime::Runtime>,
+    task: JoinHandle<Result<Received>>,
     durable: watch::Receiver<bool>,
 }
 
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            machine.shutdown_background();
+        }
+    }
+}
+
 impl Receiving {
-    fn start(context: &Arc<Context>, repository: &Arc<Repository>) -> Self {
+    fn start(context: &Arc<Context>, repository: &Arc<Repository>) -> Result<Self> {
+        let machine = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let machine = machine.or_err(ErrorKind::Internal, || "cannot start the receiver of WAL".to_owned())?;
         let (context, repository) = (context.clone(), repository.clone());
         let (tell, durable) = watch::channel(false);
         let events = context.runtime.clone();
@@ -230,7 +244,7 @@ impl Receiving {
             }
             events.emit(event);
         });
-        let task = tokio::spawn(async move {
+        let task = machine.spawn(async move {
             let options = ReceiveOptions {
                 slot: Slot::Configured,
                 until: Until::stopped(),
@@ -241,7 +255,7 @@ impl Receiving {
             let environment = context.environment(ENVIRONMENT)?;
             receive(&repository, environment, options, &CancellationToken::new(), &runtime).await
         });
-        Self { task: AbortOnDropHandle::new(task), durable }
+        Ok(Self { machine: Some(machine), task, durable })
     }
 
     /// Waits until the first WAL is durable.
@@ -280,9 +294,9 @@ async fn pull_the_plug(
 ) -> Result<(Disaster, Vec<Sold>)> {
     let dying = async {
         let at = teller.runtime().now();
-        // Aborted, not stopped: what they had in hand is lost, as with the machine.
-        receiving.task.abort();
-        capturing.abort();
+        // Dropped, not stopped: what they had in hand is lost, as with the machine.
+        drop(receiving);
+        drop(capturing);
         let processes = cluster.pull_the_plug().await?;
         let journal = till.journal().await?;
         let production = place.join("production");
