@@ -24,8 +24,6 @@ pub(crate) struct Context {
 pub(crate) enum Keys {
     /// Those of a host that backs up.
     Write,
-    /// The recovery identity where one is configured.
-    ReadIfPossible,
     /// The recovery identity.
     Read,
 }
@@ -56,7 +54,6 @@ impl Context {
         let store = self.store().await?;
         let recovery = match keys {
             Keys::Write => None,
-            Keys::ReadIfPossible => self.recovery()?,
             Keys::Read => Some(self.recovery()?.ok_or_else(|| {
                 error::denied("no recovery identity is configured, so data in the repository cannot be read")
                     .meaning("a host that only backs up holds no key that opens backups; that is by design")

@@ -14,6 +14,7 @@ use crate::evidence::{Ledger, Trust, TrustedKey, VerifyReport, summary, verify_l
 use crate::repository::descriptor::{Descriptor, trusted_signers};
 use crate::runtime::Runtime;
 use crate::storage::{self, Location, Store};
+use crate::vault::VerifyingKey;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -38,6 +39,9 @@ pub(crate) struct Which {
     /// Look into this repository, a folder or a URL, without any configuration file
     #[arg(long, value_name = "URL|PATH")]
     repository: Option<String>,
+    /// Accept signatures of this public key only (base64, as in lifeboat.json); may be repeated
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<String>,
 }
 
 /// A ledger and those whose signatures count in it.
@@ -70,8 +74,23 @@ async fn source(which: &Which, file: Option<&Path>, runtime: Runtime) -> Result<
             .hint("name the folder or URL that holds lifeboat.json, keys/ and the environments")
     })?;
     let signers = trusted_signers(&store, &descriptor).await?;
-    let keys = signers.into_iter().map(|s| TrustedKey { key: s.key, name: s.name }).collect();
+    let known = signers.into_iter().map(|s| TrustedKey { key: s.key, name: s.name });
+    let keys = match which.keys.is_empty() {
+        true => known.collect(),
+        false => handed(&which.keys, &known.collect::<Vec<_>>())?,
+    };
     Ok(Source { store, descriptor, trust: Trust::new(keys) })
+}
+
+/// The keys that the auditor was handed, with the names that the repository has for them.
+fn handed(keys: &[String], known: &[TrustedKey]) -> Result<Vec<TrustedKey>> {
+    let one = |text: &String| {
+        let key = VerifyingKey::try_from(text.clone())
+            .map_err(|_| error::usage(format!("\"{text}\" is no public key: 32 bytes in base64")))?;
+        let name = known.iter().find(|k| k.key == key).map_or("a key that was given", |k| &k.name).to_owned();
+        Ok(TrustedKey { key, name })
+    };
+    keys.iter().map(one).collect()
 }
 
 /// A URL, or a path of a folder.
@@ -97,8 +116,12 @@ async fn verify(which: &Which, source: &Source) -> Result<Outcome> {
             .meaning("the record of what was backed up, restored and drilled was damaged or tampered with")
             .hint("compare with an older copy of the repository, or with the bucket's object versions")
     });
-    let text = text(&report);
-    Ok(Outcome::new(json!({ "ledger": report }), text).with_failure(failure))
+    let mut text = text(&report);
+    if which.keys.is_empty() {
+        text += "whose signatures count was read from the repository itself; with `--key` only a key that you were handed does\n";
+    }
+    let json = json!({ "ledger": report, "keys_given": !which.keys.is_empty() });
+    Ok(Outcome::new(json, text).with_failure(failure))
 }
 
 fn text(report: &VerifyReport) -> String {

@@ -4,6 +4,7 @@ mod backup;
 mod config;
 mod context;
 mod demo;
+mod doctor;
 mod drill;
 mod evidence;
 mod exit;
@@ -12,6 +13,7 @@ mod init;
 mod keygen;
 mod output;
 mod restore;
+mod show;
 mod terminal;
 mod text;
 mod verify;
@@ -69,6 +71,10 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Find out whether the next backup and the next restore would work from here
+    Doctor,
+    /// Tell what can be restored, up to when, and whether anything is broken
+    Show(show::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
@@ -83,6 +89,13 @@ enum Command {
     Demo(demo::Arguments),
     #[command(hide = true)]
     WalHandOver(hand_over::Arguments),
+}
+
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_) | Command::Wal(wal::Command::Fetch(_)))
+    }
 }
 
 /// Which environment a command is about.
@@ -103,17 +116,12 @@ impl Arguments {
             ExitCode::from(code)
         })
     }
-
-    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
-    fn is_fetch(&self) -> bool {
-        matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
-    }
 }
 
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let code = if arguments.is_fetch() {
-        exit::guard_fetch();
+    let code = if arguments.command.is_restore_command() {
+        exit::guard_restore_command();
         exit::fetch_code
     } else {
         exit::code
@@ -146,13 +154,15 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Doctor => doctor::run(file, runtime.clone()).await,
+        Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::WalHandOver(arguments) => {
+            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
+        }
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
-        Command::WalHandOver(arguments) => {
-            hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
-        }
     }
 }

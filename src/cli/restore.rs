@@ -14,7 +14,7 @@ use super::output::Outcome;
 use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
-use crate::postgres::tools::{SERVER, bin_dir};
+use crate::postgres::tools::bin_dir;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
@@ -117,7 +117,7 @@ pub(crate) fn tools(
     catalogue: Arc<Catalogue>,
     plan: &Plan,
 ) -> Result<Tools> {
-    let major = plan.base.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    let major = restore::run::major(&plan.base.server_version);
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =
@@ -131,7 +131,7 @@ pub(crate) fn tools(
     Ok(Tools {
         repository,
         catalogue,
-        bin_dir: bin_dir(&environment.postgres, major, SERVER, std::env::var_os("PATH").as_deref())?,
+        bin_dir: bin_dir(&environment.postgres, major)?,
         program,
         operator_command,
         account: Account::for_servers(environment.postgres.run_as.as_deref())?,
@@ -200,7 +200,7 @@ fn describe(plan: &Plan) -> String {
     for (number, step) in plan.steps.iter().enumerate() {
         text += &format!("  {}. {step}\n", number + 1);
     }
-    for warning in &plan.warnings {
+    for warning in plan.warnings.iter().chain(&plan.late_captures()) {
         text += &format!("\nwarning: {warning}\n");
     }
     text += "\nnothing was touched; the same command without --plan does it";

@@ -74,11 +74,6 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Whether it has no rows.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The table, each line behind `indent` and ended.
     pub(crate) fn text(&self, indent: &str) -> String {
         let names: Vec<&str> = self.headers.iter().map(|h| h.trim_start_matches('>')).collect();

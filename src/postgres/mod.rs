@@ -9,6 +9,7 @@
 pub mod account;
 pub mod backup;
 pub mod backup_label;
+mod backup_wal;
 pub mod base_backup;
 pub mod control_file;
 pub mod heartbeat;
@@ -16,6 +17,7 @@ pub mod identity;
 mod intake;
 pub mod replication;
 pub mod server;
+pub mod slot_state;
 pub mod source;
 pub mod sql;
 pub mod tools;

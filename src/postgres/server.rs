@@ -39,8 +39,8 @@ pub struct ServerSpec<'a> {
     pub account: Option<&'a Account>,
     /// Settings beside the fixed ones.
     pub settings: Vec<(String, String)>,
-    /// `server_version_num` of the cluster.
-    pub version: u32,
+    /// Major version of the cluster.
+    pub major: u32,
 }
 
 /// A running private server.
@@ -242,7 +242,12 @@ fn fixed_settings(spec: &ServerSpec<'_>) -> Vec<(String, String)> {
         ("max_wal_size", "8GB".into()),
         ("shared_buffers", "256MB".into()),
     ];
-    fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let mut settings: Vec<(String, String)> = fixed.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    if spec.major >= 14 {
+        // Everything was flushed before: one `syncfs` instead of opening and flushing every file again.
+        settings.push(("recovery_init_sync_method".into(), "syncfs".into()));
+    }
+    settings
 }
 
 fn last_lines(log: &str, count: usize) -> String {

@@ -15,6 +15,9 @@ use crate::units::{Lsn, Timeline};
 /// heartbeat a commit is never far; only one long transaction can fill so many.
 const LOOK_BACK: u64 = 64;
 
+/// Where WAL ends: the position, its timeline, and the line of history that is followed.
+type End = (Lsn, Timeline, Timeline);
+
 /// What can be restored of one environment.
 #[derive(Debug, Clone)]
 pub struct Recovery {
@@ -32,7 +35,7 @@ impl Recovery {
         let bases = window::reaches(catalogue.bases(), catalogue.wal.as_ref());
         let archive = WalArchive::new(repository, &catalogue.environment);
         let mut troubles = Vec::new();
-        let mut known: Vec<((Lsn, Timeline, Timeline), Option<DateTime<Utc>>)> = Vec::new();
+        let mut known: Vec<(End, Option<DateTime<Utc>>)> = Vec::new();
         if let Some(wal) = &catalogue.wal {
             for base in &bases {
                 let Some((end, timeline)) = base.end else { continue };

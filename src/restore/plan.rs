@@ -91,12 +91,6 @@ pub fn plan(catalogue: &Catalogue, target: Resolved, wishes: &Wishes) -> Result<
     if wishes.filestore.is_some() && filestores.is_empty() {
         warnings.push("the repository holds no filestore capture: no attachment will be restored".into());
     }
-    for late in filestores.iter().filter(|f| f.behind) {
-        warnings.push(format!(
-            "the newest filestore capture of {} is complete to {}; attachments created after that may be missing, and will be named",
-            late.database, late.complete_to
-        ));
-    }
     let export = choose_export(catalogue, time);
     if wishes.configuration.is_some() && export.is_none() {
         return Err(error::not_recoverable("the repository holds no configuration export")
@@ -175,6 +169,20 @@ impl Plan {
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)
+    }
+
+    /// Captures that are older than the target: what may turn out to be missing. A finished restore knows
+    /// better, and names what is.
+    pub fn late_captures(&self) -> Vec<String> {
+        let late = self.filestores.iter().filter(|f| f.behind);
+        late.map(|f| {
+            format!(
+                "the newest filestore capture of {} is complete to {}; attachments created after that may be missing, and will be named",
+                f.database,
+                f.complete_to.format("%Y-%m-%d %H:%M:%S UTC")
+            )
+        })
+        .collect()
     }
 
     /// How long it will probably take.

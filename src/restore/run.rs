@@ -98,7 +98,7 @@ impl Tools {
             program: &self.program,
             account: self.account.as_ref(),
             role: &self.role,
-            version: 0,
+            major: major(&plan.base.server_version),
         };
         let (server, stopped) = match is_recovered(&plan.pgdata) {
             true => start_recovered(&recovery).await?,
@@ -258,4 +258,10 @@ async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended>
             None
         }
     }
+}
+
+/// Major version in the server's own words: "15.18 (Debian …)", "18beta1".
+pub fn major(server_version: &str) -> u32 {
+    let digits: String = server_version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
 }

@@ -17,7 +17,7 @@
 mod objects;
 mod wal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -36,6 +36,12 @@ use crate::wal_name::WalFileName;
 
 /// Objects read at the same time in a deep run; each is held in memory.
 const PARALLEL: usize = 4;
+
+/// Backups named under one problem; of more, the number is told.
+const NAMED: usize = 20;
+
+/// Numbers of the ledger entries that need an object.
+type By = BTreeSet<u64>;
 
 /// Judges the content of WAL files in a deep run. This floor does not know what WAL looks like.
 pub trait WalJudge: Send {
@@ -193,9 +199,8 @@ impl Check<'_> {
         let trusted = trusted_signers(store, descriptor).await?;
         for object in store.list(layout::SIGNERS).await? {
             let enrolment: Option<Enrolment> = serde_json::from_slice(&store.get(&object.key).await?).ok();
-            let sound = enrolment.is_some_and(|e| {
-                layout::signer(&e.signer.key.id()) == object.key && trusted.iter().any(|t| *t == e.signer)
-            });
+            let sound = enrolment
+                .is_some_and(|e| layout::signer(&e.signer.key.id()) == object.key && trusted.contains(&e.signer));
             if !sound {
                 self.problem(&object.key, "is no enrolment that a trusted key endorsed; it is ignored", Vec::new());
             }
@@ -235,29 +240,40 @@ impl Check<'_> {
         Ok(report)
     }
 
-    /// What the ledger commits: object names, and the backups that need them.
-    fn references(&self) -> BTreeMap<String, Vec<String>> {
-        let mut needed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    /// What the ledger commits: object names, and the entries that need them.
+    fn references(&self) -> BTreeMap<String, By> {
+        let mut needed: BTreeMap<String, By> = BTreeMap::new();
         let ledger = layout::ledger(self.environment);
         for entry in &self.entries {
-            let label = label(entry);
-            let body = &entry.statement.predicate.body;
-            let meta = match body {
-                Body::BaseBackup(base) => Some(&base.manifest),
-                Body::FilestoreCapture(capture) => Some(&capture.index),
-                Body::ConfigurationExport(export) => Some(&export.manifest),
-                _ => None,
-            };
+            let meta = self.root(&entry.statement.predicate.body);
             let subjects = entry.statement.subject.iter().map(|s| s.name.clone());
-            let meta = meta.map(|sha256| layout::meta(self.environment, sha256));
             for name in subjects.chain(meta).filter(|name| !name.starts_with(&ledger)) {
-                let labels = needed.entry(name).or_default();
-                if !labels.contains(&label) {
-                    labels.push(label.clone());
-                }
+                needed.entry(name).or_default().insert(entry.sequence);
             }
         }
         needed
+    }
+
+    /// The metadata object that a backup begins with.
+    fn root(&self, body: &Body) -> Option<String> {
+        let sha256 = match body {
+            Body::BaseBackup(base) => &base.manifest,
+            Body::FilestoreCapture(capture) => &capture.index,
+            Body::ConfigurationExport(export) => &export.manifest,
+            _ => return None,
+        };
+        Some(layout::meta(self.environment, sha256))
+    }
+
+    /// What cannot be restored without an object that these entries need.
+    fn unrestorable(&self, by: &By) -> Vec<String> {
+        let named = by.iter().rev().filter_map(|n| self.entries.iter().find(|e| e.sequence == *n));
+        let mut affected: Vec<String> =
+            named.take(NAMED).map(|e| format!("{} cannot be restored completely", label(e))).collect();
+        if by.len() > NAMED {
+            affected.push(format!("and {} older ones", by.len() - NAMED));
+        }
+        affected
     }
 
     fn problem(&mut self, object: &str, what: impl Into<String>, affects: Vec<String>) {

@@ -1,13 +1,13 @@
 //! Metadata and packs: present, of the right size, with the content that their names and manifests say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
-use super::{Check, PARALLEL};
-use crate::error::{self, ErrorKind, Result};
+use super::{By, Check, PARALLEL};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::Body;
 use crate::evidence::entry::BaseBackup;
@@ -27,7 +27,7 @@ pub(super) const SMALLEST: u64 = 18 + 32 + 16 + TAIL_LENGTH as u64;
 /// A pack, what its manifest says of it, and who needs it.
 struct Needed {
     info: Option<PackInfo>,
-    by: Vec<String>,
+    by: By,
 }
 
 impl Check<'_> {
@@ -42,36 +42,52 @@ impl Check<'_> {
 
         let (data, meta) = (layout::packs(self.environment), layout::meta(self.environment, ""));
         let mut packs: BTreeMap<String, Needed> = BTreeMap::new();
-        let mut metas: Vec<(String, Vec<String>)> = Vec::new();
+        let mut metas: BTreeMap<String, By> = BTreeMap::new();
         for (key, by) in self.references() {
             if key.starts_with(&data) {
                 packs.insert(key, Needed { info: None, by });
             } else if key.starts_with(&meta) {
-                metas.push((key, by));
+                metas.insert(key, by);
             }
         }
+        // Those that entries name as theirs come first: they lead to the others, and say who needs them.
+        let roots: BTreeSet<String> =
+            self.entries.iter().filter_map(|e| self.root(&e.statement.predicate.body)).collect();
+        let others = metas.keys().filter(|key| !roots.contains(*key)).cloned();
+        let mut unread: VecDeque<String> = roots.iter().cloned().chain(others.collect::<Vec<_>>()).collect();
         let phase = self.phase("reading manifests", None);
-        for (key, by) in &metas {
-            if !self.present(&there, key, by) {
+        while let Some(key) = unread.pop_front() {
+            let by = metas.get(&key).cloned().unwrap_or_default();
+            if !self.present(&there, &key, &by) {
                 continue;
             }
             self.checked.meta_objects += 1;
-            match self.manifest(key, by).await {
-                Ok(listed) => {
+            match self.manifest(&key).await {
+                Ok((listed, more)) => {
                     for info in listed {
                         let pack = layout::pack(self.environment, &info.sha256);
-                        let needed = packs.entry(pack).or_insert_with(|| Needed { info: None, by: Vec::new() });
-                        needed.by.extend(by.iter().filter(|b| !needed.by.contains(b)).cloned().collect::<Vec<_>>());
+                        let needed = packs.entry(pack).or_insert_with(|| Needed { info: None, by: By::new() });
+                        needed.by.extend(&by);
                         needed.info = Some(info);
                     }
+                    for sha256 in more {
+                        let other = layout::meta(self.environment, &sha256);
+                        if !metas.contains_key(&other) {
+                            unread.push_back(other.clone());
+                        }
+                        metas.entry(other).or_default().extend(&by);
+                    }
                 }
-                Err(damage) => self.damage(key, damage, unrestorable(by))?,
+                Err(damage) => {
+                    let affects = self.unrestorable(&by);
+                    self.damage(&key, damage, affects)?;
+                }
             }
         }
         self.ended(phase);
 
         for (key, size) in &there {
-            if !packs.contains_key(key) && !metas.iter().any(|(known, _)| known == key) {
+            if !packs.contains_key(key) && !metas.contains_key(key) {
                 self.unreferenced.0 += 1;
                 self.unreferenced.1 += size;
             }
@@ -87,7 +103,8 @@ impl Check<'_> {
             match &needed.info {
                 Some(info) if info.size != size => {
                     let what = format!("has {size} bytes instead of {}", info.size);
-                    self.problem(&key, what, unrestorable(&needed.by));
+                    let affects = self.unrestorable(&needed.by);
+                    self.problem(&key, what, affects);
                 }
                 _ => sound.push((key, needed)),
             }
@@ -99,19 +116,20 @@ impl Check<'_> {
     }
 
     /// Whether an object is listed, with a size that a sealed object can have.
-    fn present(&mut self, there: &BTreeMap<String, u64>, key: &str, by: &[String]) -> bool {
-        match there.get(key) {
-            None => self.problem(key, "missing", unrestorable(by)),
-            Some(size) if *size < SMALLEST => {
-                self.problem(key, format!("has only {size} bytes"), unrestorable(by));
-            }
+    fn present(&mut self, there: &BTreeMap<String, u64>, key: &str, by: &By) -> bool {
+        let what = match there.get(key) {
+            None => "missing".to_owned(),
+            Some(size) if *size < SMALLEST => format!("has only {size} bytes"),
             Some(_) => return true,
-        }
+        };
+        let affects = self.unrestorable(by);
+        self.problem(key, what, affects);
         false
     }
 
-    /// Reads a metadata object: hash, seals and lines; gives the packs that it refers to.
-    async fn manifest(&self, key: &str, by: &[String]) -> Result<Vec<PackInfo>> {
+    /// Reads a metadata object: hash, seals and lines; gives the packs and the other metadata objects
+    /// that it refers to.
+    async fn manifest(&self, key: &str) -> Result<(Vec<PackInfo>, Vec<String>)> {
         let sha256 = key.rsplit('/').next().unwrap_or_default();
         let base = self.entries.iter().find_map(|e| match &e.statement.predicate.body {
             Body::BaseBackup(base) if base.manifest == sha256 => Some(base),
@@ -119,18 +137,21 @@ impl Check<'_> {
         });
         if let Some(base) = base {
             let manifest = BaseManifest::read(self.repository, self.environment, sha256).await?;
-            consistent(&manifest, base).map_err(|e| e.context(by.join(", ")))?;
-            return Ok(manifest.packs.packs().to_vec());
+            consistent(&manifest, base)?;
+            return Ok((manifest.packs.packs().to_vec(), Vec::new()));
         }
-        let mut packs = Vec::new();
+        // Every kind of metadata names packs as {"pack": …} and further objects as {"segment": {"sha256": …}}.
+        let (mut packs, mut more) = (Vec::new(), Vec::new());
         meta::read(self.repository, self.environment, sha256, |line: serde_json::Value| {
             if let Some(pack) = line.get("pack").cloned() {
-                packs.extend(serde_json::from_value::<PackInfo>(pack).ok());
+                let pack = serde_json::from_value::<PackInfo>(pack);
+                packs.push(pack.or_err(ErrorKind::Integrity, || "a line about a pack does not parse".to_owned())?);
             }
+            more.extend(line.pointer("/segment/sha256").and_then(|v| v.as_str()).map(str::to_owned));
             Ok(())
         })
         .await?;
-        Ok(packs)
+        Ok((packs, more))
     }
 
     /// Reads packs whole.
@@ -165,7 +186,10 @@ impl Check<'_> {
                     self.checked.bytes_read += bytes;
                     self.checked.frames_opened += frames;
                 }
-                Err(damage) => self.damage(&key, damage, unrestorable(&by))?,
+                Err(damage) => {
+                    let affects = self.unrestorable(&by);
+                    self.damage(&key, damage, affects)?;
+                }
             }
         }
         self.ended(phase);
@@ -232,10 +256,6 @@ fn within(packs: &PackTable, mut frame: u64, mut offset: u64, mut length: u64) -
         length -= here;
         (frame, offset) = (frame + 1, 0);
     }
-}
-
-fn unrestorable(by: &[String]) -> Vec<String> {
-    by.iter().map(|backup| format!("{backup} cannot be restored completely")).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! An Odoo instance: can its files and its attachments be read from here?
+
+use tokio_postgres::Client;
+
+use super::Findings;
+use crate::config::{Environment, OdooConfig};
+use crate::error::{self, ErrorKind, ResultExt};
+use crate::postgres::source::Source;
+use crate::postgres::sql::explain;
+
+/// Odoo's directories and files.
+pub(super) fn files(findings: &mut Findings, odoo: &OdooConfig) {
+    let readable = |path: &std::path::Path| std::fs::read_dir(path).map(|_| ());
+    let filestore = odoo.data_dir.join("filestore");
+    let looked = readable(&filestore)
+        .or_err(ErrorKind::Source, || format!("cannot read the filestore directory {}", filestore.display()));
+    match looked.map_err(|e| e.hint("run Lifeboat as root or as Odoo's account, on the host that has the filestore")) {
+        Ok(()) => findings.ok("filestore", format!("{} is readable", filestore.display())),
+        Err(failure) => findings.fail("filestore", &failure),
+    }
+    if let Some(file) = &odoo.config_file {
+        let looked = std::fs::File::open(file).or_err(ErrorKind::Source, || format!("cannot read {}", file.display()));
+        match looked {
+            Ok(_) => findings.ok("odoo.conf", format!("{} is readable", file.display())),
+            Err(failure) => findings.fail("odoo.conf", &failure.hint("run Lifeboat as root or as Odoo's account")),
+        }
+    }
+}
+
+/// The configured databases: there, and their attachments readable.
+pub(super) async fn databases(findings: &mut Findings, environment: &Environment, odoo: &OdooConfig, client: &Client) {
+    let Some(names) = &odoo.databases else { return };
+    let Ok(source) = Source::new(&environment.postgres) else { return };
+    let there = crate::postgres::source::databases(client).await.unwrap_or_default();
+    for name in names {
+        if !there.contains(name) {
+            let absent = error::source(format!("there is no database \"{name}\" in this cluster"))
+                .hint(format!("databases: {}", there.join(", ")));
+            findings.fail("databases", &absent);
+            continue;
+        }
+        let looked = async {
+            let client = source.sql_in(name).await?;
+            let query = "SELECT coalesce(has_table_privilege(to_regclass('public.ir_attachment'), 'SELECT'), false)";
+            let row = client.query_one(query, &[]).await.map_err(|e| explain(e, "cannot look at ir_attachment"))?;
+            Ok(row.get::<_, bool>(0))
+        };
+        match looked.await {
+            Ok(true) => findings.ok("databases", format!("{name}: attachments are readable")),
+            Ok(false) => {
+                let refused = error::source(format!("{name}: ir_attachment is not there or not readable"))
+                    .hint("GRANT SELECT ON ALL TABLES IN SCHEMA public, or pg_read_all_data (PostgreSQL 14 and later)");
+                findings.fail("databases", &refused);
+            }
+            Err(failure) => findings.fail("databases", &failure),
+        }
+    }
+}
