@@ -2,7 +2,10 @@
 
 mod capture;
 mod common;
+mod demo;
 mod drill;
+mod faults;
+mod format;
 mod harness_smoke;
 mod inspect;
 mod odoo;

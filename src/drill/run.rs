@@ -22,11 +22,12 @@ use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
+use crate::postgres::wal_range;
 use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
-use crate::restore::run::work_dir;
+use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
 
@@ -43,7 +44,9 @@ pub struct Request<'a> {
     pub sandbox: Sandbox,
     /// Id of the drill.
     pub id: String,
-    /// When the drill began, which is when the disaster is supposed to have happened.
+    /// When the drill began.
+    pub started_at: DateTime<Utc>,
+    /// When the disaster happened, or is supposed to have happened: as a rule, when the drill began.
     pub incident_time: DateTime<Utc>,
     /// Account and host of whoever asked.
     pub operator: String,
@@ -94,6 +97,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         environment: request.environment,
         plan: request.plan,
         id: request.id,
+        started_at: request.started_at,
         incident_time: request.incident_time,
         operator: request.operator,
         config_digest: request.config_digest,
@@ -102,6 +106,10 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     let runtime = tools.runtime.clone();
     let cleanup = phases.time("destroying the sandbox", None, async { Ok(sandbox.destroy(&runtime)) }).await?;
     let record = request.record(tools, &phases, found, cleanup, outcome.err());
+    // The WAL that this drill relied on gets its place in the ledger too, where it has none yet.
+    if let Err(e) = wal_range::record(&tools.repository, &record.environment, &ledger, &tools.runtime).await {
+        tools.runtime.emit(Event::Warning(format!("the ranges of WAL could not be recorded: {e}")));
+    }
     let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
     Ok(Done { record, appended })
 }
@@ -202,6 +210,7 @@ struct Finished<'a> {
     environment: &'a Environment,
     plan: Plan,
     id: String,
+    started_at: DateTime<Utc>,
     incident_time: DateTime<Utc>,
     operator: String,
     config_digest: String,
@@ -255,7 +264,7 @@ impl Finished<'_> {
             findings,
             error,
             verdict: Verdict::Failed,
-            started_at: self.incident_time,
+            started_at: self.started_at,
             finished_at: tools.runtime.now(),
         };
         record.verdict = record.judge();
