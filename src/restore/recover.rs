@@ -94,11 +94,15 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
         major: recovery.major,
     };
     let mut server = PrivateServer::start(&spec, recovery.role)?;
-    server.ready(None).await.map_err(|e| match e.kind() {
-        ErrorKind::NotRecoverable | ErrorKind::Internal => e.context("recovery failed").meaning(
-            "the restored directory is not usable; the repository is untouched, another target or base backup may work",
-        ),
-        _ => e.context("recovery failed"),
+    server.ready(None).await.map_err(|e| {
+        // A server that lacks WAL only says that a command failed; why, this process knows.
+        let e = serving.take_failure().unwrap_or(e).context("recovery failed");
+        match e.kind() {
+            ErrorKind::NotRecoverable | ErrorKind::Internal | ErrorKind::Integrity => e.meaning(
+                "the restored directory is not usable; the repository is untouched, another target or base backup may work",
+            ),
+            _ => e,
+        }
     })?;
     let stopped = assess(&mut server, recovery, began, serving.bytes()).await?;
     let spool = recovery.pgdata.join(SPOOL);

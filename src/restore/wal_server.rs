@@ -15,8 +15,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -48,6 +48,7 @@ struct Shelf {
     spool: PathBuf,
     account: Option<Account>,
     bytes: AtomicU64,
+    failure: Mutex<Option<Error>>,
 }
 
 /// Where a [`WalServer`] works.
@@ -100,6 +101,7 @@ impl WalServer {
             spool: spool.to_path_buf(),
             account: account.cloned(),
             bytes: AtomicU64::new(0),
+            failure: Mutex::new(None),
         });
         let command = format!("{} wal-hand-over {} %f %p", shell_word(&messenger), shell_word(&socket));
         let task = tokio::spawn(serve(listener, shelf.clone()));
@@ -114,6 +116,11 @@ impl WalServer {
     /// Bytes of WAL handed over so far.
     pub fn bytes(&self) -> u64 {
         self.shelf.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The last failure to hand a file over: what a server that gave up could not say.
+    pub fn take_failure(&self) -> Option<Error> {
+        self.shelf.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -165,11 +172,19 @@ async fn serve(listener: UnixListener, shelf: Arc<Shelf>) {
             Ok(other) => shelf.file(other).await,
             Err(e) => Err(e),
         };
-        if let Ok(Some(path)) = &file {
-            let size = std::fs::metadata(path).map_or(0, |m| m.len());
-            shelf.bytes.fetch_add(size, Ordering::Relaxed);
+        let text = match &file {
+            Ok(Some(path)) => {
+                let size = std::fs::metadata(path).map_or(0, |m| m.len());
+                shelf.bytes.fetch_add(size, Ordering::Relaxed);
+                format!("OK {}\n", path.display())
+            }
+            Ok(None) => "ABSENT\n".to_owned(),
+            Err(e) => format!("FAILED {}\n", e.message().replace('\n', " ")),
+        };
+        if let Err(e) = file {
+            *shelf.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
         }
-        answers.spawn(answer(stream, file));
+        answers.spawn(answer(stream, text));
     }
 }
 
@@ -180,12 +195,7 @@ async fn read_request(stream: UnixStream) -> Option<(String, UnixStream)> {
     Some((line.trim().strip_prefix("GET ")?.to_owned(), reader.into_inner()))
 }
 
-async fn answer(mut stream: UnixStream, file: Result<Option<PathBuf>>) {
-    let text = match file {
-        Ok(Some(path)) => format!("OK {}\n", path.display()),
-        Ok(None) => "ABSENT\n".to_owned(),
-        Err(e) => format!("FAILED {}\n", e.message().replace('\n', " ")),
-    };
+async fn answer(mut stream: UnixStream, text: String) {
     // A messenger that went away was killed with its server.
     let _ = stream.write_all(text.as_bytes()).await;
 }
@@ -281,12 +291,12 @@ mod tests {
         let listener = UnixListener::bind(&socket).expect("bind");
         let place = folder.path().join("file");
         std::fs::write(&place, "wal").expect("write");
-        let answers = [Ok(Some(place)), Ok(None), Err(error::repository("store down"))];
+        let answers = [format!("OK {}\n", place.display()), "ABSENT\n".into(), "FAILED store down\n".into()];
         tokio::spawn(async move {
-            for file in answers {
+            for text in answers {
                 let (stream, _) = listener.accept().await.expect("accept");
                 let (_, stream) = read_request(stream).await.expect("request");
-                answer(stream, file).await;
+                answer(stream, text).await;
             }
         });
         let destination = folder.path().join("dest");

@@ -95,10 +95,36 @@ impl Check<'_> {
             }
             let key = layout::wal_file(self.environment, gap.timeline, &gap.first);
             let affects = self.needing(gap.timeline, gap.from, gap.to, &format!("{} to {}", gap.from, gap.to));
+            if self.never_archived(&gap, wal.segment_size) && !affects.iter().any(|a| a.contains("cannot be restored"))
+            {
+                self.notes.push(format!(
+                    "no WAL was archived from {} to {}: nothing in between can be restored to; keep `lifeboat wal \
+                     receive` running",
+                    gap.from, gap.to
+                ));
+                continue;
+            }
             // A base that cannot be restored for want of this very segment has named it already.
             self.problems.retain(|p| !(p.object == key && p.what == format!("missing WAL segment {}", gap.first)));
             self.problem(&key, format!("{which} makes {} to {} unreachable", gap.from, gap.to), affects);
         }
+    }
+
+    /// Whether the segments of a gap were missing already when the ledger recorded what follows them:
+    /// between base backups without a receiver there is no WAL. That is no damage of the repository.
+    fn never_archived(&self, gap: &Gap, size: u64) -> bool {
+        let number = |name: &str| name.parse::<SegmentName>().and_then(|n| n.number(size)).ok();
+        let (first, next) = (number(&gap.first), gap.to.segment(size));
+        let recorded = |wanted: u64| {
+            self.entries.iter().any(|e| match &e.statement.predicate.body {
+                Body::WalRange(range) => {
+                    number(&range.first).is_some_and(|n| n <= wanted)
+                        && number(&range.last).is_some_and(|n| wanted <= n)
+                }
+                _ => false,
+            })
+        };
+        recorded(next) && first.is_some_and(|first| !(first..next).any(recorded))
     }
 
     /// (id, start) of the base backups.
