@@ -38,11 +38,11 @@ pub(crate) fn fetch_code(kind: ErrorKind) -> u8 {
 pub(crate) fn refused_arguments(code: u8, arguments: impl Iterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.collect();
     let said = |word: &str| arguments.iter().any(|a| a == word);
-    if said("wal") && said("fetch") && code != 0 { code.saturating_add(128) } else { code }
+    if (said("wal") && said("fetch") || said("wal-hand-over")) && code != 0 { code.saturating_add(128) } else { code }
 }
 
 /// A panic would end the program with 101, which PostgreSQL takes for the end of WAL.
-pub(crate) fn guard_fetch() {
+pub(crate) fn guard_restore_command() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);

@@ -71,15 +71,15 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Find out whether the next backup and the next restore would work from here
+    Doctor,
+    /// Tell what can be restored, up to when, and whether anything is broken
+    Show(show::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
-    /// Find out whether the next backup and the next restore would work from here
-    Doctor,
-    /// Tell what can be restored, up to when, and whether anything is broken
-    Show(show::Arguments),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
@@ -87,6 +87,13 @@ enum Command {
     Evidence(evidence::Command),
     #[command(hide = true)]
     WalHandOver(hand_over::Arguments),
+}
+
+impl Command {
+    /// Whether PostgreSQL runs this command as `restore_command` and reads its exit code.
+    fn is_restore_command(&self) -> bool {
+        matches!(self, Command::WalHandOver(_) | Command::Wal(wal::Command::Fetch(_)))
+    }
 }
 
 /// Which environment a command is about.
@@ -107,17 +114,12 @@ impl Arguments {
             ExitCode::from(code)
         })
     }
-
-    /// Whether PostgreSQL reads the exit code as `wal fetch`'s.
-    fn is_fetch(&self) -> bool {
-        matches!(self.command, Command::Wal(wal::Command::Fetch(_)) | Command::WalHandOver(_))
-    }
 }
 
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let code = if arguments.is_fetch() {
-        exit::guard_fetch();
+    let code = if arguments.command.is_restore_command() {
+        exit::guard_restore_command();
         exit::fetch_code
     } else {
         exit::code
@@ -149,14 +151,14 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
-        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
-        Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
-        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
-        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
+        Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
     }
 }

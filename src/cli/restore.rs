@@ -14,7 +14,7 @@ use super::output::Outcome;
 use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
-use crate::postgres::tools::{SERVER, bin_dir};
+use crate::postgres::tools::bin_dir;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
@@ -120,7 +120,7 @@ pub(crate) fn tools(
     Ok(Tools {
         repository,
         catalogue,
-        bin_dir: bin_dir(&environment.postgres, major, SERVER, std::env::var_os("PATH").as_deref())?,
+        bin_dir: bin_dir(&environment.postgres, major)?,
         program,
         operator_command,
         account: Account::for_servers(environment.postgres.run_as.as_deref())?,

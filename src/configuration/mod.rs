@@ -6,7 +6,7 @@
 //! * `server_files`, `includes`: PostgreSQL's own files; `cluster`, `globals`: facts and roles by SQL;
 //! * `odoo_files`, `process`, `addons`, `odoo_database`: Odoo's files, running processes, code, settings;
 //! * `extra`, `disk`: files that the environment lists; reading any file within limits;
-//! * `store`: exports in the repository;
+//! * `store`, `manifest`: exports in the repository;
 //! * `write`: putting an export beside, never over, a live system.
 
 mod addons;
@@ -17,6 +17,7 @@ mod export;
 mod extra;
 mod globals;
 mod includes;
+mod manifest;
 mod odoo_database;
 mod odoo_files;
 mod process;

@@ -3,10 +3,6 @@
 //! Contents hold passwords and private keys, so they are sealed into packs, which the host that backs
 //! up cannot open again. The manifest, which it can open, holds names, sizes and keyed digests: enough
 //! to tell what changed since the previous export, and nothing of the contents.
-//!
-//! ```text
-//! {"export": …} {"file": …}… {"missing": …}… {"pack": …}…
-//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -14,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
 use futures::FutureExt;
-use serde::{Deserialize, Serialize};
 
 use super::export::{ConfigFile, Export, Unreadable, changes};
+use super::manifest::{FORMAT, FileLine, Line, Manifest, keyed};
 use super::{Change, OdooInstance, Request, collect, write_beside};
 use crate::config::{Environment, expand_glob};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
@@ -32,17 +27,14 @@ use crate::postgres::sql::explain;
 use crate::postgres::tools;
 use crate::repository::catalogue::ledger;
 use crate::repository::fetch::fetch;
-use crate::repository::meta::{self, MetaWriter};
+use crate::repository::meta::MetaWriter;
 use crate::repository::packs::{self, Position};
-use crate::repository::{PackInfo, PackTable, Repository, StreamWriter};
+use crate::repository::{Repository, StreamWriter};
 use crate::runtime::Runtime;
 use crate::storage::layout;
 
 /// The program that writes roles as SQL.
 const GLOBALS: &str = "pg_dumpall";
-
-/// The format that this Lifeboat writes and reads.
-const FORMAT: u32 = 1;
 
 /// A committed export.
 #[derive(Debug)]
@@ -71,27 +63,6 @@ impl Exported {
                 .hint("let the account of Lifeboat read it, or take it out of the environment's configuration")
         })
     }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Export { format: u32, id: String, taken_at: DateTime<Utc> },
-    File(FileLine),
-    Missing(Unreadable),
-    Pack(PackInfo),
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct FileLine {
-    name: String,
-    origin: String,
-    mode: Option<u32>,
-    size: u64,
-    /// Where the content stands: frame, counted through the manifest's packs, and offset in it.
-    at: (u64, u32),
-    /// Keyed digest of what counts for drift.
-    digest: String,
 }
 
 /// Exports the configuration of `environment` and commits it; a failure is recorded in the ledger too.
@@ -126,7 +97,7 @@ async fn gather(environment: &Environment, path: Option<&OsStr>, runtime: &Runti
         .await
         .map_err(|e| explain(e, "cannot read the server's version"))?;
     let major = row.get::<_, i32>(0).cast_unsigned();
-    let bin_dir = match tools::bin_dir(&environment.postgres, major, GLOBALS, path) {
+    let bin_dir = match tools::program_dir(&environment.postgres, major, GLOBALS, path) {
         Ok(found) => found,
         Err(e) => {
             let hints = e.hints().join("; ");
@@ -244,16 +215,6 @@ async fn commit(
     Ok(Exported { entry, appended, changes, compared_with: previous.map(|(id, _)| id), stored_bytes })
 }
 
-/// A digest that tells nothing to those who lack the index key, not even that two files are equal.
-fn keyed(repository: &Repository, name: &str, digest: &str) -> String {
-    let mut mac = repository.seal.index.content_mac();
-    for part in ["configuration", name, digest] {
-        mac.update(&(part.len() as u64).to_le_bytes());
-        mac.update(part.as_bytes());
-    }
-    hex::encode(mac.finish())
-}
-
 fn write_all(mut writer: StreamWriter, files: Vec<ConfigFile>) -> Result<(Vec<ConfigFile>, Vec<Position>)> {
     let mut positions = Vec::with_capacity(files.len());
     for file in &files {
@@ -287,36 +248,6 @@ async fn previous(
             Ok(None)
         }
         Err(e) => Err(e),
-    }
-}
-
-/// A manifest in memory.
-#[derive(Debug, Default)]
-struct Manifest {
-    files: Vec<FileLine>,
-    missing: Vec<Unreadable>,
-    packs: PackTable,
-}
-
-impl Manifest {
-    async fn read(repository: &Repository, environment: &str, sha256: &str) -> Result<Self> {
-        let mut manifest = Self::default();
-        let mut known = false;
-        meta::read(repository, environment, sha256, |line: Line| {
-            match line {
-                Line::Export { format, .. } => known = format == FORMAT,
-                Line::File(file) => manifest.files.push(file),
-                Line::Missing(gap) => manifest.missing.push(gap),
-                Line::Pack(pack) => drop(manifest.packs.push(pack)),
-            }
-            Ok(())
-        })
-        .await?;
-        match known {
-            true => Ok(manifest),
-            false => Err(error::integrity(format!("meta/{sha256} is not a configuration export of format {FORMAT}"))
-                .hint("a newer Lifeboat may have written it: use that one")),
-        }
     }
 }
 
@@ -373,6 +304,8 @@ pub async fn restore(
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
     use crate::repository::testing::repository_and_writer;
 

@@ -126,10 +126,10 @@ async fn applies(
     check: &Check,
     version: Option<u32>,
 ) -> std::result::Result<Option<String>, tokio_postgres::Error> {
-    if let Some(version) = version.filter(|_| check.database == Scope::Odoo) {
-        if check.odoo_min.is_some_and(|min| version < min) || check.odoo_max.is_some_and(|max| version > max) {
-            return Ok(Some(format!("not written for Odoo {version}")));
-        }
+    if let Some(version) = version.filter(|_| check.database == Scope::Odoo)
+        && (check.odoo_min.is_some_and(|min| version < min) || check.odoo_max.is_some_and(|max| version > max))
+    {
+        return Ok(Some(format!("not written for Odoo {version}")));
     }
     for table in &check.requires_tables {
         let row = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[table]).await?;

@@ -3,10 +3,13 @@
 
 use std::time::Instant;
 
+use super::backup_wal::{Needed, WalKeeper};
 use super::base_backup::{self, Taken, new_id};
+use super::identity::{known_cluster, same_cluster};
 use super::replication::BaseBackupOptions;
 use super::source::{Source, databases};
 use super::sql::explain;
+use super::wal_range;
 use crate::config::{CheckpointMode, Environment};
 use crate::error::Result;
 use crate::event::Event;
@@ -78,8 +81,18 @@ async fn take(
         max_rate_kib: environment.postgres.max_rate.map(|rate| (rate.0 / 1024) as u32),
         ..Default::default()
     };
-    let connection = source.replication().await?;
-    let taken = base_backup::take(repository, &environment.name, connection, &options, &id, level, runtime).await?;
+    let mut connection = source.replication().await?;
+    let known = known_cluster(repository, &environment.name, &ledger.read().await?.entries).await?;
+    same_cluster(known, connection.identify_system().await?.system_id, &environment.name)?;
+    let keeper = WalKeeper::hold(repository, environment, &source, &id, level, runtime).await?;
+    let files = base_backup::take(repository, &environment.name, connection, &options, &id, level, runtime);
+    let needed = |taken: &Taken| Needed {
+        timeline: taken.timeline,
+        start: taken.start_lsn,
+        stop: taken.stop_lsn,
+        segment_size: taken.wal_segment_size,
+    };
+    let taken = keeper.during(files, needed).await?;
     for warning in &taken.warnings {
         runtime.emit(Event::Warning(format!("PostgreSQL: {warning}")));
     }
@@ -95,6 +108,9 @@ async fn take(
         taken.written.packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)),
     );
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
+    if let Err(e) = wal_range::record(repository, &environment.name, ledger, runtime).await {
+        runtime.emit(Event::Warning(format!("the archived WAL could not be recorded in the ledger: {e}")));
+    }
     Ok(Done { entry, appended })
 }
 

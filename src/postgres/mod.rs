@@ -9,6 +9,7 @@
 pub mod account;
 pub mod backup;
 pub mod backup_label;
+mod backup_wal;
 pub mod base_backup;
 pub mod control_file;
 pub mod heartbeat;

@@ -13,25 +13,47 @@ use crate::error::{self, Result};
 /// The server program.
 pub const SERVER: &str = "postgres";
 
+/// Directory of the server programs of PostgreSQL `major`: the configured one, or one of the usual places.
+pub fn bin_dir(config: &PostgresConfig, major: u32) -> Result<PathBuf> {
+    program_dir(config, major, SERVER, None)
+}
+
+/// The same without a configuration.
+pub fn usual(major: u32) -> Result<PathBuf> {
+    search(major, SERVER, None)
+}
+
+/// The newest PostgreSQL server on this host, where packages put it: major version and directory.
+pub fn newest() -> Option<(u32, PathBuf)> {
+    (13..=18).rev().find_map(|major| {
+        let mut dirs = packaged(major).into_iter();
+        dirs.find(|dir| dir.join(SERVER).is_file()).map(|dir| (major, dir))
+    })
+}
+
 /// The directory that holds `program` for a cluster of this major version: the configured one, or the
-/// first of those where packages put it, or of `path` (the value of `PATH`).
-pub fn bin_dir(config: &PostgresConfig, major: u32, program: &str, path: Option<&OsStr>) -> Result<PathBuf> {
-    if let Some(configured) = &config.bin_dir {
-        return match asked(configured, program) {
-            Some(found) if fits(found, major, program) => Ok(configured.clone()),
-            found => Err(not_there(major, program, &[configured.clone()], found)
-                .hint("correct `[environment.postgres] bin_dir`, or remove it: then the usual places are searched")),
-        };
+/// first of the usual places and of `path` (the value of `PATH`) that has a fitting one.
+pub fn program_dir(config: &PostgresConfig, major: u32, program: &str, path: Option<&OsStr>) -> Result<PathBuf> {
+    let Some(configured) = &config.bin_dir else { return search(major, program, path) };
+    match asked(configured, program) {
+        Some(found) if fits(found, major, program) => Ok(configured.clone()),
+        found => Err(not_there(major, program, std::slice::from_ref(configured), found)
+            .hint("correct `[environment.postgres] bin_dir`, or remove it: then the usual places are searched")),
     }
+}
+
+fn packaged(major: u32) -> [PathBuf; 3] {
+    ["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/usr/local/pgsql-{}/bin"]
+        .map(|place| PathBuf::from(place.replace("{}", &major.to_string())))
+}
+
+fn search(major: u32, program: &str, path: Option<&OsStr>) -> Result<PathBuf> {
     let versions = if program == SERVER { major..=major } else { major..=major + 5 };
-    let named: Vec<PathBuf> = versions
-        .flat_map(|v| [format!("/usr/lib/postgresql/{v}/bin"), format!("/usr/pgsql-{v}/bin")])
-        .map(PathBuf::from)
-        .collect();
+    let named: Vec<PathBuf> = versions.flat_map(packaged).collect();
     if let Some(found) = named.iter().find(|dir| dir.join(program).is_file()) {
         return Ok(found.clone());
     }
-    let mut others = vec![PathBuf::from("/usr/local/pgsql/bin")];
+    let mut others: Vec<PathBuf> = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from).into();
     others.extend(path.iter().flat_map(std::env::split_paths).filter(|dir| dir.is_absolute()));
     match others.iter().find(|dir| asked(dir, program).is_some_and(|found| fits(found, major, program))) {
         Some(found) => Ok(found.clone()),
@@ -40,17 +62,6 @@ pub fn bin_dir(config: &PostgresConfig, major: u32, program: &str, path: Option<
             Err(not_there(major, program, &searched, None))
         }
     }
-}
-
-/// The newest PostgreSQL on this host: major version and directory of its programs.
-pub fn newest() -> Option<(u32, PathBuf)> {
-    (13..=18).rev().find_map(|major| {
-        [format!("/usr/lib/postgresql/{major}/bin"), format!("/usr/pgsql-{major}/bin")]
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|dir| dir.join(SERVER).is_file())
-            .map(|dir| (major, dir))
-    })
 }
 
 fn fits(found: u32, major: u32, program: &str) -> bool {
@@ -115,13 +126,13 @@ mod tests {
         let newer = programs("98.1");
         let right = programs("97beta1");
         let path = std::env::join_paths([newer.path(), right.path()]).expect("joins");
-        let found = |config: &PostgresConfig, program| bin_dir(config, 97, program, Some(&path));
+        let found = |config: &PostgresConfig, program| program_dir(config, 97, program, Some(&path));
         assert_eq!(found(&config(None), SERVER).expect("found"), right.path());
         assert_eq!(found(&config(None), "pg_dumpall").expect("found"), newer.path());
         assert_eq!(found(&config(Some(right.path())), SERVER).expect("found"), right.path());
         let wrong = found(&config(Some(newer.path())), SERVER).expect_err("wrong major");
         assert!(wrong.message().contains("PostgreSQL 98, the cluster is 97"), "{wrong}");
-        let none = bin_dir(&config(None), 99, SERVER, Some(&path)).expect_err("nowhere");
+        let none = program_dir(&config(None), 99, SERVER, Some(&path)).expect_err("nowhere");
         assert!(none.message().contains("/usr/lib/postgresql/99/bin, /usr/pgsql-99/bin"), "{none}");
         assert!(none.hints()[0].contains("apt install postgresql-99"), "{:?}", none.hints());
     }

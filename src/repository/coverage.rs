@@ -195,10 +195,10 @@ mod tests {
 
     const SIZE: u64 = 16 << 20;
 
-    /// Timeline, complete segments, pieces, ancestors.
-    type Files<'a> = (u32, &'a [u64], &'a [(u64, u64)], &'a [(u32, u64)]);
+    /// Timeline, complete segments, live segments with their covered bytes, ancestors with their switches.
+    type Row<'a> = (u32, &'a [u64], &'a [(u64, u64)], &'a [(u32, u64)]);
 
-    fn coverage(timelines: &[Files<'_>]) -> Coverage {
+    fn coverage(timelines: &[Row<'_>]) -> Coverage {
         let timelines = timelines
             .iter()
             .map(|(timeline, segments, live, ancestors)| {

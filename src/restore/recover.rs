@@ -153,7 +153,9 @@ impl From<&Account> for Owner {
 fn settings(recovery: &Recovery<'_>, restore_command: &str) -> Result<Vec<(String, String)>> {
     let path = recovery.pgdata.join("global/pg_control");
     let bytes = std::fs::read(&path).map_err(|e| failed("cannot read", &path, e))?;
-    let control = ControlFile::parse(&bytes)?.parameters;
+    let control = ControlFile::parse(&bytes)?;
+    let segment_size = control.wal_segment_size;
+    let control = control.parameters;
     let mut settings = vec![
         ("max_connections", control.max_connections.to_string()),
         ("max_worker_processes", control.max_worker_processes.to_string()),
@@ -162,6 +164,8 @@ fn settings(recovery: &Recovery<'_>, restore_command: &str) -> Result<Vec<(Strin
         ("max_locks_per_transaction", control.max_locks_per_transaction.to_string()),
         ("track_commit_timestamp", if control.track_commit_timestamp { "on" } else { "off" }.to_owned()),
         ("wal_level", control.wal_level.setting().to_owned()),
+        // The default is too small for segments of more than 40 MB, and the server would not start.
+        ("min_wal_size", format!("{}MB", ((2 * segment_size) >> 20).max(80))),
     ];
     settings.extend(target_settings(recovery.target, restore_command));
     Ok(settings.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())

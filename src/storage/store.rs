@@ -100,6 +100,11 @@ impl Store {
         Self { retry, ..self.clone() }
     }
 
+    /// How patient it is.
+    pub fn retry(&self) -> RetryPolicy {
+        self.retry
+    }
+
     /// The same store with another limit for silence.
     #[cfg(test)]
     pub(crate) fn with_answer_within(&self, answer_within: Duration) -> Self {

@@ -128,6 +128,11 @@ impl Running {
         self.child.id()
     }
 
+    /// What it said so far.
+    pub(crate) fn said(&self) -> String {
+        self.stdout.so_far() + &self.stderr.so_far()
+    }
+
     /// What it wrote to standard output up to now.
     pub(crate) fn stdout(&self) -> String {
         self.stdout.so_far()

@@ -93,7 +93,10 @@ mod tests {
 
     const SIZE: u64 = 16 << 20;
 
-    fn coverage(timelines: &[(u32, &[u64], &[(u64, u64)], &[(u32, u64)])]) -> Coverage {
+    /// Timeline, complete segments, live segments, ancestors.
+    type Wal<'a> = (u32, &'a [u64], &'a [(u64, u64)], &'a [(u32, u64)]);
+
+    fn coverage(timelines: &[Wal<'_>]) -> Coverage {
         let timelines = timelines.iter().map(|(timeline, segments, live, ancestors)| {
             let wal = TimelineWal {
                 segments: segments.iter().copied().collect(),

@@ -50,7 +50,7 @@ pub enum Slot {
     /// A temporary slot that lives in this session and was made with `RESERVE_WAL`.
     Temporary {
         /// The session.
-        connection: ReplicationConnection,
+        connection: Box<ReplicationConnection>,
         /// Name of the slot.
         name: String,
     },
@@ -129,7 +129,7 @@ pub async fn receive(
     let heartbeat = options.heartbeat;
     let (name, temporary) = match options.slot {
         Slot::Configured => (environment.postgres.slot.clone(), None),
-        Slot::Temporary { connection, name } => (name, Some(connection)),
+        Slot::Temporary { connection, name } => (name, Some(*connection)),
     };
     let mut receiver = Receiver {
         patient: Arc::new(repository.with_retry(patience)),
@@ -266,10 +266,11 @@ impl Receiver<'_> {
                         self.timeline.0, next.0
                     )));
                     (trouble, pause) = (Trouble::default(), FIRST_PAUSE);
+                    tokio::time::sleep(FIRST_PAUSE).await;
                     continue;
                 }
-                Ok((End::Lost(e), received_any)) => {
-                    if received_any {
+                Ok((End::Lost(e), sound)) => {
+                    if sound {
                         (trouble, pause) = (Trouble::default(), FIRST_PAUSE);
                     }
                     e
@@ -291,7 +292,7 @@ impl Receiver<'_> {
         }
     }
 
-    /// One session with the server: why it ended, and whether WAL came.
+    /// One session with the server: why it ended, and whether it was a sound one until then.
     async fn session(&mut self) -> Result<(End, bool)> {
         let stop = self.stop;
         let prepared = tokio::select! {
@@ -312,12 +313,13 @@ impl Receiver<'_> {
         };
         self.timeline = place.timeline;
         self.durable = place.at;
+        let began = Instant::now();
         let ended = session.run(prepared.stream, prepared.beginning).await?;
         self.durable = ended.durable;
         if matches!(&ended.end, End::Lost(e) if wal_is_gone(e)) {
             self.gone.push(place);
         }
-        Ok((ended.end, ended.received_any))
+        Ok((ended.end, ended.received_any || began.elapsed() > LONGEST_PAUSE))
     }
 
     /// Decides whether to go on after a failure; a trouble is told once.

@@ -30,7 +30,11 @@ async fn a_base_backup_with_tablespaces_is_complete() {
     let sql = server.sql().await;
     sql.batch_execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display())).await.expect("tablespace");
     sql.batch_execute("CREATE TABLE t TABLESPACE fast AS SELECT generate_series(1, 100000) AS n").await.expect("table");
-    let options = BaseBackupOptions { label: "it's a test".into(), ..BaseBackupOptions::default() };
+    let options = BaseBackupOptions {
+        label: "it's a test".into(),
+        manifest_checksums: ManifestChecksums::Sha256,
+        ..BaseBackupOptions::default()
+    };
     let backup = backup(replication(&server).await, &options).await;
 
     assert!(backup.start < backup.end);

@@ -8,9 +8,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::common::{
-    Cluster, FlakyProxy, Journal, Lifeboat, Moto, Running, Scratch, own, pgbench_init, pgbench_run, server_account,
-    skip, tool, wait_until,
+    Cluster, FlakyProxy, Journal, Lifeboat, Moto, Running, Scratch, own, pgbench_init, pgbench_run, skip, tool,
+    wait_until,
 };
+
+mod archive;
+mod base;
+mod histories;
+mod receive;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -93,30 +98,68 @@ fn current(cluster: &Cluster) -> String {
     cluster.psql("postgres", "SELECT pg_current_wal_flush_lsn()")
 }
 
-#[test]
-fn what_is_received_is_what_postgresql_wrote() {
-    let scratch = Scratch::new();
-    let cluster = Cluster::builder(&scratch).config("wal_keep_size = 1GB").start();
-    let estate = Estate::in_folder(&scratch, &cluster);
-    cluster.psql("postgres", "SELECT pg_create_physical_replication_slot('lifeboat', true)");
-    let begin = cluster.psql("postgres", "SELECT pg_walfile_name(restart_lsn) FROM pg_replication_slots");
-    assert!(pgbench_init(&cluster, "postgres", 2), "pgbench");
-    switch(&cluster);
-    cluster.psql("postgres", "INSERT INTO pgbench_history (tid) VALUES (1)");
-    let end = current(&cluster);
-    let received = estate.receive_until(&end);
-    assert_eq!(received["received"]["reached"], true);
-    assert!(received["received"]["segments"].as_u64() > Some(1), "{received}");
-    assert!(estate.stored("wal/00000001").contains(&begin));
-    for name in estate.stored("wal/00000001") {
-        let original = fs::read(cluster.data_dir().join("pg_wal").join(&name)).expect("kept");
-        assert!(estate.fetched(&name) == original, "{name} differs");
+impl Estate {
+    /// Every complete segment from the first archived one on is there, up to `end`, as PostgreSQL wrote it;
+    /// so is the part of the segment being written.
+    #[track_caller]
+    fn assert_holds(&self, cluster: &Cluster, first: &str, end: &str) {
+        let size = cluster.psql("postgres", "SELECT pg_size_bytes(current_setting('wal_segment_size'))");
+        let (size, end) = (size.parse::<u64>().expect("a number"), lsn(end));
+        let (timeline, per_log) = (&first[..8], (1 << 32) / size);
+        let number = |name: &str| {
+            let part = |range| u64::from_str_radix(&name[range], 16).expect("hex");
+            part(8..16) * per_log + part(16..24)
+        };
+        let last = (end - 1) / size;
+        let mut checked = 0;
+        for segment in number(first)..=last {
+            let name = format!("{timeline}{:08X}{:08X}", segment / per_log, segment % per_log);
+            let original = fs::read(cluster.data_dir().join("pg_wal").join(&name)).expect("kept by wal_keep_size");
+            let fetched = self.fetched(&name);
+            assert_eq!(fetched.len(), original.len(), "{name}");
+            let length = if segment == last { (end - 1) % size + 1 } else { size } as usize;
+            assert!(fetched[..length] == original[..length], "{name} differs");
+            checked += 1;
+        }
+        assert!(checked > 0, "{first} lies behind");
     }
-    // The segment being written: its pieces, padded.
-    let live = cluster.psql("postgres", &format!("SELECT pg_walfile_name('{end}')"));
-    let piece = estate.fetched(&live);
-    let written = (lsn(&end) % (16 << 20)) as usize;
-    let original = fs::read(cluster.data_dir().join("pg_wal").join(&live)).expect("there");
-    assert_eq!(piece.len(), 16 << 20);
-    assert!(piece[..written] == original[..written], "{live} differs");
+
+    fn cluster_with_slot(scratch: &Scratch, segment_mib: u32) -> (Cluster, String) {
+        let builder =
+            Cluster::builder(scratch).wal_segment_mib(segment_mib).config("max_wal_size = 4GB\nwal_keep_size = 2GB");
+        let cluster = builder.start();
+        cluster.psql("postgres", "SELECT pg_create_physical_replication_slot('lifeboat', true)");
+        let first = cluster.psql("postgres", "SELECT pg_walfile_name(restart_lsn + 1) FROM pg_replication_slots");
+        (cluster, first)
+    }
+}
+
+/// What PostgreSQL was told to be safe.
+fn flushed(cluster: &Cluster) -> Option<String> {
+    let sql = "SELECT flush_lsn FROM pg_stat_replication WHERE application_name = 'lifeboat' AND flush_lsn IS NOT NULL";
+    Some(cluster.psql("postgres", sql)).filter(|text| !text.is_empty())
+}
+
+#[track_caller]
+fn wait_flushed(cluster: &Cluster, at_least: &str) {
+    wait_until(&format!("{at_least} is durable"), PATIENCE, || {
+        flushed(cluster).is_some_and(|f| lsn(&f) >= lsn(at_least))
+    });
+}
+
+fn flushed_by_slot(cluster: &Cluster) -> String {
+    cluster.psql("postgres", "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = 'lifeboat'")
+}
+
+/// Restores the latest point into a new cluster.
+fn restore(estate: &Estate, cluster: &Cluster, name: &str) -> Cluster {
+    let home = estate.scratch.server_dir(name);
+    let data = home.join("data");
+    let data_text = data.to_str().expect("UTF-8");
+    estate.lifeboat.run(&["restore", "-e", "production", "--to", "latest", "--pgdata", data_text]).ok();
+    let auto = data.join("postgresql.auto.conf");
+    let text = fs::read_to_string(&auto).unwrap_or_default();
+    fs::write(&auto, format!("{text}\nunix_socket_directories = '{}'\n", home.display())).expect("own file");
+    own(&data);
+    Cluster::adopt(&estate.scratch, &data, cluster.major())
 }
