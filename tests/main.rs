@@ -3,6 +3,7 @@
 mod capture;
 mod common;
 mod format;
+mod demo;
 mod harness_smoke;
 mod inspect;
 mod versions;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -11,8 +12,10 @@ use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
 use super::output::Outcome;
 use super::restore::tools;
+use crate::config::Environment;
 use crate::drill::{self, Sandbox};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::{report_html, report_json};
@@ -49,14 +52,54 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
     let Command::Run(arguments) = command;
     let environment = context.environment(&arguments.environment.environment)?;
-    let target: Target = arguments.to.parse()?;
+    let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
+    let wish = Wish {
+        target: arguments.to.parse()?,
+        incident_time: context.runtime.now(),
+        report: &folder,
+        keep: arguments.keep,
+    };
+    let done = conduct(context, environment, &wish).await?;
+    let text = describe(&done.record, done.appended.sequence, &done.html);
+    let json = json!({
+        "drill": done.record,
+        "ledger": done.appended,
+        "report": { "html": done.html, "json": done.json },
+    });
+    Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+}
+
+/// What a drill is to be like.
+#[derive(Debug)]
+pub(crate) struct Wish<'a> {
+    /// What to restore to.
+    pub(crate) target: Target,
+    /// When the disaster happened, or is supposed to have happened.
+    pub(crate) incident_time: DateTime<Utc>,
+    /// Where the report goes.
+    pub(crate) report: &'a Path,
+    /// Whether the restored copy stays.
+    pub(crate) keep: bool,
+}
+
+/// A drill that was run and recorded, and its report.
+#[derive(Debug)]
+pub(crate) struct Conducted {
+    pub(crate) record: DrillRecord,
+    pub(crate) appended: Appended,
+    pub(crate) html: PathBuf,
+    pub(crate) json: PathBuf,
+}
+
+/// Runs a drill of `environment` and writes its report.
+pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: &Wish<'_>) -> Result<Conducted> {
     let repository = Arc::new(context.repository(Keys::Read).await?);
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
-    let id_and_start = context.runtime.now();
-    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &target).await?;
-    let id = crate::postgres::base_backup::new_id(id_and_start)?;
+    let started_at = context.runtime.now();
+    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &wish.target).await?;
+    let id = crate::postgres::base_backup::new_id(started_at)?;
     let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let sandbox = Sandbox::create(&work_dir, &id, arguments.keep)?;
+    let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;
     let wishes =
         Wishes { pgdata: sandbox.pgdata(), filestore: Some(sandbox.filestore()), configuration: None, recover: true };
     let plan = restore::plan(&catalogue, resolved, &wishes)?;
@@ -67,7 +110,8 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         plan,
         sandbox,
         id,
-        incident_time: id_and_start,
+        started_at,
+        incident_time: wish.incident_time,
         operator: format!("{}@{}", running_as(), host_name()),
         config_digest: digest_of(&context.estate.file)?,
         binary_sha256: digest_of(&tools.program).ok(),
@@ -77,11 +121,8 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
     let signer_name = host_name();
     let place =
         Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
-    let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
-    let (html, json_file) = write_reports(&folder, &done.record, &place)?;
-    let text = describe(&done.record, done.appended.sequence, &html);
-    let json = json!({ "drill": done.record, "ledger": done.appended, "report": { "html": html, "json": json_file } });
-    Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+    let (html, json) = write_reports(wish.report, &done.record, &place)?;
+    Ok(Conducted { record: done.record, appended: done.appended, html, json })
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -148,7 +189,8 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
     text
 }
 
-fn failure(record: &DrillRecord) -> Option<Error> {
+/// The failure that a record amounts to.
+pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
         Verdict::Passed => None,
         Verdict::Failed => {

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -20,12 +20,25 @@ pub(crate) struct Arguments {
 
 /// Makes a recovery key pair; never overwrites a key.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let identity = RecoveryIdentity::generate();
-    let recipient = identity.recipients().concat();
     let Some(path) = &arguments.output else {
+        let identity = RecoveryIdentity::generate();
+        let recipient = identity.recipients().concat();
         let json = json!({ "recipient": recipient, "identity": *identity.to_text(), "file": null });
         return Ok(Outcome::new(json, identity.to_text().as_str()));
     };
+    let recipient = make(path)?;
+    let text = format!(
+        "private key: {} (keep it off the backup host and offline; without it nothing can be restored)\n\
+         public key:  {recipient}\n\
+         put this into lifeboat.toml:\n\n[keys]\nrecipients = [\"{recipient}\"]",
+        path.display()
+    );
+    Ok(Outcome::new(json!({ "recipient": recipient, "identity": null, "file": path }), text))
+}
+
+/// Makes a key pair, writes the private half to the new file `path` and gives the public half.
+pub(crate) fn make(path: &Path) -> Result<String> {
+    let identity = RecoveryIdentity::generate();
     let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             return Err(error::denied(format!("{} already exists", path.display()))
@@ -37,11 +50,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     file.write_all(identity.to_text().as_bytes())
         .and_then(|()| file.sync_all())
         .or_err(ErrorKind::Config, || format!("cannot write {}", path.display()))?;
-    let text = format!(
-        "private key: {} (keep it off the backup host and offline; without it nothing can be restored)\n\
-         public key:  {recipient}\n\
-         put this into lifeboat.toml:\n\n[keys]\nrecipients = [\"{recipient}\"]",
-        path.display()
-    );
-    Ok(Outcome::new(json!({ "recipient": recipient, "identity": null, "file": path }), text))
+    Ok(identity.recipients().concat())
 }

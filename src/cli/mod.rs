@@ -85,6 +85,8 @@ enum Command {
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    /// Watch a disaster and a recovery: a shop of its own, backed up, destroyed, restored and proven
+    Demo(demo::Arguments),
     #[command(hide = true)]
     WalHandOver(hand_over::Arguments),
 }
@@ -143,7 +145,8 @@ pub fn main(arguments: Arguments) -> ExitCode {
 
 async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     let file = arguments.config.as_deref();
-    let runtime = terminal::runtime(arguments.format);
+    let format = arguments.format;
+    let runtime = terminal::runtime(format);
     let context = || Context::load(file, runtime.clone());
     match arguments.command {
         Command::Init => init::run(&context()?).await,
@@ -160,5 +163,6 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

@@ -58,16 +58,13 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let environment = context.environment(&arguments.environment.environment)?;
     let target: Target = arguments.to.parse()?;
-    let repository = Arc::new(context.repository(Keys::Read).await?);
-    let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
-    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &target).await?;
     let wishes = Wishes {
         pgdata: absolute(&arguments.pgdata)?,
         filestore: arguments.filestore.as_ref().map(|d| absolute(d)).transpose()?,
         configuration: arguments.configuration.as_ref().map(|d| absolute(d)).transpose()?,
         recover: !arguments.no_start,
     };
-    let plan = restore::plan(&catalogue, resolved, &wishes)?;
+    let (repository, catalogue, plan) = planned(context, environment, &target, &wishes).await?;
     if arguments.plan {
         return Ok(Outcome::new(json!({ "plan": plan }), describe(&plan)));
     }
@@ -85,6 +82,20 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         "findings": done.attachments.findings,
     });
     Ok(Outcome::new(json, report(&plan, &done)).with_failure(missing(&done)))
+}
+
+/// The plan of a restore of `environment`, and what it is made from; touches nothing.
+pub(crate) async fn planned(
+    context: &Context,
+    environment: &Environment,
+    target: &Target,
+    wishes: &Wishes,
+) -> Result<(Arc<Repository>, Arc<Catalogue>, Plan)> {
+    let repository = Arc::new(context.repository(Keys::Read).await?);
+    let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
+    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, target).await?;
+    let plan = restore::plan(&catalogue, resolved, wishes)?;
+    Ok((repository, catalogue, plan))
 }
 
 /// A restore that could not bring back every attachment is partial, and says which are missing.
@@ -106,7 +117,7 @@ pub(crate) fn tools(
     catalogue: Arc<Catalogue>,
     plan: &Plan,
 ) -> Result<Tools> {
-    let major = restore::run::major(&plan.base.server_version);
+    let major = restore::tools::major(&plan.base.server_version);
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =

@@ -26,7 +26,7 @@ use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
-use crate::restore::run::work_dir;
+use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
 
@@ -43,7 +43,9 @@ pub struct Request<'a> {
     pub sandbox: Sandbox,
     /// Id of the drill.
     pub id: String,
-    /// When the drill began, which is when the disaster is supposed to have happened.
+    /// When the drill began.
+    pub started_at: DateTime<Utc>,
+    /// When the disaster happened, or is supposed to have happened: as a rule, when the drill began.
     pub incident_time: DateTime<Utc>,
     /// Account and host of whoever asked.
     pub operator: String,
@@ -94,6 +96,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         environment: request.environment,
         plan: request.plan,
         id: request.id,
+        started_at: request.started_at,
         incident_time: request.incident_time,
         operator: request.operator,
         config_digest: request.config_digest,
@@ -202,6 +205,7 @@ struct Finished<'a> {
     environment: &'a Environment,
     plan: Plan,
     id: String,
+    started_at: DateTime<Utc>,
     incident_time: DateTime<Utc>,
     operator: String,
     config_digest: String,
@@ -255,7 +259,7 @@ impl Finished<'_> {
             findings,
             error,
             verdict: Verdict::Failed,
-            started_at: self.incident_time,
+            started_at: self.started_at,
             finished_at: tools.runtime.now(),
         };
         record.verdict = record.judge();

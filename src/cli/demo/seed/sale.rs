@@ -14,8 +14,6 @@ use crate::error::{Error, ErrorKind, Result, ResultExt, internal};
 /// A committed sale.
 #[derive(Debug, Clone)]
 pub(crate) struct Sale {
-    /// The number it was sold under.
-    pub(crate) number: u64,
     /// Name of the order.
     pub(crate) order: String,
     /// `store_fname` of the receipt, with every twentieth sale.
@@ -52,7 +50,7 @@ pub(crate) async fn sell_once(client: &Client, filestore: &Path, n: u64) -> Resu
                 _ => None,
             });
             let order = order.ok_or_else(|| nothing_sold(n))?;
-            Ok(Sale { number: n, order, attachment })
+            Ok(Sale { order, attachment })
         }
         Err(error) => {
             // Leaves the connection usable after a refused statement; when it is gone, this fails too.
