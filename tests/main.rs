@@ -2,9 +2,10 @@
 
 mod capture;
 mod common;
-mod format;
 mod demo;
+mod format;
 mod harness_smoke;
 mod inspect;
+mod restore;
 mod versions;
 mod wal;

@@ -20,6 +20,7 @@ use crate::evidence::drill_record::StopPoint;
 use crate::evidence::entry::Restore;
 use crate::evidence::{Appended, Body};
 use crate::postgres::base_backup::new_id;
+use crate::postgres::server::end_orphan;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::catalogue::ledger;
 
@@ -39,14 +40,16 @@ pub struct Done {
 /// Carries out `plan`.
 pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     let started_at = tools.runtime.now();
-    let mut journal = Journal::open(plan)?;
+    let mut journal = Journal::open(plan, &tools.tablespaces)?;
     let mut phases = Phases::new(&tools.runtime);
     let manifest = tools.manifest(plan).await?;
+    refuse_unknown_tablespaces(tools, &manifest)?;
     if journal.is_fresh() {
         refuse_full_tablespaces(tools, plan, &manifest)?;
         require_space(plan)?;
     } else {
         tools.runtime.emit(Event::Note(format!("continuing the interrupted restore in {}", plan.pgdata.display())));
+        end_orphan(&plan.pgdata).await?;
     }
     journal.begin()?;
     if !journal.is_done(Step::Files) {
@@ -106,6 +109,20 @@ async fn recover_and_stop(
     phases.time("stopping the server", None, server.stop()).await?;
     settle::recovered(&plan.pgdata, tools.account.as_ref())?;
     Ok((stopped, restored))
+}
+
+/// A mistyped old place would send its tablespace back to where it was.
+fn refuse_unknown_tablespaces(tools: &Tools, manifest: &BaseManifest) -> Result<()> {
+    let places: Vec<&str> = manifest.links.iter().map(|(_, place)| place.as_str()).collect();
+    match tools.tablespaces.keys().find(|old| !places.contains(&old.as_str())) {
+        None => Ok(()),
+        Some(old) => Err(error::usage(format!("the backup has no tablespace in {old}"))
+            .meaning("nothing was written")
+            .hint(format!(
+                "its tablespaces are in: {}",
+                if places.is_empty() { "none".into() } else { places.join(", ") }
+            ))),
+    }
 }
 
 fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {

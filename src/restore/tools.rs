@@ -75,7 +75,7 @@ impl Tools {
             role: &self.role,
             major: major(&plan.base.server_version),
         };
-        let (server, stopped) = match is_recovered(&plan.pgdata) {
+        let (server, stopped) = match is_recovered(&plan.pgdata, &plan.target)? {
             true => start_recovered(&recovery).await?,
             false => recover(&recovery).await?,
         };

@@ -343,7 +343,7 @@ fn restore(findings: &mut Findings, environment: &Environment, major: Option<i32
     let Some(major) = major.and_then(|major| u32::try_from(major).ok()) else { return };
     let path = std::env::var_os("PATH");
     for (name, program) in [("programs for a restore", tools::SERVER), ("programs for an export", "pg_dumpall")] {
-        match tools::bin_dir(&environment.postgres, major, program, path.as_deref()) {
+        match tools::program_dir(&environment.postgres, major, program, path.as_deref()) {
             Ok(dir) => findings.ok(name, format!("{program} for PostgreSQL {major} in {}", dir.display())),
             Err(failure) => findings.weak(name, &failure),
         }
