@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::estate::ENVIRONMENT;
+use super::cluster::ROLE;
+use super::estate::{DATABASE, ENVIRONMENT};
 use super::place::Place;
 use super::story::Ended;
 use crate::error::{Error, integrity};
@@ -23,7 +24,7 @@ pub(super) fn object(ended: &Ended, place: &Place, kept: bool, took: Duration) -
             "seconds": took.as_secs_f64(),
             "phases": ended.acts,
             "shop": {
-                "database": super::estate::DATABASE,
+                "database": DATABASE,
                 "uuid": ended.shop.uuid,
                 "orders": ended.shop.orders,
                 "database_bytes": ended.shop.database_bytes,
@@ -121,7 +122,7 @@ fn lost(ended: &Ended) -> String {
         n => {
             let seconds = Span(Duration::try_from_secs_f64(balance.lost_seconds).unwrap_or_default());
             format!(
-                "{n} of {total} confirmed sales, the last {seconds} before the disaster; the other {} are there",
+                "{n} of {total} confirmed sales, those of the last {seconds} before the disaster; the other {} are there",
                 total - n
             )
         }
@@ -164,12 +165,27 @@ fn next(ended: &Ended, place: &Place, kept: bool) -> String {
     let middle = middle.map_or("latest".to_owned(), |t| t.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
     format!(
         "\nEverything stays in {root}. What to try next:\n\n{show}\n{evidence}\n{verify} --deep\n{restore} --to {middle} --pgdata {second} --plan\n\n\
-         The restored database is in {root}/restored, its configuration beside it. When you are done: rm -r {root}",
+         The restored shop is in {root}/restored{start}When you are done: rm -r {root}",
+        start = start(ended, place),
         root = place.root().display(),
         show = call("show"),
         evidence = call("evidence verify"),
         verify = call("verify"),
         restore = call("restore"),
         second = second.display(),
+    )
+}
+
+/// How to start the restored cluster; only where its sockets have a place that stays.
+fn start(ended: &Ended, place: &Place) -> String {
+    if !place.sockets().starts_with(place.root()) {
+        return ". ".to_owned();
+    }
+    let account = ended.programs.account.as_ref().map_or(String::new(), |a| format!("runuser -u {} -- ", a.name));
+    let (bin, root) = (ended.programs.bin_dir.display(), place.root().display());
+    format!(
+        "; to look into it:\n\n  {account}{bin}/pg_ctl -D {root}/restored/pgdata -l /dev/null start\n  psql -h {} -U {ROLE} {DATABASE}\n  \
+         {account}{bin}/pg_ctl -D {root}/restored/pgdata stop\n\n",
+        place.sockets().display()
     )
 }
