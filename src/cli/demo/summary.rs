@@ -9,6 +9,7 @@ use super::cluster::ROLE;
 use super::estate::{DATABASE, ENVIRONMENT};
 use super::place::Place;
 use super::story::Ended;
+use crate::cli::text::counted;
 use crate::error::{Error, integrity};
 use crate::evidence::drill_record::{CheckResult, MissingCause, Verdict};
 use crate::units::Span;
@@ -128,7 +129,7 @@ fn lost(ended: &Ended) -> String {
         }
     };
     if !balance.in_doubt.is_empty() {
-        words += &format!(" ({} had got no answer yet)", balance.in_doubt.len());
+        words += &format!(" ({} more had got no answer yet)", balance.in_doubt.len());
     }
     words
 }
@@ -141,7 +142,8 @@ fn documents(ended: &Ended) -> String {
     let ours = missing.iter().filter(|m| m.cause == MissingCause::LostByUs).count();
     let mut words = format!("{verified} of {referenced} that the database refers to, each verified");
     if missing.len() > ours {
-        words += &format!("; {} were stored after the last capture, and are named", missing.len() - ours);
+        let late = counted((missing.len() - ours) as u64, "was", "were");
+        words += &format!("; {late} stored after the last capture, named in the report");
     }
     if ours > 0 {
         words += &format!("; {ours} LOST by the backup");
