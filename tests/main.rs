@@ -3,7 +3,9 @@
 mod capture;
 mod common;
 mod demo;
+mod format;
 mod harness_smoke;
 mod inspect;
+mod restore;
 mod versions;
 mod wal;

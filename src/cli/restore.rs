@@ -117,7 +117,7 @@ pub(crate) fn tools(
     catalogue: Arc<Catalogue>,
     plan: &Plan,
 ) -> Result<Tools> {
-    let major = restore::run::major(&plan.base.server_version);
+    let major = restore::tools::major(&plan.base.server_version);
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =

@@ -22,11 +22,12 @@ use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
+use crate::postgres::wal_range;
 use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
-use crate::restore::run::work_dir;
+use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
 
@@ -105,6 +106,10 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     let runtime = tools.runtime.clone();
     let cleanup = phases.time("destroying the sandbox", None, async { Ok(sandbox.destroy(&runtime)) }).await?;
     let record = request.record(tools, &phases, found, cleanup, outcome.err());
+    // The WAL that this drill relied on gets its place in the ledger too, where it has none yet.
+    if let Err(e) = wal_range::record(&tools.repository, &record.environment, &ledger, &tools.runtime).await {
+        tools.runtime.emit(Event::Warning(format!("the ranges of WAL could not be recorded: {e}")));
+    }
     let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
     Ok(Done { record, appended })
 }

@@ -152,8 +152,9 @@ impl Capture<'_> {
         }
         self.report_odd(&summary);
 
-        let (ingested, written) = self.read_new(&index, changes.new).await?;
-        index.add(ingested.stored.clone());
+        let (mut ingested, written) = self.read_new(&index, changes.new).await?;
+        let files_new = ingested.stored.len() as u64;
+        index.add(std::mem::take(&mut ingested.stored));
         let flawed: Vec<FileName> = ingested.flawed.iter().map(|(name, _)| *name).collect();
         if flawed.len() > MAX_NAMED {
             return Err(references::too_many(self.tenant));
@@ -172,7 +173,7 @@ impl Capture<'_> {
             scan_started,
             scan_finished: index.header.scan_finished,
             files_present: summary.files - ingested.vanished,
-            files_new: ingested.stored.len() as u64,
+            files_new,
             bytes_new: ingested.bytes,
             files_disappeared: disappeared,
             suspects: verdict.suspects,

@@ -115,7 +115,10 @@ impl Index {
         if records.is_empty() {
             return;
         }
-        self.records.extend(records);
+        match self.records.is_empty() {
+            true => self.records = records,
+            false => self.records.extend(records),
+        }
         self.records.sort_unstable_by_key(|r| (r.name, r.frame, r.offset));
         self.records.dedup_by(|later, kept| {
             let same = later.name == kept.name;

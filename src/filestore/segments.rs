@@ -114,7 +114,9 @@ impl Index {
         let mut index = Self::read_object(repository, environment, sha256).await?;
         let mut base = 0;
         for segment in index.segments.clone() {
-            let (mut added, mut changed) = (Vec::new(), Vec::new());
+            // The exact size, because growing by doubling would double the peak; bounded, because it was read.
+            let expected = segment.names.min(1 << 24) as usize;
+            let (mut added, mut changed) = (Vec::with_capacity(expected), Vec::new());
             let mut frames = 0;
             meta::read(repository, environment, &segment.sha256, |line: SegmentLine| {
                 match line {

@@ -182,6 +182,27 @@ impl Drop for PrivateServer {
     }
 }
 
+/// Ends the server that a killed process of Lifeboat left behind in a data directory of its own making;
+/// a new one could not start beside it. Does nothing where none runs.
+pub async fn end_orphan(pgdata: &Path) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(pgdata.join("postmaster.pid")) else { return Ok(()) };
+    let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()) else { return Ok(()) };
+    let pgdata = std::fs::canonicalize(pgdata).or_err(ErrorKind::Internal, || format!("no {}", pgdata.display()))?;
+    // The number may belong to another process by now; a postmaster works in its data directory.
+    let runs = || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == pgdata);
+    let began = Instant::now();
+    while runs() {
+        // It may end by itself between the look and the signal.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGQUIT);
+        if began.elapsed() > Duration::from_secs(60) {
+            return Err(error::internal(format!("the server {pid} of an interrupted restore does not stop"))
+                .hint(format!("end process {pid} and run the same command again")));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
 /// Writes the files that the server reads instead of the source's, and opens its log.
 fn prepare(spec: &ServerSpec<'_>) -> std::io::Result<File> {
     std::fs::create_dir_all(spec.work_dir)?;

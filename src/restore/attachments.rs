@@ -1,7 +1,7 @@
 //! Attachments of a recovered cluster: database first, then exactly the files that it refers to.
 
 use super::plan::Plan;
-use super::run::Tools;
+use super::tools::Tools;
 use crate::disk::Owner;
 use crate::error::Result;
 use crate::evidence::drill_record::AttachmentReconciliation;

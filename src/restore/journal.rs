@@ -4,6 +4,7 @@
 //! directory that holds a journal of the *same* plan may be continued; any other non-empty directory
 //! is refused.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub enum Step {
 #[derive(Debug, Serialize, Deserialize)]
 struct Text {
     plan: String,
+    /// A target that resolves to the same place later on, when `latest` is another.
+    again: String,
     done: Vec<Step>,
 }
 
@@ -41,14 +44,15 @@ struct Text {
 pub struct Journal {
     pgdata: PathBuf,
     text: Text,
+    continued: bool,
 }
 
 impl Journal {
-    /// Opens the journal of an interrupted restore of the same plan, or starts one where every target
-    /// directory is empty.
-    pub fn open(plan: &Plan) -> Result<Self> {
+    /// Opens the journal of an interrupted restore of the same plan with the same directories, or starts
+    /// one where every target directory is empty.
+    pub fn open(plan: &Plan, tablespaces: &HashMap<String, PathBuf>) -> Result<Self> {
         let path = plan.pgdata.join(NAME);
-        let identity = identity(plan);
+        let identity = identity(plan, tablespaces);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let text: Text = serde_json::from_slice(&bytes)
@@ -59,15 +63,17 @@ impl Journal {
                         plan.pgdata.display()
                     ))
                     .meaning("nothing was written")
-                    .hint("repeat that restore with the same --to to finish it, or name another directory"));
+                    .hint(format!("to finish it, repeat it with the same directories and `--to {}`", text.again))
+                    .hint("to begin anew, name another directory"));
                 }
-                Ok(Self { pgdata: plan.pgdata.clone(), text })
+                Ok(Self { pgdata: plan.pgdata.clone(), text, continued: true })
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 for target in plan.targets() {
                     require_empty(target)?;
                 }
-                Ok(Self { pgdata: plan.pgdata.clone(), text: Text { plan: identity, done: Vec::new() } })
+                let text = Text { plan: identity, again: plan.again(), done: Vec::new() };
+                Ok(Self { pgdata: plan.pgdata.clone(), text, continued: false })
             }
             Err(e) => Err(failed("cannot read", &path, e)),
         }
@@ -78,9 +84,9 @@ impl Journal {
         self.text.done.contains(&step)
     }
 
-    /// Whether nothing was done before.
+    /// Whether nothing was begun before.
     pub fn is_fresh(&self) -> bool {
-        self.text.done.is_empty()
+        !self.continued
     }
 
     /// Writes the journal down before the first step: the directory is ours from here on.
@@ -118,10 +124,14 @@ impl Journal {
     }
 }
 
-/// What must be equal for a restore to be the same.
-fn identity(plan: &Plan) -> String {
+/// What must be equal for a restore to be the same. Every directory counts: only those of the journal's
+/// own restore were found empty, and may be written over.
+fn identity(plan: &Plan, tablespaces: &HashMap<String, PathBuf>) -> String {
     let target = &plan.target;
-    format!("{} {} {} {} {}", plan.environment, plan.base.id, target.timeline, target.stop_record, plan.steps.len())
+    let place = (&plan.environment, &plan.base.id, target.timeline, target.stop_record);
+    let tablespaces: BTreeMap<_, _> = tablespaces.iter().collect();
+    let directories = (&plan.pgdata, &plan.filestore, &plan.configuration, tablespaces);
+    serde_json::to_string(&(place, &plan.steps, directories)).expect("plain data")
 }
 
 /// Whether a data directory holds an unfinished restore.

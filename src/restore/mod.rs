@@ -16,9 +16,11 @@ pub mod resolve;
 pub mod run;
 pub mod settle;
 pub mod target;
+pub mod tools;
 pub mod wal_server;
 
 pub use plan::{Plan, Wishes, plan};
 pub use resolve::{Resolved, resolve};
-pub use run::{Done, Tools, run};
+pub use run::{Done, run};
 pub use target::Target;
+pub use tools::Tools;

@@ -171,6 +171,14 @@ impl Plan {
             .map(PathBuf::as_path)
     }
 
+    /// A target that resolves to the same place when more WAL has arrived.
+    pub fn again(&self) -> String {
+        match self.target.requested.as_str() {
+            "latest" => format!("lsn:{}", self.target.stop_end),
+            exact => exact.to_owned(),
+        }
+    }
+
     /// Captures that are older than the target: what may turn out to be missing. A finished restore knows
     /// better, and names what is.
     pub fn late_captures(&self) -> Vec<String> {

@@ -124,9 +124,20 @@ pub async fn start_recovered(recovery: &Recovery<'_>) -> Result<(PrivateServer, 
     Ok((server, stopped))
 }
 
-/// Whether recovery of this data directory has ended: PostgreSQL removes the signal file then.
-pub fn is_recovered(pgdata: &Path) -> bool {
-    !pgdata.join("recovery.signal").exists() && !pgdata.join("backup_label").exists()
+/// Whether recovery of this data directory has ended, for good: PostgreSQL removes the signal file
+/// before its checkpoint on the new timeline. Killed in between, a start without the file would replay
+/// whatever WAL lies there, past the target; recovery must run again instead.
+pub fn is_recovered(pgdata: &Path, target: &Resolved) -> Result<bool> {
+    if pgdata.join("recovery.signal").exists() || pgdata.join("backup_label").exists() {
+        return Ok(false);
+    }
+    Ok(control_file(pgdata)?.timeline() > target.timeline)
+}
+
+fn control_file(pgdata: &Path) -> Result<ControlFile> {
+    let path = pgdata.join("global/pg_control");
+    let bytes = std::fs::read(&path).map_err(|e| failed("cannot read", &path, e))?;
+    ControlFile::parse(&bytes)
 }
 
 fn signal_recovery(pgdata: &Path, account: Option<&Account>) -> Result<()> {
@@ -151,9 +162,7 @@ impl From<&Account> for Owner {
 
 /// Settings of the recovering server: what the source had where recovery depends on it, and the target.
 fn settings(recovery: &Recovery<'_>, restore_command: &str) -> Result<Vec<(String, String)>> {
-    let path = recovery.pgdata.join("global/pg_control");
-    let bytes = std::fs::read(&path).map_err(|e| failed("cannot read", &path, e))?;
-    let control = ControlFile::parse(&bytes)?;
+    let control = control_file(recovery.pgdata)?;
     let segment_size = control.wal_segment_size;
     let control = control.parameters;
     let mut settings = vec![

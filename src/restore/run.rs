@@ -1,57 +1,28 @@
 //! Carrying out a plan: named steps, each safe to repeat, each journalled.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::attachments::{self, Attachments};
-use super::files::{self, ClusterTarget};
+use super::files;
 use super::journal::{Journal, Step};
 use super::phases::Phases;
 use super::plan::Plan;
-use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
+use super::recover::Stopped;
 use super::settle;
+use super::tools::{Tools, work_dir};
 use crate::configuration::store;
-use crate::disk::{self, Owner, failed};
+use crate::disk::{self, failed};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::StopPoint;
 use crate::evidence::entry::Restore;
 use crate::evidence::{Appended, Body};
-use crate::postgres::account::Account;
 use crate::postgres::base_backup::new_id;
-use crate::postgres::server::PrivateServer;
-use crate::repository::Repository;
+use crate::postgres::server::end_orphan;
 use crate::repository::base_manifest::BaseManifest;
-use crate::repository::catalogue::{Catalogue, ledger};
-use crate::runtime::Runtime;
-
-/// What a restore works with, beside its plan.
-#[derive(Debug, Clone)]
-pub struct Tools {
-    /// The repository, with keys that open data.
-    pub repository: Arc<Repository>,
-    /// What it holds.
-    pub catalogue: Arc<Catalogue>,
-    /// Directory of PostgreSQL's programs, of the major version of the backup.
-    pub bin_dir: PathBuf,
-    /// This program, for `restore_command`.
-    pub program: PathBuf,
-    /// `restore_command` for an operator who starts the server himself.
-    pub operator_command: String,
-    /// The account that servers run as, where this process is root.
-    pub account: Option<Account>,
-    /// A role of the cluster that may log in.
-    pub role: String,
-    /// Where tablespaces go, by their location at the source; others go back to where they were.
-    pub tablespaces: HashMap<String, PathBuf>,
-    /// Directory for short-lived things, with a short path.
-    pub temporary: PathBuf,
-    /// Clock and events.
-    pub runtime: Runtime,
-}
+use crate::repository::catalogue::ledger;
 
 /// A finished restore.
 #[derive(Debug)]
@@ -66,60 +37,19 @@ pub struct Done {
     pub attachments: Attachments,
 }
 
-impl Tools {
-    /// Reads the manifest of the plan's base backup.
-    pub async fn manifest(&self, plan: &Plan) -> Result<Arc<BaseManifest>> {
-        BaseManifest::read(&self.repository, &plan.environment, &plan.base.manifest).await.map(Arc::new)
-    }
-
-    /// Where the files of the cluster go.
-    pub fn target(&self, plan: &Plan) -> ClusterTarget {
-        ClusterTarget {
-            pgdata: plan.pgdata.clone(),
-            tablespaces: self.tablespaces.clone(),
-            owner: self.account.as_ref().map(Owner::from),
-        }
-    }
-
-    /// Fetches and writes the base backup.
-    pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>) -> Result<()> {
-        files::write(&self.repository, &plan.environment, manifest, &self.target(plan), &self.runtime).await
-    }
-
-    /// Replays WAL to the stop point and asserts it; the server keeps running.
-    pub async fn recover(&self, plan: &Plan, work_dir: &Path) -> Result<(PrivateServer, Stopped)> {
-        let recovery = Recovery {
-            repository: self.repository.clone(),
-            catalogue: self.catalogue.clone(),
-            target: &plan.target,
-            pgdata: &plan.pgdata,
-            work_dir,
-            bin_dir: &self.bin_dir,
-            program: &self.program,
-            account: self.account.as_ref(),
-            role: &self.role,
-            major: major(&plan.base.server_version),
-        };
-        let (server, stopped) = match is_recovered(&plan.pgdata) {
-            true => start_recovered(&recovery).await?,
-            false => recover(&recovery).await?,
-        };
-        assert_stop(&plan.target, &stopped)?;
-        Ok((server, stopped))
-    }
-}
-
 /// Carries out `plan`.
 pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     let started_at = tools.runtime.now();
-    let mut journal = Journal::open(plan)?;
+    let mut journal = Journal::open(plan, &tools.tablespaces)?;
     let mut phases = Phases::new(&tools.runtime);
     let manifest = tools.manifest(plan).await?;
+    refuse_unknown_tablespaces(tools, &manifest)?;
     if journal.is_fresh() {
         refuse_full_tablespaces(tools, plan, &manifest)?;
         require_space(plan)?;
     } else {
         tools.runtime.emit(Event::Note(format!("continuing the interrupted restore in {}", plan.pgdata.display())));
+        end_orphan(&plan.pgdata).await?;
     }
     journal.begin()?;
     if !journal.is_done(Step::Files) {
@@ -181,12 +111,18 @@ async fn recover_and_stop(
     Ok((stopped, restored))
 }
 
-/// A directory of its own for sockets and server files, removed when it goes out of scope.
-pub fn work_dir(parent: &Path) -> Result<tempfile::TempDir> {
-    tempfile::Builder::new()
-        .prefix("lifeboat-")
-        .tempdir_in(parent)
-        .map_err(|e| failed("cannot make a directory in", parent, e))
+/// A mistyped old place would send its tablespace back to where it was.
+fn refuse_unknown_tablespaces(tools: &Tools, manifest: &BaseManifest) -> Result<()> {
+    let places: Vec<&str> = manifest.links.iter().map(|(_, place)| place.as_str()).collect();
+    match tools.tablespaces.keys().find(|old| !places.contains(&old.as_str())) {
+        None => Ok(()),
+        Some(old) => Err(error::usage(format!("the backup has no tablespace in {old}"))
+            .meaning("nothing was written")
+            .hint(format!(
+                "its tablespaces are in: {}",
+                if places.is_empty() { "none".into() } else { places.join(", ") }
+            ))),
+    }
 }
 
 fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {
@@ -258,10 +194,4 @@ async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended>
             None
         }
     }
-}
-
-/// Major version in the server's own words: "15.18 (Debian …)", "18beta1".
-pub fn major(server_version: &str) -> u32 {
-    let digits: String = server_version.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().unwrap_or(0)
 }

@@ -86,7 +86,7 @@ impl Scratch {
 }
 
 /// A command that runs as the servers' account, in a directory that it can enter.
-pub(super) fn as_server(program: &Path) -> Command {
+pub(crate) fn as_server(program: &Path) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
     command.current_dir("/").env("LC_ALL", "C.UTF-8").env_remove("PGDATA");

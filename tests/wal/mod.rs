@@ -81,7 +81,9 @@ impl Estate {
     fn stored(&self, prefix: &str) -> Vec<String> {
         let folder = self.scratch.join("repository/production").join(prefix);
         let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().filter_map(Result::ok);
-        files.filter(|f| f.file_type().is_file()).map(|f| f.file_name().to_string_lossy().into_owned()).collect()
+        let names = files.filter(|f| f.file_type().is_file()).map(|f| f.file_name().to_string_lossy().into_owned());
+        // What a killed process was writing stands beside as `name#1`; the store does not show it.
+        names.filter(|name| !name.contains('#')).collect()
     }
 }
 

@@ -338,12 +338,15 @@ async fn backups(
     newest.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|major| major.parse().ok())
 }
 
-/// Whether this host could start a restored cluster. A host that only backs up need not.
+/// Whether this host could start a restored cluster (a host that only backs up need not) and export roles.
 fn restore(findings: &mut Findings, environment: &Environment, major: Option<i32>) {
     let Some(major) = major.and_then(|major| u32::try_from(major).ok()) else { return };
-    match tools::bin_dir(&environment.postgres, major) {
-        Ok(dir) => findings.ok("programs for a restore", format!("PostgreSQL {major} in {}", dir.display())),
-        Err(failure) => findings.weak("programs for a restore", &failure),
+    let path = std::env::var_os("PATH");
+    for (name, program) in [("programs for a restore", tools::SERVER), ("programs for an export", "pg_dumpall")] {
+        match tools::program_dir(&environment.postgres, major, program, path.as_deref()) {
+            Ok(dir) => findings.ok(name, format!("{program} for PostgreSQL {major} in {}", dir.display())),
+            Err(failure) => findings.weak(name, &failure),
+        }
     }
     match Account::for_servers(environment.postgres.run_as.as_deref()) {
         Ok(Some(account)) => findings.ok("account for a restore", format!("restored servers run as {}", account.name)),

@@ -41,7 +41,8 @@ pub(super) async fn databases(findings: &mut Findings, environment: &Environment
         }
         let looked = async {
             let client = source.sql_in(name).await?;
-            let query = "SELECT coalesce(has_table_privilege(to_regclass('public.ir_attachment'), 'SELECT'), false)";
+            // Names are resolved in pg_catalog only: the database belongs to somebody else.
+            let query = "SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.ir_attachment'), 'SELECT'), false)";
             let row = client.query_one(query, &[]).await.map_err(|e| explain(e, "cannot look at ir_attachment"))?;
             Ok(row.get::<_, bool>(0))
         };

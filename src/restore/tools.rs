@@ -1,0 +1,99 @@
+//! What restores and drills work with, and the two steps that both take: files, then recovery.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::{self, ClusterTarget};
+use super::plan::Plan;
+use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
+use crate::disk::{Owner, failed};
+use crate::error::Result;
+use crate::postgres::account::Account;
+use crate::postgres::server::PrivateServer;
+use crate::repository::Repository;
+use crate::repository::base_manifest::BaseManifest;
+use crate::repository::catalogue::Catalogue;
+use crate::runtime::Runtime;
+
+/// What a restore works with, beside its plan.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// The repository, with keys that open data.
+    pub repository: Arc<Repository>,
+    /// What it holds.
+    pub catalogue: Arc<Catalogue>,
+    /// Directory of PostgreSQL's programs, of the major version of the backup.
+    pub bin_dir: PathBuf,
+    /// This program, for `restore_command`.
+    pub program: PathBuf,
+    /// `restore_command` for an operator who starts the server himself.
+    pub operator_command: String,
+    /// The account that servers run as, where this process is root.
+    pub account: Option<Account>,
+    /// A role of the cluster that may log in.
+    pub role: String,
+    /// Where tablespaces go, by their location at the source; others go back to where they were.
+    pub tablespaces: HashMap<String, PathBuf>,
+    /// Directory for short-lived things, with a short path.
+    pub temporary: PathBuf,
+    /// Clock and events.
+    pub runtime: Runtime,
+}
+
+impl Tools {
+    /// Reads the manifest of the plan's base backup.
+    pub async fn manifest(&self, plan: &Plan) -> Result<Arc<BaseManifest>> {
+        BaseManifest::read(&self.repository, &plan.environment, &plan.base.manifest).await.map(Arc::new)
+    }
+
+    /// Where the files of the cluster go.
+    pub fn target(&self, plan: &Plan) -> ClusterTarget {
+        ClusterTarget {
+            pgdata: plan.pgdata.clone(),
+            tablespaces: self.tablespaces.clone(),
+            owner: self.account.as_ref().map(Owner::from),
+        }
+    }
+
+    /// Fetches and writes the base backup.
+    pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>) -> Result<()> {
+        files::write(&self.repository, &plan.environment, manifest, &self.target(plan), &self.runtime).await
+    }
+
+    /// Replays WAL to the stop point and asserts it; the server keeps running.
+    pub async fn recover(&self, plan: &Plan, work_dir: &Path) -> Result<(PrivateServer, Stopped)> {
+        let recovery = Recovery {
+            repository: self.repository.clone(),
+            catalogue: self.catalogue.clone(),
+            target: &plan.target,
+            pgdata: &plan.pgdata,
+            work_dir,
+            bin_dir: &self.bin_dir,
+            program: &self.program,
+            account: self.account.as_ref(),
+            role: &self.role,
+            major: major(&plan.base.server_version),
+        };
+        let (server, stopped) = match is_recovered(&plan.pgdata, &plan.target)? {
+            true => start_recovered(&recovery).await?,
+            false => recover(&recovery).await?,
+        };
+        assert_stop(&plan.target, &stopped)?;
+        Ok((server, stopped))
+    }
+}
+
+/// A directory of its own for sockets and server files, removed when it goes out of scope.
+pub fn work_dir(parent: &Path) -> Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("lifeboat-")
+        .tempdir_in(parent)
+        .map_err(|e| failed("cannot make a directory in", parent, e))
+}
+
+/// Major version in the server's own words: "15.18 (Debian …)", "18beta1".
+pub fn major(server_version: &str) -> u32 {
+    let digits: String = server_version.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
