@@ -3,9 +3,12 @@
 mod capture;
 mod common;
 mod demo;
+mod drill;
+mod faults;
 mod format;
 mod harness_smoke;
 mod inspect;
+mod odoo;
 mod restore;
 mod versions;
 mod wal;

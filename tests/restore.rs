@@ -3,12 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{
-    Cluster, Estate, Journal, Lifeboat, Moto, Output, Scratch, as_server, fixture_odoo, load_fixture, own,
-    pgbench_init, pgbench_run, skip, wait_until,
+    Cluster, Estate, Journal, Lifeboat, Output, Scratch, as_server, own, pgbench_init, pgbench_run, skip, wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -496,4 +494,48 @@ fn the_repository_and_a_recovery_key_are_enough() {
     // The old timeline is still there.
     let first = estate.run(&["restore", "--plan", "--to", "latest", "--pgdata", "/nowhere/r"]).ok().json();
     assert_eq!(first["plan"]["target"]["timeline"], 2);
+}
+
+#[test]
+fn a_base_backup_can_be_restored_without_a_receiver() {
+    let scratch = Scratch::new();
+    let mut cluster = Cluster::builder(&scratch).start();
+    let estate = Estate::builder(&scratch, &cluster).init();
+    let journal = Journal::start(&cluster, "postgres");
+    journal.wait_for(10);
+    let before = journal.acknowledged().len();
+    let id = estate.backup();
+    let said = journal.stop();
+    cluster.kill9();
+    for (target, name) in [("latest", "r1"), (&*format!("backup:{id}"), "r2")] {
+        let copy = estate.restored(target, name, &cluster);
+        let present: usize = copy.psql("postgres", "SELECT count(*) FROM journal").parse().expect("a number");
+        assert!((before..=said.acknowledged.len() + 1).contains(&present), "{before} {present}");
+    }
+}
+
+#[test]
+fn latest_is_never_what_lies_before_a_gap() {
+    let scratch = Scratch::new();
+    let cluster = Cluster::builder(&scratch).start();
+    let estate = Estate::builder(&scratch, &cluster).init();
+    let receiver = estate.receive(&cluster);
+    estate.backup();
+    cluster.psql("postgres", "CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    cluster.psql("postgres", "SELECT pg_switch_wal()");
+    let lost = cluster.psql("postgres", "SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
+    cluster.psql("postgres", "INSERT INTO t VALUES (2)");
+    cluster.psql("postgres", "SELECT pg_switch_wal()");
+    cluster.psql("postgres", "INSERT INTO t VALUES (3)");
+    estate.caught_up(&cluster);
+    fs::remove_file(estate.stored("wal/00000001").join(&lost)).expect("an archived segment");
+    let told = refused(estate.plan("latest"), 7);
+    assert!(told.contains(&lost), "{told}");
+    let nearest = told.split("--to ").nth(1).and_then(|t| t.split('`').next()).expect("a target");
+    let copy = estate.restored(nearest, "r", &cluster);
+    assert_eq!(copy.psql("postgres", "SELECT max(id) FROM t"), "1");
+    // A base backup behind the gap makes the latest state reachable again.
+    estate.backup();
+    estate.plan("latest").ok();
+    drop(receiver);
 }

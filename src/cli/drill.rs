@@ -20,7 +20,8 @@ use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::{report_html, report_json};
 use crate::postgres::account::running_as;
-use crate::repository::catalogue::Catalogue;
+use crate::postgres::backup::record_failure;
+use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::wal_archive::WalArchive;
 use crate::restore::{self, Target, Wishes};
 use crate::units::Span;
@@ -96,7 +97,17 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
     let repository = Arc::new(context.repository(Keys::Read).await?);
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
     let started_at = context.runtime.now();
-    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, &wish.target).await?;
+    let began = std::time::Instant::now();
+    let archive = WalArchive::new(&repository, &environment.name);
+    let resolved = match restore::resolve(archive, &catalogue, &wish.target).await {
+        Ok(resolved) => resolved,
+        Err(failure) => {
+            // That nothing can be restored is a result of the drill, and belongs into the record.
+            let ledger = ledger(&repository, &environment.name).await?;
+            record_failure(&ledger, &repository, "drill", &failure, started_at, began, &context.runtime).await;
+            return Err(failure);
+        }
+    };
     let id = crate::postgres::base_backup::new_id(started_at)?;
     let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;

@@ -16,7 +16,7 @@ use crate::error::{self, Error, Result};
 use crate::evidence::entry::BaseBackup;
 use crate::postgres::wal::{Record, WalEnd, WalReader};
 use crate::repository::catalogue::Catalogue;
-use crate::repository::coverage::{Coverage, Leg, Reach};
+use crate::repository::coverage::{Coverage, Gap, Leg, Reach};
 use crate::repository::wal_archive::WalArchive;
 use crate::units::{Lsn, Timeline};
 
@@ -132,6 +132,9 @@ impl<'a> Search<'a> {
 
     async fn latest(&self) -> Result<Found<'a>> {
         let (base, reach) = self.usable().next().ok_or_else(|| self.no_base(None))?;
+        if let Some(gap) = &reach.gap {
+            return Err(self.latest_behind_gap(gap));
+        }
         let mut from = reach.end.previous_segment(self.wal.segment_size).saturating_sub(1);
         let first = base.start_lsn.segment(self.wal.segment_size);
         loop {
@@ -397,6 +400,18 @@ impl<'a> Search<'a> {
         error::not_recoverable(format!("{} lies in a gap{missing}", text(time)))
             .hint(format!("the nearest possible before it is {}", text(last.time)))
             .hint(format!("the nearest possible after it is {}: `--to backup:{}`", text(later.stop_time), later.id))
+    }
+
+    /// Everything behind a gap is newer: to stop before it is a loss that somebody has to choose.
+    fn latest_behind_gap(&self, gap: &Gap) -> Error {
+        let missing = match gap.segments {
+            1 => format!("WAL segment {} is missing", gap.first),
+            n => format!("{n} WAL segments are missing: {} to {}", gap.first, gap.last),
+        };
+        error::not_recoverable(format!("the latest state cannot be reached: {missing}"))
+            .meaning("there is newer WAL in the repository, and no base backup behind the gap to replay it from")
+            .hint(format!("the nearest possible is `--to lsn:{}`", gap.from))
+            .hint(format!("`lifeboat verify -e {}` names everything that is missing", self.catalogue.environment))
     }
 
     fn position_unreachable(&self, target: Lsn, asked: &Target, reach: &Reach) -> Error {

@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[must_use]
 pub(crate) struct EstateBuilder {
     scratch: Scratch,
+    include: String,
     repository: String,
     retry_for: String,
     dsn: String,
@@ -25,6 +26,12 @@ pub(crate) struct EstateBuilder {
 }
 
 impl EstateBuilder {
+    /// Includes files that match a pattern.
+    pub(crate) fn include(mut self, pattern: &str) -> Self {
+        self.include = format!("include = [\"{pattern}\"]\n");
+        self
+    }
+
     /// Other lines of `[repository]` than a folder in the scratch directory.
     pub(crate) fn repository(mut self, lines: &str) -> Self {
         self.repository = lines.to_owned();
@@ -62,8 +69,8 @@ impl EstateBuilder {
         let key = Lifeboat::new(scratch.write("none.toml", "")).run(&["--format", "json", "keygen", "-o", &key_file]);
         let recipient = key.ok().json()["recipient"].as_str().expect("a recipient").to_owned();
         let estate = format!(
-            "[repository]\n{}\nretry_for = \"{}\"\n[keys]\nrecipients = [\"{recipient}\"]\nIDENTITY\nstate_dir = \"state\"\n",
-            self.repository, self.retry_for
+            "{}[repository]\n{}\nretry_for = \"{}\"\n[keys]\nrecipients = [\"{recipient}\"]\nIDENTITY\nstate_dir = \"state\"\n",
+            self.include, self.repository, self.retry_for
         );
         let environment = format!(
             "[[environment]]\nname = \"production\"\npurpose = \"production\"\nowner = \"test\"\n\
@@ -95,6 +102,7 @@ impl Estate {
     pub(crate) fn builder(scratch: &Scratch, cluster: &Cluster) -> EstateBuilder {
         EstateBuilder {
             scratch: scratch.clone(),
+            include: String::new(),
             repository: format!("url = \"file://{}\"", scratch.join("repository").display()),
             retry_for: "30s".to_owned(),
             dsn: cluster.dsn(),
