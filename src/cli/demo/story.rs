@@ -324,7 +324,7 @@ async fn bring_back(place: &Place, context: &Context, teller: &Teller) -> Result
         configuration: Some(place.join("restored/configuration")),
         recover: true,
     };
-    let planning = restore_command::planned(context, environment, &Target::Latest, &wishes);
+    let planning = restore_command::planned(context, environment, &Target::Latest, None, &wishes);
     let sentence = "A plan is made first: to the last moment that the repository holds.";
     let (repository, catalogue, plan) = teller.act("planning the restore", sentence, planning).await?;
     if let Some(last) = &plan.target.last_kept {
