@@ -1,5 +1,4 @@
-//! Another program, written from `docs/format.md` alone, reads what Lifeboat wrote: what that document
-//! says is enough, and true.
+//! Another program, which knows what `docs/format.md` says and shares no code, reads what Lifeboat wrote.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second reader of repository format 1, written from docs/format.md alone.
+"""A second reader of repository format 1. It shares no code with Lifeboat and knows what docs/format.md says.
 
 Needs Python 3.9, `cryptography` from PyPI, and the stock programs `age` and `zstd`. Verifies the ledger
 of ENV (enrolments, signatures, numbers, links, checkpoint, subjects, WAL digests), lists its entries,

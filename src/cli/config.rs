@@ -38,9 +38,12 @@ fn check(context: &Context) -> Outcome {
     for environment in &estate.environments {
         let objectives = environment.objectives;
         text += &format!(
-            "environment {}: {:?}, owner {}, RPO {}, RTO {}, {} Odoo instance(s), slot {}\n",
+            "environment {}: {}, owner {}, RPO {}, RTO {}, {} Odoo instance(s), slot {}\n",
             environment.name,
-            environment.purpose,
+            serde_json::to_value(environment.purpose)
+                .ok()
+                .and_then(|v| v.as_str().map(str::to_owned))
+                .unwrap_or_default(),
             environment.owner,
             Span(objectives.rpo),
             Span(objectives.rto),

@@ -99,7 +99,7 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
     let started_at = context.runtime.now();
     let began = std::time::Instant::now();
     let archive = WalArchive::new(&repository, &environment.name);
-    let resolved = match restore::resolve(archive, &catalogue, &wish.target).await {
+    let resolved = match restore::resolve(archive, &catalogue, &wish.target, None).await {
         Ok(resolved) => resolved,
         Err(failure) => {
             // That nothing can be restored is a result of the drill, and belongs into the record.

@@ -19,7 +19,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
 use crate::restore::{self, Plan, Target, Tools, Wishes};
-use crate::units::{ByteSize, Span};
+use crate::units::{ByteSize, Span, Timeline};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
     /// Empty or absent directory for the exported configuration
     #[arg(long, value_name = "DIR")]
     configuration: Option<PathBuf>,
+
+    /// Follow this timeline instead of the newest: what an old primary wrote after a failover is on its own
+    #[arg(long, value_name = "N")]
+    timeline: Option<u32>,
 
     /// Put a tablespace elsewhere; may be repeated
     #[arg(long, value_name = "OLD=NEW")]
@@ -64,7 +68,8 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         configuration: arguments.configuration.as_ref().map(|d| absolute(d)).transpose()?,
         recover: !arguments.no_start,
     };
-    let (repository, catalogue, plan) = planned(context, environment, &target, &wishes).await?;
+    let (repository, catalogue, plan) =
+        planned(context, environment, &target, arguments.timeline.map(Timeline), &wishes).await?;
     if arguments.plan {
         return Ok(Outcome::new(json!({ "plan": plan }), describe(&plan)));
     }
@@ -89,11 +94,13 @@ pub(crate) async fn planned(
     context: &Context,
     environment: &Environment,
     target: &Target,
+    timeline: Option<Timeline>,
     wishes: &Wishes,
 ) -> Result<(Arc<Repository>, Arc<Catalogue>, Plan)> {
     let repository = Arc::new(context.repository(Keys::Read).await?);
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
-    let resolved = restore::resolve(WalArchive::new(&repository, &environment.name), &catalogue, target).await?;
+    let archive = WalArchive::new(&repository, &environment.name);
+    let resolved = restore::resolve(archive, &catalogue, target, timeline).await?;
     let plan = restore::plan(&catalogue, resolved, wishes)?;
     Ok((repository, catalogue, plan))
 }
@@ -177,6 +184,10 @@ fn describe(plan: &Plan) -> String {
     text +=
         &format!("base backup:   {} of {}, {}\n", plan.base.id, plan.base.stop_time.format(TIME), ByteSize(plan.bytes));
     text += &format!("WAL to replay: {}\n", ByteSize(target.wal_bytes));
+    text += &format!(
+        "space needed:  {} for the data directory, attachments not counted\n",
+        ByteSize(plan.bytes + target.wal_bytes)
+    );
     text += &format!("data directory: {}\n", plan.pgdata.display());
     if let Some(dir) = &plan.filestore {
         text += &format!("attachments:    {}\n", dir.display());
@@ -229,6 +240,8 @@ fn report(plan: &Plan, done: &restore::Done) -> String {
         }
         None => {
             text += &format!("next: start the server; it will recover to {} and promote\n", target.stop_end);
+            text += "its account must be able to run lifeboat and to read the configuration and the recovery key: \
+                     `restore_command` in postgresql.auto.conf asks for them\n";
         }
     }
     for a in &done.attachments.reconciled {

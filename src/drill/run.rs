@@ -102,6 +102,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         operator: request.operator,
         config_digest: request.config_digest,
         binary_sha256: request.binary_sha256,
+        no_suite: request.checks.is_empty(),
     };
     let runtime = tools.runtime.clone();
     let cleanup = phases.time("destroying the sandbox", None, async { Ok(sandbox.destroy(&runtime)) }).await?;
@@ -215,6 +216,7 @@ struct Finished<'a> {
     operator: String,
     config_digest: String,
     binary_sha256: Option<String>,
+    no_suite: bool,
 }
 
 impl Finished<'_> {
@@ -230,6 +232,9 @@ impl Finished<'_> {
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
         findings.extend(found.attachments.findings.iter().cloned());
+        if self.no_suite {
+            findings.push("no check suite is configured: the data was restored, but nothing was asked about it".into());
+        }
         let residue = cleanup.residue.iter().any(|r| !r.contains("kept on request"));
         let error = failure
             .map(|e| e.message())

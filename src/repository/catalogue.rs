@@ -2,12 +2,10 @@
 //!
 //! Rebuilt from the store at every call: there is no catalogue that could be lost or stale.
 
-use serde::Serialize;
-
 use super::Repository;
 use super::coverage::{Coverage, TimelineWal};
 use super::wal_archive::{WalArchive, chain};
-use crate::error::Result;
+use crate::error::{self, ErrorKind, Result};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::evidence::{Body, Ledger, LedgerEntry};
 use crate::units::{Lsn, Timeline};
@@ -20,15 +18,12 @@ pub struct Catalogue {
     pub environment: String,
     /// Sound ledger entries, in order.
     pub entries: Vec<LedgerEntry>,
-    /// What is wrong with the ledger. A restore goes on with what is sound, and says so.
+    /// What is wrong with the ledger or the names in the archive. A restore goes on with what is sound,
+    /// and says so.
     pub ledger_problems: Vec<String>,
     /// The WAL archive, where anything was archived.
     pub wal: Option<Coverage>,
 }
-
-/// A reason why a part of the catalogue cannot be used, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Trouble(pub String);
 
 impl Catalogue {
     /// Reads the catalogue of `environment`.
@@ -38,7 +33,9 @@ impl Catalogue {
         let ledger_problems = reading.problems.iter().map(|p| p.what.clone()).collect();
         let mut catalogue =
             Self { environment: environment.to_owned(), entries: reading.entries, ledger_problems, wal: None };
-        catalogue.wal = coverage(WalArchive::new(repository, environment), catalogue.segment_size()).await?;
+        let archive = WalArchive::new(repository, environment);
+        let size = catalogue.segment_size();
+        catalogue.wal = look(archive, size, &mut catalogue.ledger_problems).await?;
         Ok(catalogue)
     }
 
@@ -77,17 +74,33 @@ pub async fn ledger(repository: &Repository, environment: &str) -> Result<Ledger
     Ok(Ledger::new(repository.store.clone(), environment, &repository.descriptor.repository, trust))
 }
 
-/// Looks at the names in the WAL archive. The segment size comes from a base backup, or else from the
-/// summary of an archived segment.
+/// Looks at the names in the WAL archive; anything strange there is an integrity error. The segment size
+/// comes from a base backup, or else from the summary of an archived segment.
 pub async fn coverage(archive: WalArchive<'_>, known_size: Option<u64>) -> Result<Option<Coverage>> {
+    let mut troubles = Vec::new();
+    let coverage = look(archive, known_size, &mut troubles).await?;
+    match troubles.into_iter().next() {
+        None => Ok(coverage),
+        Some(trouble) => Err(error::integrity(trouble)),
+    }
+}
+
+/// The same for those who must go on: what is strange is left out and told.
+async fn look(
+    archive: WalArchive<'_>,
+    known_size: Option<u64>,
+    troubles: &mut Vec<String>,
+) -> Result<Option<Coverage>> {
     let timelines = archive.timelines().await?;
     let mut files = Vec::with_capacity(timelines.len());
     let mut segment_size = known_size;
     for timeline in timelines {
-        let names: Vec<WalFileName> = archive.list(timeline).await?.into_iter().map(|(name, _)| name).collect();
+        let (listed, strange) = archive.list_all(timeline).await?;
+        troubles.extend(strange.into_iter().map(|key| format!("{key} is not named as a WAL file")));
+        let names: Vec<WalFileName> = listed.into_iter().map(|(name, _)| name).collect();
         let live = archive.live_segments(timeline).await?;
         if segment_size.is_none() {
-            segment_size = size_from(archive, &names).await?;
+            segment_size = tolerate(size_from(archive, &names).await, troubles)?.flatten();
         }
         files.push((timeline, names, live));
     }
@@ -97,25 +110,36 @@ pub async fn coverage(archive: WalArchive<'_>, known_size: Option<u64>) -> Resul
         let mut wal = TimelineWal::default();
         for name in &names {
             if let WalFileName::Segment(segment) = name {
-                wal.segments.insert(segment.number(segment_size)?);
+                wal.segments.extend(tolerate(segment.number(segment_size), troubles)?);
             }
         }
         for segment in live_segments {
-            let number = segment.number(segment_size)?;
-            if !wal.segments.contains(&number)
-                && let Some(last) = chain(archive.pieces(&segment).await?).last()
-            {
-                wal.live.insert(number, last.end);
+            let Some(number) = tolerate(segment.number(segment_size), troubles)? else { continue };
+            if wal.segments.contains(&number) {
+                continue;
             }
+            let pieces = tolerate(archive.pieces(&segment).await, troubles)?.unwrap_or_default();
+            wal.live.extend(chain(pieces).last().map(|last| (number, last.end)));
         }
-        if names.contains(&WalFileName::History { timeline })
-            && let Some(text) = archive.history(timeline).await?
-        {
-            wal.ancestors = parse_history(&text);
+        if names.contains(&WalFileName::History { timeline }) {
+            let text = tolerate(archive.history(timeline).await, troubles)?.flatten();
+            wal.ancestors = text.map_or_else(Vec::new, |text| parse_history(&text));
         }
         coverage.timelines.insert(timeline, wal);
     }
     Ok((!coverage.timelines.is_empty()).then_some(coverage))
+}
+
+/// Damage is told and left out; anything else (a store that cannot be reached) stays an error.
+fn tolerate<T>(result: Result<T>, troubles: &mut Vec<String>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == ErrorKind::Integrity => {
+            troubles.push(e.message());
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 async fn size_from(archive: WalArchive<'_>, names: &[WalFileName]) -> Result<Option<u64>> {
@@ -137,4 +161,30 @@ fn parse_history(text: &str) -> Vec<(Timeline, Lsn)> {
             Some((Timeline(words.next()?.parse().ok()?), words.next()?.parse().ok()?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::repository::testing;
+    use crate::repository::wal_archive::{SegmentSummary, WalSummary};
+    use crate::vault::Class;
+
+    #[tokio::test]
+    async fn a_stray_object_in_the_archive_is_told_and_hides_nothing() {
+        let (repository, _) = testing::repository_and_writer().await;
+        let archive = WalArchive::new(&repository, "production");
+        let name: WalFileName = "000000010000000000000002".parse().expect("name");
+        let mut sealer = archive.sealer(Class::Wal, 1).expect("sealer");
+        sealer.write(b"wal");
+        let summary = SegmentSummary { start: Lsn(2 << 24), end: Lsn(3 << 24), ..SegmentSummary::default() };
+        archive.put(&name, sealer, Some(&WalSummary::Segment(summary))).await.expect("put");
+        repository.store.create("production/wal/00000001/notes.txt", Bytes::from_static(b"x")).await.expect("put");
+        let catalogue = Catalogue::load(&repository, "production").await.expect("loads all the same");
+        assert!(catalogue.ledger_problems.iter().any(|p| p.contains("notes.txt")), "{:?}", catalogue.ledger_problems);
+        assert!(catalogue.wal.expect("WAL").timelines[&Timeline(1)].segments.contains(&2));
+        assert_eq!(coverage(archive, None).await.expect_err("strict").kind(), ErrorKind::Integrity);
+    }
 }

@@ -70,7 +70,38 @@ pub struct Reach {
     pub gap: Option<Gap>,
 }
 
+/// A branch of history that a line does not follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Branch {
+    /// The timeline.
+    pub timeline: Timeline,
+    /// Where it parts from the line.
+    pub fork: Lsn,
+    /// Where its WAL ends.
+    pub end: Lsn,
+}
+
 impl Coverage {
+    /// Branches that hold WAL beside `line`: what was written to them is not on it.
+    pub fn left_behind(&self, line: &[Leg]) -> Vec<Branch> {
+        let mut branches = Vec::new();
+        for (&timeline, wal) in &self.timelines {
+            let fork = match line.iter().find(|leg| leg.timeline == timeline) {
+                Some(Leg { to: None, .. }) => continue,
+                Some(Leg { to: Some(to), .. }) => *to,
+                None => wal.ancestors.last().map_or(Lsn(0), |(_, switch)| *switch),
+            };
+            let complete = wal.segments.last().map_or(0, |last| (last + 1) * self.segment_size);
+            let live = wal.live.last_key_value().map_or(0, |(number, covered)| number * self.segment_size + covered);
+            let shared = (fork.segment(self.segment_size) + 1) * self.segment_size;
+            // A complete segment with the fork inside may hold nothing behind it; pieces tell exactly.
+            if live > fork.0 || complete > shared {
+                branches.push(Branch { timeline, fork, end: Lsn(live.max(complete)) });
+            }
+        }
+        branches
+    }
+
     /// The timeline that recovery follows by default: the newest.
     pub fn newest(&self) -> Option<Timeline> {
         self.timelines.keys().next_back().copied()
@@ -261,5 +292,15 @@ mod tests {
         // A switch on the border of segments 4 and 5: segment 5 is the new timeline's alone.
         let wal = coverage(&[(1, &[4, 5], &[], &[]), (2, &[], &[], &[(1, 5 * SIZE)])]);
         assert_eq!(wal.reach(&wal.line(Timeline(2)), Lsn(4 * SIZE)).expect("reaches").end, Lsn(5 * SIZE));
+    }
+
+    #[test]
+    fn what_an_old_primary_wrote_behind_the_fork_is_named() {
+        let switch = 4 * SIZE + 1000;
+        let wal = coverage(&[(1, &[2, 3], &[(4, 5000)], &[]), (2, &[4], &[], &[(1, switch)])]);
+        let expected = Branch { timeline: Timeline(1), fork: Lsn(switch), end: Lsn(4 * SIZE + 5000) };
+        assert_eq!(wal.left_behind(&wal.line(Timeline(2))), [expected]);
+        let wal = coverage(&[(1, &[2, 3], &[(4, 1000)], &[]), (2, &[4], &[], &[(1, switch)])]);
+        assert!(wal.left_behind(&wal.line(Timeline(2))).is_empty());
     }
 }

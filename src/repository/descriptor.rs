@@ -104,41 +104,29 @@ impl Enrolment {
         )
     }
 
-    /// Whether one of `trusted` endorsed it.
+    /// Whether a recovery key among `trusted` endorsed it: a host may not enrol others.
     pub fn is_endorsed_by(&self, repository: &str, trusted: &[Signer]) -> bool {
         let Ok(signature) = hex::decode(&self.signature) else { return false };
         trusted
             .iter()
-            .filter(|s| s.key.id() == self.endorsed_by)
+            .filter(|s| s.role == SignerRole::Recovery && s.key.id() == self.endorsed_by)
             .any(|s| s.key.verify(self.message(repository).as_bytes(), &signature))
     }
 }
 
-/// All signers trusted by a repository: those of the descriptor, and those endorsed by a trusted one.
+/// All signers trusted by a repository: those of the descriptor, and the hosts that its recovery key
+/// enrolled. What an enrolment says of its role does not count: it is not part of what is signed.
 pub async fn trusted_signers(store: &Store, descriptor: &Descriptor) -> Result<Vec<Signer>> {
     let mut trusted = descriptor.signers.clone();
-    let mut pending = Vec::new();
     for object in store.list(layout::SIGNERS).await? {
         let bytes = store.get(&object.key).await?;
         let enrolment: Enrolment = serde_json::from_slice(&bytes)
             .or_err(error::ErrorKind::Integrity, || format!("{} does not parse", object.key))?;
-        pending.push(enrolment);
-    }
-    pending.sort_by_key(|e| e.enrolled_at);
-    // An endorser may itself have been enrolled: repeat until nothing is added.
-    loop {
-        let before = trusted.len();
-        pending.retain(|e| {
-            let endorsed = e.is_endorsed_by(&descriptor.repository, &trusted);
-            if endorsed {
-                trusted.push(e.signer.clone());
-            }
-            !endorsed
-        });
-        if trusted.len() == before {
-            return Ok(trusted);
+        if enrolment.is_endorsed_by(&descriptor.repository, &descriptor.signers) {
+            trusted.push(Signer { role: SignerRole::Host, ..enrolment.signer });
         }
     }
+    Ok(trusted)
 }
 
 #[cfg(test)]
@@ -160,5 +148,7 @@ mod tests {
         assert!(!good.is_endorsed_by("another repository", &known));
         let bad = Enrolment::new("r", signer(&new, SignerRole::Host), now, &stranger);
         assert!(!bad.is_endorsed_by("r", &known));
+        let host = [signer(&trusted, SignerRole::Host)];
+        assert!(!good.is_endorsed_by("r", &host), "a host may not enrol others");
     }
 }

@@ -33,7 +33,7 @@ pub enum WalSummary {
 }
 
 /// What the archive knows of a segment or piece without opening it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentSummary {
     /// The cluster that wrote it.
     pub system_id: u64,
@@ -302,8 +302,23 @@ impl<'a> WalArchive<'a> {
 
     /// Complete files of a timeline, by name, with their stored sizes.
     pub async fn list(&self, timeline: Timeline) -> Result<Vec<(WalFileName, u64)>> {
-        let objects = self.store().list(&layout::wal_timeline(self.environment, timeline)).await?;
-        objects.into_iter().map(|o| Ok((file_name(&o)?, o.size))).collect()
+        let (files, strange) = self.list_all(timeline).await?;
+        match strange.first() {
+            None => Ok(files),
+            Some(key) => Err(error::integrity(format!("{key} is not named as a WAL file"))),
+        }
+    }
+
+    /// The same, with the names of objects that do not belong there.
+    pub async fn list_all(&self, timeline: Timeline) -> Result<(Vec<(WalFileName, u64)>, Vec<String>)> {
+        let (mut files, mut strange) = (Vec::new(), Vec::new());
+        for object in self.store().list(&layout::wal_timeline(self.environment, timeline)).await? {
+            match object.key.rsplit('/').next().unwrap_or_default().parse() {
+                Ok(name) => files.push((name, object.size)),
+                Err(_) => strange.push(object.key),
+            }
+        }
+        Ok((files, strange))
     }
 
     /// Segments of a timeline that have pieces, ascending.
@@ -400,11 +415,6 @@ pub fn chain(pieces: Vec<Piece>) -> Vec<Piece> {
 /// Patience of loops that hold WAL back in PostgreSQL while the store is away: they retry for ever
 /// themselves, in steps that let them notice a signal.
 pub const STEP: Duration = Duration::from_secs(20);
-
-fn file_name(object: &ObjectInfo) -> Result<WalFileName> {
-    let name = object.key.rsplit('/').next().unwrap_or_default();
-    name.parse().map_err(|_| error::integrity(format!("{} is not named as a WAL file", object.key)))
-}
 
 fn diverged(key: &str, length: u64) -> error::Error {
     error::integrity(format!("{key} is already archived with other content than these {length} bytes"))

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod phases;
 pub mod plan;
 pub mod recover;
+mod refusals;
 pub mod resolve;
 pub mod run;
 pub mod settle;

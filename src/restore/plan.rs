@@ -82,7 +82,14 @@ pub fn plan(catalogue: &Catalogue, target: Resolved, wishes: &Wishes) -> Result<
         .ok_or_else(|| error::not_recoverable(format!("base backup {} is not in the ledger", target.base)))?
         .clone();
     let mut warnings: Vec<String> =
-        catalogue.ledger_problems.iter().map(|p| format!("the ledger is damaged: {p}")).collect();
+        catalogue.ledger_problems.iter().map(|p| format!("the repository is damaged: {p}")).collect();
+    warnings.extend(target.left_behind.iter().map(|branch| {
+        format!(
+            "timeline {} holds WAL from {} to {} that this plan does not follow: transactions committed only there are \
+             not restored; `--timeline {}` follows it instead",
+            branch.timeline.0, branch.fork, branch.end, branch.timeline.0
+        )
+    }));
     let time = target.last_kept.map_or(base.stop_time, |t| t.time);
     let filestores: Vec<FilestorePlan> = match wishes.filestore {
         Some(_) => newest_captures(catalogue).into_iter().map(|c| filestore(c, time)).collect(),

@@ -11,12 +11,13 @@ use std::ops::ControlFlow;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::refusals::{nothing, unknown_backup, unknown_timeline};
 use super::target::Target;
-use crate::error::{self, Error, Result};
+use crate::error::{self, Result};
 use crate::evidence::entry::BaseBackup;
 use crate::postgres::wal::{Record, WalEnd, WalReader};
 use crate::repository::catalogue::Catalogue;
-use crate::repository::coverage::{Coverage, Gap, Leg, Reach};
+use crate::repository::coverage::{Branch, Coverage, Leg, Reach};
 use crate::repository::wal_archive::WalArchive;
 use crate::units::{Lsn, Timeline};
 
@@ -50,10 +51,17 @@ pub struct Resolved {
     pub first_lost: Option<Transaction>,
     /// How many bytes of WAL recovery replays.
     pub wal_bytes: u64,
+    /// Branches of history that hold WAL which this recovery does not follow.
+    pub left_behind: Vec<Branch>,
 }
 
-/// Resolves `target` against everything that the repository holds.
-pub async fn resolve(archive: WalArchive<'_>, catalogue: &Catalogue, target: &Target) -> Result<Resolved> {
+/// Resolves `target` against everything that the repository holds, along the newest timeline or a chosen one.
+pub async fn resolve(
+    archive: WalArchive<'_>,
+    catalogue: &Catalogue,
+    target: &Target,
+    timeline: Option<Timeline>,
+) -> Result<Resolved> {
     let wal = catalogue.wal.as_ref().ok_or_else(|| nothing(catalogue))?;
     let forced = match target {
         Target::Backup(id) => {
@@ -61,7 +69,11 @@ pub async fn resolve(archive: WalArchive<'_>, catalogue: &Catalogue, target: &Ta
         }
         _ => None,
     };
-    let newest = wal.newest().ok_or_else(|| nothing(catalogue))?;
+    let newest = match timeline {
+        Some(chosen) if wal.timelines.contains_key(&chosen) => chosen,
+        Some(chosen) => return Err(unknown_timeline(wal, chosen)),
+        None => wal.newest().ok_or_else(|| nothing(catalogue))?,
+    };
     let mut line = wal.line(newest);
     if let Some(base) = forced
         && !on_line(&line, base)
@@ -96,6 +108,7 @@ pub async fn resolve(archive: WalArchive<'_>, catalogue: &Catalogue, target: &Ta
         last_kept: found.last_kept,
         first_lost: found.first_lost,
         wal_bytes: found.stop.1.0.saturating_sub(found.base.start_lsn.0),
+        left_behind: wal.left_behind(&search.line),
     })
 }
 
@@ -104,13 +117,13 @@ fn on_line(line: &[Leg], base: &BaseBackup) -> bool {
     line.iter().any(|leg| leg.timeline == base.timeline && leg.to.is_none_or(|to| base.stop_lsn <= to))
 }
 
-struct Search<'a> {
+pub(super) struct Search<'a> {
     archive: WalArchive<'a>,
-    wal: &'a Coverage,
-    line: Vec<Leg>,
+    pub(super) wal: &'a Coverage,
+    pub(super) line: Vec<Leg>,
     /// Base backups on the line, by stop position.
-    bases: Vec<&'a BaseBackup>,
-    catalogue: &'a Catalogue,
+    pub(super) bases: Vec<&'a BaseBackup>,
+    pub(super) catalogue: &'a Catalogue,
 }
 
 struct Found<'a> {
@@ -123,7 +136,7 @@ struct Found<'a> {
 
 impl<'a> Search<'a> {
     /// The newest base backup that recovery can start from, and how far it reaches.
-    fn usable(&self) -> impl Iterator<Item = (&'a BaseBackup, Reach)> {
+    pub(super) fn usable(&self) -> impl Iterator<Item = (&'a BaseBackup, Reach)> {
         self.bases.iter().rev().filter_map(|base| {
             let reach = self.wal.reach(&self.line, base.start_lsn)?;
             (reach.end >= base.stop_lsn).then_some((*base, reach))
@@ -353,90 +366,6 @@ impl<'a> Search<'a> {
         }
         Ok(())
     }
-
-    fn no_base(&self, target: Option<Lsn>) -> Error {
-        let environment = &self.catalogue.environment;
-        let Some(oldest) = self.usable().last() else {
-            return error::not_recoverable(format!("no base backup of {environment} can be restored"))
-                .meaning("each lacks WAL that it needs to become consistent, or there is none")
-                .hint(format!("`lifeboat show -e {environment}` names what is missing"))
-                .hint(format!("`lifeboat backup base -e {environment}` makes a new one while the source lives"));
-        };
-        let target = target.map(|t| format!("lsn:{t}")).unwrap_or_default();
-        error::not_recoverable(format!("{target} lies before everything that can be restored of {environment}"))
-            .hint(format!("the earliest possible is `--to backup:{}` ({})", oldest.0.id, oldest.0.stop_lsn))
-    }
-
-    fn before_everything(&self, time: DateTime<Utc>) -> Error {
-        let error = error::not_recoverable(format!(
-            "{time} lies before everything that can be restored of {}",
-            self.catalogue.environment
-        ));
-        match self.usable().last() {
-            Some((base, _)) => {
-                error.hint(format!("the earliest possible is {}: `--to backup:{}`", text(base.stop_time), base.id))
-            }
-            None => self.no_base(None),
-        }
-    }
-
-    fn after_everything(&self, time: DateTime<Utc>, last: Transaction) -> Error {
-        error::not_recoverable(format!(
-            "{} lies after the last transaction in the repository of {}, which committed at {}",
-            text(time),
-            self.catalogue.environment,
-            text(last.time)
-        ))
-        .meaning("what was committed later, if anything, never reached the repository")
-        .hint("`--to latest` restores the last transaction there is")
-        .hint(format!("the nearest possible time is {}", text(last.time)))
-    }
-
-    fn in_gap(&self, time: DateTime<Utc>, last: Transaction, later: &BaseBackup, reach: Reach) -> Error {
-        let missing = reach.gap.map_or_else(String::new, |gap| match gap.segments {
-            1 => format!(" (WAL segment {} is missing)", gap.first),
-            n => format!(" ({n} WAL segments are missing: {} to {})", gap.first, gap.last),
-        });
-        error::not_recoverable(format!("{} lies in a gap{missing}", text(time)))
-            .hint(format!("the nearest possible before it is {}", text(last.time)))
-            .hint(format!("the nearest possible after it is {}: `--to backup:{}`", text(later.stop_time), later.id))
-    }
-
-    /// Everything behind a gap is newer: to stop before it is a loss that somebody has to choose.
-    fn latest_behind_gap(&self, gap: &Gap) -> Error {
-        let missing = match gap.segments {
-            1 => format!("WAL segment {} is missing", gap.first),
-            n => format!("{n} WAL segments are missing: {} to {}", gap.first, gap.last),
-        };
-        error::not_recoverable(format!("the latest state cannot be reached: {missing}"))
-            .meaning("there is newer WAL in the repository, and no base backup behind the gap to replay it from")
-            .hint(format!("the nearest possible is `--to lsn:{}`", gap.from))
-            .hint(format!("`lifeboat verify -e {}` names everything that is missing", self.catalogue.environment))
-    }
-
-    fn position_unreachable(&self, target: Lsn, asked: &Target, reach: &Reach) -> Error {
-        match &reach.gap {
-            Some(gap) => error::not_recoverable(format!(
-                "{asked} ({target}) cannot be reached: WAL segment {} is missing",
-                gap.first
-            ))
-            .hint(format!("the nearest possible before it is `--to lsn:{}`", gap.from))
-            .hint(format!("after it, a base backup that ends behind {} is needed", gap.to)),
-            None => error::not_recoverable(format!(
-                "{asked} ({target}) lies behind the last WAL in the repository, which ends at {}",
-                reach.end
-            ))
-            .hint("`--to latest` restores the last transaction there is"),
-        }
-    }
-
-    fn damaged(&self, base: &BaseBackup) -> Error {
-        error::integrity(format!(
-            "the WAL behind base backup {} holds no complete record up to its end {}",
-            base.id, base.stop_lsn
-        ))
-        .hint(format!("run `lifeboat verify -e {} --deep`", self.catalogue.environment))
-    }
 }
 
 enum TimeSearch<'a> {
@@ -451,21 +380,4 @@ enum TimeSearch<'a> {
 
 fn transaction(record: &Record) -> Option<Transaction> {
     record.kind.commit_time().map(|time| Transaction { lsn: record.start, xid: record.xid, time })
-}
-
-/// A time as targets are written, in UTC to the microsecond.
-fn text(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
-}
-
-fn nothing(catalogue: &Catalogue) -> Error {
-    error::not_recoverable(format!("the repository holds no WAL of {}", catalogue.environment))
-        .meaning("there is nothing to recover from")
-        .hint(format!("`lifeboat show -e {}` tells what is there", catalogue.environment))
-}
-
-fn unknown_backup(catalogue: &Catalogue, id: &str) -> Error {
-    let known: Vec<&str> = catalogue.bases().rev().take(5).map(|b| b.id.as_str()).collect();
-    error::not_recoverable(format!("{} has no base backup {id}", catalogue.environment))
-        .hint(format!("the newest are: {}", known.join(", ")))
 }

@@ -65,7 +65,7 @@ pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     } else {
         settle::to_be_recovered(&plan.pgdata, tools.account.as_ref(), &plan.target, &tools.operator_command)?;
     }
-    if !journal.is_done(Step::Configuration) {
+    if plan.configuration.is_some() && !journal.is_done(Step::Configuration) {
         phases.time("writing the configuration", None, configuration(tools, plan)).await?;
         journal.done(Step::Configuration)?;
     }

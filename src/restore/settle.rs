@@ -45,7 +45,7 @@ pub fn to_be_recovered(
     settings.extend(target_settings(target, restore_command).into_iter().filter(|(_, value)| !value.is_empty()));
     rewrite(pgdata, account, &settings)?;
     let signal = pgdata.join("recovery.signal");
-    std::fs::write(&signal, "").map_err(|e| failed("cannot write", &signal, e))?;
+    write_private(&signal, "")?;
     own(&signal, account)?;
     flush_file_system(pgdata)
 }
@@ -58,7 +58,7 @@ fn rewrite(pgdata: &Path, account: Option<&Account>, settings: &[(&str, String)]
         Err(e) => return Err(failed("cannot read", &path, e)),
     };
     let new = pgdata.join(format!("{AUTO_CONF}.new"));
-    std::fs::write(&new, rewritten(&old, settings)).map_err(|e| failed("cannot write", &new, e))?;
+    write_private(&new, &rewritten(&old, settings))?;
     own(&new, account)?;
     std::fs::rename(&new, &path).map_err(|e| failed("cannot rename", &new, e))?;
     flush_file_system(pgdata)
@@ -80,6 +80,14 @@ fn rewritten(old: &str, settings: &[(&str, String)]) -> String {
         text += &format!("{name} = '{}'\n", value.replace('\'', "''"));
     }
     text
+}
+
+/// Mode 0600, as PostgreSQL keeps its files.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| failed("cannot write", path, e))
 }
 
 fn own(path: &Path, account: Option<&Account>) -> Result<()> {

@@ -6,7 +6,7 @@
 //! is success, different bytes is a hard error. (`object_store` reports S3's 409
 //! `ConditionalRequestConflict` as "already exists" although then nobody may have won; reading back
 //! tells.) Every body is checked against the length announced. A store that stops answering is
-//! noticed: an attempt is given [`ANSWER_WITHIN`], and longer only in proportion to what it uploads.
+//! noticed: an attempt is given `ANSWER_WITHIN`, and longer only in proportion to what it uploads.
 
 use std::fmt;
 use std::future::Future;

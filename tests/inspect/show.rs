@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Estate, Harm, Harmed, finding};
-use crate::common::Lifeboat;
+use crate::common::{Lifeboat, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn show_answers_first_and_works_with_any_key_and_without_postgresql_or_store() {
@@ -16,11 +19,20 @@ fn show_answers_first_and_works_with_any_key_and_without_postgresql_or_store() {
     estate.run(&["backup", "base", "-e", "production"]).ok();
     estate.receive();
 
+    let mut receiver = estate.lifeboat.spawn(&["wal", "receive", "-e", "production"]);
+    let slot = |state: &str| {
+        let count = format!("SELECT count(*) FROM pg_replication_slots WHERE active = {state}");
+        estate.cluster.psql("postgres", &count) == "1"
+    };
+    wait_until("the receiver streams", PATIENCE, || {
+        assert!(receiver.is_running(), "{}", receiver.stderr());
+        slot("true")
+    });
     let shown = estate.run(&["show", "-e", "production"]).ok().stdout;
     for phrase in [
         "production: can be restored from 20",
         "every second of it",
-        "nothing is known to be broken",
+        "nothing is known to be broken\n",
         "restore -e production --to latest --pgdata",
         "watermark: none – a part was never backed up",
         "would be lost now: ",
@@ -28,10 +40,16 @@ fn show_answers_first_and_works_with_any_key_and_without_postgresql_or_store() {
         "timeline 1: 0000000100000000000000",
         "last drill: never",
         "PostgreSQL: running, at 0/",
-        "slot lifeboat: NOBODY RECEIVES WAL; reserved, PostgreSQL keeps",
+        "slot lifeboat: WAL is being received; reserved, PostgreSQL keeps",
     ] {
         assert!(shown.contains(phrase), "no \"{phrase}\" in\n{shown}");
     }
+    receiver.signal(nix::sys::signal::Signal::SIGTERM);
+    receiver.wait(PATIENCE).ok();
+    wait_until("PostgreSQL notices that the receiver went", PATIENCE, || slot("false"));
+    let shown = estate.run(&["show"]).ok().stdout;
+    assert!(shown.contains("- nobody receives WAL") && shown.contains("slot lifeboat: NOBODY RECEIVES WAL"), "{shown}");
+
     let only_index_key = estate.with("host.toml", "", &estate.cluster.dsn(), None, "state");
     let only_identity = estate.with("clean.toml", "", &estate.cluster.dsn(), Some("recovery.key"), "no-state");
     let unmounted = estate.with("unmounted.toml", "", &estate.cluster.dsn(), Some("absent.key"), "state");
@@ -80,7 +98,11 @@ fn an_auditor_needs_a_copy_and_nothing_else() {
 
     let rows = auditor.run(&["evidence", "show", "-e", "production", "--repository", &copy]).ok().stdout;
     assert!(rows.contains("base backup") && rows.contains("restorable from"), "{rows}");
-    let show = ["evidence", "show", "-e", "production", "--repository", &copy, "--sequence", "1"];
+    let show = ["evidence", "show", "-e", "production", "--repository", &copy, "--format", "json"];
+    let entries = auditor.run(&show).ok().json();
+    let mut entries = entries["entries"].as_array().expect("entries").iter();
+    let base = entries.find(|e| e["kind"] == "base_backup").expect("a base backup")["sequence"].to_string();
+    let show = ["evidence", "show", "-e", "production", "--repository", &copy, "--sequence", &base];
     let entry = auditor.run(&show).ok().json();
     assert_eq!(entry["statement"]["predicate"]["body"]["kind"], "base_backup", "{entry:#}");
     auditor.run(&["evidence", "verify", "-e", "staging", "--repository", &copy]).expect_code(5);

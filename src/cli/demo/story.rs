@@ -40,6 +40,7 @@ const CAPTURE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) major: u32,
+    pub(super) programs: Programs,
     pub(super) shop: SeedSummary,
     pub(super) disaster: Disaster,
     pub(super) plan: restore::Plan,
@@ -109,7 +110,7 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let journal_file = place.report().join(format!("sales-{}.csv", drill.record.id));
     balance.write(&journal, &journal_file)?;
     let acts = teller.acts();
-    Ok(Ended { major, shop, disaster, plan, restored, recovery, journal, balance, journal_file, drill, acts })
+    Ok(Ended { major, programs, shop, disaster, plan, restored, recovery, journal, balance, journal_file, drill, acts })
 }
 
 /// Where Odoo would keep the documents of the shop.
@@ -323,7 +324,7 @@ async fn bring_back(place: &Place, context: &Context, teller: &Teller) -> Result
         configuration: Some(place.join("restored/configuration")),
         recover: true,
     };
-    let planning = restore_command::planned(context, environment, &Target::Latest, &wishes);
+    let planning = restore_command::planned(context, environment, &Target::Latest, None, &wishes);
     let sentence = "A plan is made first: to the last moment that the repository holds.";
     let (repository, catalogue, plan) = teller.act("planning the restore", sentence, planning).await?;
     if let Some(last) = &plan.target.last_kept {

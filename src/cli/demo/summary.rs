@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::estate::ENVIRONMENT;
+use super::cluster::ROLE;
+use super::estate::{DATABASE, ENVIRONMENT};
 use super::place::Place;
 use super::story::Ended;
+use crate::cli::text::counted;
 use crate::error::{Error, integrity};
 use crate::evidence::drill_record::{CheckResult, MissingCause, Verdict};
 use crate::units::Span;
@@ -23,7 +25,7 @@ pub(super) fn object(ended: &Ended, place: &Place, kept: bool, took: Duration) -
             "seconds": took.as_secs_f64(),
             "phases": ended.acts,
             "shop": {
-                "database": super::estate::DATABASE,
+                "database": DATABASE,
                 "uuid": ended.shop.uuid,
                 "orders": ended.shop.orders,
                 "database_bytes": ended.shop.database_bytes,
@@ -121,13 +123,13 @@ fn lost(ended: &Ended) -> String {
         n => {
             let seconds = Span(Duration::try_from_secs_f64(balance.lost_seconds).unwrap_or_default());
             format!(
-                "{n} of {total} confirmed sales, the last {seconds} before the disaster; the other {} are there",
+                "{n} of {total} confirmed sales, those of the last {seconds} before the disaster; the other {} are there",
                 total - n
             )
         }
     };
     if !balance.in_doubt.is_empty() {
-        words += &format!(" ({} had got no answer yet)", balance.in_doubt.len());
+        words += &format!(" ({} more had got no answer yet)", balance.in_doubt.len());
     }
     words
 }
@@ -140,7 +142,8 @@ fn documents(ended: &Ended) -> String {
     let ours = missing.iter().filter(|m| m.cause == MissingCause::LostByUs).count();
     let mut words = format!("{verified} of {referenced} that the database refers to, each verified");
     if missing.len() > ours {
-        words += &format!("; {} were stored after the last capture, and are named", missing.len() - ours);
+        let late = counted((missing.len() - ours) as u64, "was", "were");
+        words += &format!("; {late} stored after the last capture, named in the report");
     }
     if ours > 0 {
         words += &format!("; {ours} LOST by the backup");
@@ -164,12 +167,27 @@ fn next(ended: &Ended, place: &Place, kept: bool) -> String {
     let middle = middle.map_or("latest".to_owned(), |t| t.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
     format!(
         "\nEverything stays in {root}. What to try next:\n\n{show}\n{evidence}\n{verify} --deep\n{restore} --to {middle} --pgdata {second} --plan\n\n\
-         The restored database is in {root}/restored, its configuration beside it. When you are done: rm -r {root}",
+         The restored shop is in {root}/restored{start}When you are done: rm -r {root}",
+        start = start(ended, place),
         root = place.root().display(),
         show = call("show"),
         evidence = call("evidence verify"),
         verify = call("verify"),
         restore = call("restore"),
         second = second.display(),
+    )
+}
+
+/// How to start the restored cluster; only where its sockets have a place that stays.
+fn start(ended: &Ended, place: &Place) -> String {
+    if !place.sockets().starts_with(place.root()) {
+        return ". ".to_owned();
+    }
+    let account = ended.programs.account.as_ref().map_or(String::new(), |a| format!("runuser -u {} -- ", a.name));
+    let (bin, root) = (ended.programs.bin_dir.display(), place.root().display());
+    format!(
+        "; to look into it:\n\n  {account}{bin}/pg_ctl -D {root}/restored/pgdata -l /dev/null start\n  psql -h {} -U {ROLE} {DATABASE}\n  \
+         {account}{bin}/pg_ctl -D {root}/restored/pgdata stop\n\n",
+        place.sockets().display()
     )
 }

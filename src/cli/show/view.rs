@@ -328,7 +328,7 @@ fn broken(view: &View) -> Vec<String> {
             "PostgreSQL has removed WAL that the slot {} still needed: take a base backup now",
             view.postgres.slot_name
         )),
-        Some(slot) if !slot.active && view.exposure.bytes.is_some_and(|bytes| bytes > 0) => {
+        Some(slot) if !slot.active => {
             broken.push("nobody receives WAL: `lifeboat wal receive` is not running".to_owned());
         }
         _ => {}

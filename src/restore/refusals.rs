@@ -1,0 +1,135 @@
+//! Why a target cannot be reached, and what is nearest to it.
+
+use chrono::{DateTime, Utc};
+
+use super::resolve::{Search, Transaction};
+use super::target::Target;
+use crate::error::{self, Error};
+use crate::evidence::entry::BaseBackup;
+use crate::repository::catalogue::Catalogue;
+use crate::repository::coverage::{Coverage, Gap, Reach};
+use crate::repository::window::reaches;
+use crate::units::{Lsn, Timeline};
+
+impl Search<'_> {
+    /// Names what keeps base backups from being restored.
+    fn with_broken(&self, mut error: Error) -> Error {
+        let broken = reaches(self.catalogue.bases(), Some(self.wal));
+        for base in broken.iter().rev().filter(|b| b.missing.is_some()).take(3) {
+            let missing = base.missing.as_deref().unwrap_or_default();
+            error = error.hint(format!("base backup {} cannot be restored: WAL segment {missing} is missing", base.id));
+        }
+        error
+    }
+
+    pub(super) fn no_base(&self, target: Option<Lsn>) -> Error {
+        let environment = &self.catalogue.environment;
+        let Some(oldest) = self.usable().last() else {
+            let error = error::not_recoverable(format!("no base backup of {environment} can be restored"))
+                .meaning("each lacks WAL that it needs to become consistent, or there is none");
+            return self
+                .with_broken(error)
+                .hint(format!("`lifeboat show -e {environment}` names what is missing"))
+                .hint(format!("`lifeboat backup base -e {environment}` makes a new one while the source lives"));
+        };
+        let target = target.map(|t| format!("lsn:{t}")).unwrap_or_default();
+        let error = format!("{target} lies before everything that can be restored of {environment}");
+        self.with_broken(error::not_recoverable(error))
+            .hint(format!("the earliest possible is `--to backup:{}` ({})", oldest.0.id, oldest.0.stop_lsn))
+    }
+
+    pub(super) fn before_everything(&self, time: DateTime<Utc>) -> Error {
+        let error = self.with_broken(error::not_recoverable(format!(
+            "{} lies before everything that can be restored of {}",
+            text(time),
+            self.catalogue.environment
+        )));
+        match self.usable().last() {
+            Some((base, _)) => {
+                error.hint(format!("the earliest possible is {}: `--to backup:{}`", text(base.stop_time), base.id))
+            }
+            None => self.no_base(None),
+        }
+    }
+
+    pub(super) fn after_everything(&self, time: DateTime<Utc>, last: Transaction) -> Error {
+        error::not_recoverable(format!(
+            "{} lies after the last transaction in the repository of {}, which committed at {}",
+            text(time),
+            self.catalogue.environment,
+            text(last.time)
+        ))
+        .meaning("what was committed later, if anything, never reached the repository")
+        .hint("`--to latest` restores the last transaction there is")
+        .hint(format!("the nearest possible time is {}", text(last.time)))
+    }
+
+    pub(super) fn in_gap(&self, time: DateTime<Utc>, last: Transaction, later: &BaseBackup, reach: Reach) -> Error {
+        let missing = reach.gap.map_or_else(String::new, |gap| match gap.segments {
+            1 => format!(" (WAL segment {} is missing)", gap.first),
+            n => format!(" ({n} WAL segments are missing: {} to {})", gap.first, gap.last),
+        });
+        error::not_recoverable(format!("{} lies in a gap{missing}", text(time)))
+            .hint(format!("the nearest possible before it is {}", text(last.time)))
+            .hint(format!("the nearest possible after it is {}: `--to backup:{}`", text(later.stop_time), later.id))
+    }
+
+    /// Everything behind a gap is newer: to stop before it is a loss that somebody has to choose.
+    pub(super) fn latest_behind_gap(&self, gap: &Gap) -> Error {
+        let missing = match gap.segments {
+            1 => format!("WAL segment {} is missing", gap.first),
+            n => format!("{n} WAL segments are missing: {} to {}", gap.first, gap.last),
+        };
+        error::not_recoverable(format!("the latest state cannot be reached: {missing}"))
+            .meaning("there is newer WAL in the repository, and no base backup behind the gap to replay it from")
+            .hint(format!("the nearest possible is `--to lsn:{}`", gap.from))
+            .hint(format!("`lifeboat verify -e {}` names everything that is missing", self.catalogue.environment))
+    }
+
+    pub(super) fn position_unreachable(&self, target: Lsn, asked: &Target, reach: &Reach) -> Error {
+        match &reach.gap {
+            Some(gap) => error::not_recoverable(format!(
+                "{asked} ({target}) cannot be reached: WAL segment {} is missing",
+                gap.first
+            ))
+            .hint(format!("the nearest possible before it is `--to lsn:{}`", gap.from))
+            .hint(format!("after it, a base backup that ends behind {} is needed", gap.to)),
+            None => error::not_recoverable(format!(
+                "{asked} ({target}) lies behind the last WAL in the repository, which ends at {}",
+                reach.end
+            ))
+            .hint("`--to latest` restores the last transaction there is"),
+        }
+    }
+
+    pub(super) fn damaged(&self, base: &BaseBackup) -> Error {
+        error::integrity(format!(
+            "the WAL behind base backup {} holds no complete record up to its end {}",
+            base.id, base.stop_lsn
+        ))
+        .hint(format!("run `lifeboat verify -e {} --deep`", self.catalogue.environment))
+    }
+}
+
+/// A time as targets are written, in UTC to the microsecond.
+fn text(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)
+}
+
+pub(super) fn nothing(catalogue: &Catalogue) -> Error {
+    error::not_recoverable(format!("the repository holds no WAL of {}", catalogue.environment))
+        .meaning("there is nothing to recover from")
+        .hint(format!("`lifeboat show -e {}` tells what is there", catalogue.environment))
+}
+
+pub(super) fn unknown_backup(catalogue: &Catalogue, id: &str) -> Error {
+    let known: Vec<&str> = catalogue.bases().rev().take(5).map(|b| b.id.as_str()).collect();
+    error::not_recoverable(format!("{} has no base backup {id}", catalogue.environment))
+        .hint(format!("the newest are: {}", known.join(", ")))
+}
+
+pub(super) fn unknown_timeline(wal: &Coverage, chosen: Timeline) -> Error {
+    let known: Vec<String> = wal.timelines.keys().map(|t| t.0.to_string()).collect();
+    error::not_recoverable(format!("the repository holds no WAL of timeline {}", chosen.0))
+        .hint(format!("timelines there: {}", known.join(", ")))
+}
