@@ -80,8 +80,12 @@ impl EstateBuilder {
         );
         let config = estate + &environment;
         let with_key = config.replace("IDENTITY", "identity = { file = \"recovery.key\" }");
-        let lifeboat = Lifeboat::new(scratch.write("lifeboat.toml", with_key));
-        let backup_host = Lifeboat::new(scratch.write("backup-host.toml", config.replace("IDENTITY", "")));
+        // What killed commands leave behind goes with the scratch directory.
+        let temporary = scratch.join("tmp");
+        fs::create_dir(&temporary).expect("a new directory");
+        let program = |path: PathBuf| Lifeboat::new(path).env("TMPDIR", temporary.to_str().expect("UTF-8"));
+        let lifeboat = program(scratch.write("lifeboat.toml", with_key));
+        let backup_host = program(scratch.write("backup-host.toml", config.replace("IDENTITY", "")));
         lifeboat.run(&["init"]).ok();
         Estate { scratch, lifeboat, backup_host }
     }

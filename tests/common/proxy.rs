@@ -132,13 +132,14 @@ async fn forward(mut client: TcpStream, target: u16, mut state: watch::Receiver<
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
     loop {
         let network = *state.borrow_and_update();
+        // Cut while this connected to the server.
+        if network == Network::Cut {
+            return;
+        }
         tokio::select! {
             biased;
             changed = state.changed() => if changed.is_err() { return },
             _ = tokio::io::copy_bidirectional(&mut client, &mut server), if network == Network::Up => return,
-        }
-        if *state.borrow() == Network::Cut {
-            return;
         }
     }
 }
