@@ -11,9 +11,7 @@ use lifeboat::runtime::Runtime;
 use lifeboat::storage::{self, Location};
 use lifeboat::vault::{Class, ObjectOpener, RecoveryIdentity};
 
-use crate::common::{
-    Cluster, Estate, FlakyProxy, Journal, Moto, Output, Scratch, blocking, server_account, skip, wait_until,
-};
+use crate::common::{Cluster, Estate, FlakyProxy, Journal, Moto, Output, Scratch, blocking, skip, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -343,13 +341,14 @@ fn a_backup_killed_at_any_point_leaves_nothing_half_committed() {
         (bases.count(), text)
     };
     let rounds: u32 = 10;
-    let (mut finished, mut bytes) = (1, estate.objects("data").len());
+    let (mut finished, mut killed) = (1, 0);
     for round in 0..rounds {
         let running = estate.spawn(&["backup", "base"]);
         // Spread over the whole run, and a little beyond.
         std::thread::sleep(whole * (round + 1) / (rounds - 1));
-        if running.kill9().status.success() {
-            finished += 1;
+        match running.kill9().status.success() {
+            true => finished += 1,
+            false => killed += 1,
         }
         let (bases, shown) = listed();
         // Killed after the commit and before it could say so is a backup too, a whole one.
@@ -360,9 +359,8 @@ fn a_backup_killed_at_any_point_leaves_nothing_half_committed() {
         finished = bases;
         assert!(shown.contains(&first));
         estate.run(&["verify"]).ok();
-        bytes = bytes.max(estate.objects("data").len());
     }
-    assert!(bytes > finished, "no round left an unreferenced pack: nothing was killed in the middle");
+    assert!(killed >= 3, "only {killed} of {rounds} were killed before they had ended");
     let last = estate.backup();
     let verified = estate.run(&["verify", "--deep"]).ok().json();
     assert_eq!(verified["verify"]["problems"], serde_json::json!([]));
@@ -469,5 +467,4 @@ fn damage_in_the_repository_is_named_and_never_restored() {
     assert!(told.contains(&name(&segment)), "{told}");
     let told = refused(estate.plan("latest"), 7);
     assert!(told.contains(&name(&segment)), "{told}");
-    let _ = server_account();
 }
