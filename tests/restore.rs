@@ -359,8 +359,10 @@ fn a_killed_restore_is_continued() {
         running.kill9();
     };
     let journal = || fs::read_to_string(place.join("lifeboat-restore.json")).unwrap_or_default();
-    killed_when("files are written", &|| place.join("base").is_dir() && !journal().contains("files"));
-    assert!(!place.join("global/pg_control").exists(), "a half-written directory could be started");
+    let control = place.join("global/pg_control");
+    let laid_out = || control.with_extension("lifeboat").exists() || control.exists();
+    killed_when("files are written", &|| laid_out() && !journal().contains("files"));
+    assert!(!control.exists(), "a half-written directory could be started");
     // Neither another target nor other directories may continue it.
     refused(estate.restore(&format!("lsn:{middle}"), &place, &["--tablespace-mapping", &mapping]), 2);
     let told = refused(estate.restore("latest", &place, &["--tablespace-mapping", &format!("{mapping}2")]), 2);
