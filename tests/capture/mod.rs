@@ -28,7 +28,8 @@ fn the_fixture_comes_back_whole_and_a_second_capture_reads_and_stores_nothing() 
     let entry = &first["filestore_capture"];
     assert_eq!(
         (&entry["files_new"], &entry["referenced"], &entry["complete"]),
-        (&906.into(), &906.into(), &true.into())
+        // Ten files have lost their rows; what is on disk is captured all the same.
+        (&916.into(), &906.into(), &true.into())
     );
     assert!(entry["restore_point"]["name"].as_str().expect("text").starts_with("lifeboat-"));
     clean(&estate.restore("restored"), 906);
@@ -45,7 +46,7 @@ fn the_fixture_comes_back_whole_and_a_second_capture_reads_and_stores_nothing() 
     let meta = files_below(&estate.scratch.join("repository/production/meta")).len();
     let second = estate.capture(0);
     let entry = &second["filestore_capture"];
-    assert_eq!((&entry["files_present"], &entry["files_new"]), (&906.into(), &0.into()));
+    assert_eq!((&entry["files_present"], &entry["files_new"]), (&916.into(), &0.into()));
     assert_eq!((&second["new_packs"], estate.packs()), (&0.into(), before));
     assert!(second["stored_bytes"].as_u64().expect("a number") < 2_000, "{second:#}");
     assert_eq!(
