@@ -68,7 +68,7 @@ fn a_full_target_disk_leaves_nothing_that_could_be_started() {
     let Some(disk) = SmallDisk::new(&scratch, "small", 20) else { skip!("a small disk needs root and tmpfs") };
     let cluster = Cluster::builder(&scratch).start();
     let estate = Estate::builder(&scratch, &cluster).init();
-    rows(&cluster, "t", 50_000);
+    rows(&cluster, "t", 700_000);
     let expected = digest(&cluster, "t");
     estate.backup();
     let place = disk.0.join("data");
@@ -76,15 +76,17 @@ fn a_full_target_disk_leaves_nothing_that_could_be_started() {
     let told = refused(estate.restore("latest", &place, &[]), 2);
     assert!(told.contains("free"), "{told}");
     assert!(!place.exists());
-    // Large enough at the start, then something else takes the room.
-    disk.grow(120);
-    fs::write(disk.0.join("other"), vec![1; 60 << 20]).expect("room");
-    let output = estate.restore("latest", &place, &[]);
-    if output.code() != Some(2) {
-        let told = refused(output, 70);
-        assert!(told.contains("full"), "{told}");
-        assert!(!place.join("global/pg_control").exists() || place.join("lifeboat-restore.json").exists());
-    }
+    // Large enough at the start; then something else takes the room while files are written.
+    disk.grow(160);
+    let running = estate.spawn(&["restore", "--pgdata", place.to_str().expect("UTF-8")]);
+    let control = place.join("global/pg_control");
+    wait_until("files are written", PATIENCE, || control.with_extension("lifeboat").exists() || control.exists());
+    let mut other = fs::File::create(disk.0.join("other")).expect("a file");
+    while std::io::Write::write_all(&mut other, &[1; 1 << 20]).is_ok() {}
+    let told = refused(running.wait(PATIENCE), 70);
+    assert!(told.contains("full"), "{told}");
+    let journal = fs::read_to_string(place.join("lifeboat-restore.json")).expect("a journal");
+    assert!(journal.contains("files") || !control.exists(), "a half-written directory could be started");
     fs::remove_file(disk.0.join("other")).expect("a file");
     disk.grow(400);
     estate.restore("latest", &place, &[]).ok();
