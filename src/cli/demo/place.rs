@@ -174,6 +174,7 @@ impl Place {
     /// still be writing, so this looks again until nothing comes back.
     pub(super) fn remove(self) -> Option<Error> {
         let began = Instant::now();
+        let mut gone = 0;
         loop {
             clear(&self.root);
             // An empty report directory is of no use; one with a report in it stays.
@@ -182,9 +183,14 @@ impl Place {
             if self.made {
                 let _ = fs::remove_dir(&self.root);
             }
-            let left = CONTENTS.iter().map(|name| self.root.join(name)).find(|path| path.exists());
+            let remains = |path: &PathBuf| path.exists();
+            let left = CONTENTS.iter().map(|name| self.root.join(name)).find(remains);
+            let holds_report = self.report.starts_with(&self.root) && self.report.exists();
+            let left = left.or_else(|| (self.made && !holds_report).then(|| self.root.clone()).filter(remains));
+            gone = if left.is_none() && children.is_empty() { gone + 1 } else { 0 };
             match (left, children.as_slice()) {
-                (None, []) => return None,
+                // A write that was under way makes its directories anew: gone is what stays gone.
+                (None, []) if gone > 4 => return None,
                 (left, children) if began.elapsed() > PATIENCE => {
                     // What still runs was started by this demo, and nothing of it is of use any more.
                     children.iter().for_each(|pid| end(*pid, Signal::SIGKILL));
