@@ -18,6 +18,7 @@ use super::seed::{self, Scale, SeedSummary};
 use super::teller::{Act, Teller};
 use super::till::{Balance, Sold, Till};
 use crate::cli::context::{Context, Keys};
+use crate::cli::text::counted;
 use crate::cli::{drill, restore as restore_command};
 use crate::configuration::store as configuration;
 use crate::error::{ErrorKind, Result, ResultExt, internal};
@@ -97,7 +98,8 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let (present, recovery) =
         teller.act("counting", "The restored cluster is started, and its sales are counted.", counting).await?;
     let balance = Balance::strike(&journal, &present, disaster.at);
-    teller.result(&format!("{} sales are there, {} are lost", balance.restored, balance.lost.len()));
+    let there = counted(balance.restored as u64, "sale is", "sales are");
+    teller.result(&format!("{there} there, {} lost", counted(balance.lost.len() as u64, "is", "are")));
 
     let wish = drill::Wish { target: Target::Latest, incident_time: disaster.at, report: place.report(), keep: false };
     let drill = teller
