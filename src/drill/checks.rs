@@ -168,6 +168,9 @@ async fn ask(client: &Client, check: &Check) -> std::result::Result<(usize, Vec<
         count += found.len();
         kept.extend(found.iter().take(ROWS_KEPT.saturating_sub(kept.len())).map(row_text));
     }
+    if count > kept.len() {
+        kept.push(format!("… {} more", count - kept.len()));
+    }
     Ok((count, kept))
 }
 

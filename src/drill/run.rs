@@ -16,7 +16,8 @@ use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::drill_record;
 use crate::evidence::drill_record::{
-    Cleanup, DrillRecord, FilestoreSource, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool, Trigger, Verdict,
+    Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
+    Trigger, Verdict,
 };
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
@@ -136,13 +137,8 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
     let total = manifest.logical_bytes();
     phases.time(crate::restore::files::PHASE, Some(total), tools.files(plan, manifest.clone())).await?;
     let (bin_dir, account) = (tools.bin_dir.clone(), tools.account.clone());
-    let files_check = phases
-        .time(
-            "comparing files with the source's manifest",
-            None,
-            judges::verify_backup(&bin_dir, account.as_ref(), &plan.pgdata),
-        )
-        .await?;
+    let files_check =
+        phases.time("verifying files", None, judges::verify_backup(&bin_dir, account.as_ref(), &plan.pgdata)).await?;
     found.checks.push(files_check);
     let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
     phases.note(format!("{} of WAL", crate::units::ByteSize(stopped.wal_bytes)));
@@ -176,7 +172,7 @@ async fn examine(
     let checked = phases.time("running checks", None, checks::run(server, &request.checks)).await?;
     found.checks.extend(checked);
     let structure = judges::structure(&tools.bin_dir, tools.account.as_ref(), server);
-    let structure = phases.time("checking tables and indexes", None, structure).await?;
+    let structure = phases.time("checking indexes", None, structure).await?;
     found.checks.push(structure);
     Ok(())
 }
@@ -232,6 +228,11 @@ impl Finished<'_> {
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
         findings.extend(found.attachments.findings.iter().cloned());
+        findings.extend(found.attachments.reconciled.iter().filter_map(|a| {
+            let late = a.missing.iter().filter(|m| m.cause == MissingCause::NotCaptured).count();
+            (late > 0)
+                .then(|| format!("{late} attachment(s) of {} were stored after the last filestore capture", a.database))
+        }));
         if self.no_suite {
             findings.push("no check suite is configured: the data was restored, but nothing was asked about it".into());
         }
@@ -278,6 +279,8 @@ impl Finished<'_> {
 }
 
 fn stop_points(target: &Resolved, stopped: Option<&Stopped>) -> Target {
+    let as_intended = stopped.is_some_and(|s| s.as_intended(target));
+    let kept = target.last_kept.map(|t| t.time);
     Target {
         requested: target.requested.clone(),
         resolved: Some(StopPoint {
@@ -285,8 +288,14 @@ fn stop_points(target: &Resolved, stopped: Option<&Stopped>) -> Target {
             lsn: target.stop_end,
             time: target.last_kept.map(|t| t.time),
         }),
-        actual: stopped.map(|s| StopPoint { timeline: s.timeline, lsn: s.lsn, time: s.time }),
-        as_intended: stopped.is_some_and(|s| s.as_intended(target)),
+        // PostgreSQL's log names the transaction before the one it stopped behind; at the intended place the
+        // WAL itself says which was the last.
+        actual: stopped.map(|s| StopPoint {
+            timeline: s.timeline,
+            lsn: s.lsn,
+            time: if as_intended { kept } else { s.time },
+        }),
+        as_intended,
     }
 }
 

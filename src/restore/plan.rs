@@ -58,7 +58,7 @@ pub struct Plan {
     pub configuration: Option<PathBuf>,
     /// The captures that attachments come from.
     pub filestores: Vec<FilestorePlan>,
-    /// Id of the configuration export.
+    /// Id of the configuration export in force at the target.
     pub export: Option<String>,
     /// Bytes that the data directory will take, before WAL is replayed.
     pub bytes: u64,
@@ -125,7 +125,7 @@ pub fn plan(catalogue: &Catalogue, target: Resolved, wishes: &Wishes) -> Result<
         filestore: wishes.filestore.clone(),
         configuration: wishes.configuration.clone(),
         filestores,
-        export: wishes.configuration.as_ref().and(export).map(|e| e.id.clone()),
+        export: export.map(|e| e.id.clone()),
         steps: steps.into_iter().filter_map(|(wanted, step)| wanted.then_some(step)).collect(),
         warnings,
     })
