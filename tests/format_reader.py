@@ -66,14 +66,14 @@ class Repository:
         self.index_key = base64.b64decode(index_key)
         self.signers = {}
         list(map(self.trust, descriptor["signers"]))
-        waiting = [json.loads(p.read_bytes()) for p in (root / "keys").glob("signers/*.json")]
-        while known := [e for e in waiting if e["endorsed_by"] in self.signers]:
-            for e in known:
-                waiting.remove(e)
-                signer, when = e["signer"], e["enrolled_at"].replace("Z", "+00:00")
-                text = f"lifeboat signer 1\n{self.id}\n{signer['key']}\n{signer['name']}\n{when}\n"
-                self.check(e["endorsed_by"], text.encode(), bytes.fromhex(e["signature"]))
-                self.trust(signer)
+        # Only the recovery key of the descriptor enrols hosts.
+        recovery = [self.trust(s) for s in descriptor["signers"] if s["role"] == "recovery"]
+        enrolments = [json.loads(p.read_bytes()) for p in (root / "keys").glob("signers/*.json")]
+        for e in [e for e in enrolments if e["endorsed_by"] in recovery]:
+            signer, when = e["signer"], e["enrolled_at"].replace("Z", "+00:00")
+            text = f"lifeboat signer 1\n{self.id}\n{signer['key']}\n{signer['name']}\n{when}\n"
+            self.check(e["endorsed_by"], text.encode(), bytes.fromhex(e["signature"]))
+            self.trust(signer)
 
     def get(self, name):
         return (self.root / name).read_bytes()
@@ -81,6 +81,7 @@ class Repository:
     def trust(self, signer):
         raw = base64.b64decode(signer["key"])
         self.signers[sha256(raw)[:16]] = raw
+        return sha256(raw)[:16]
 
     def check(self, key_id, message, signature):
         must(key_id in self.signers, f"signed by {key_id}, which is not trusted")
