@@ -6,5 +6,5 @@ pub mod measure;
 pub mod run;
 pub mod sandbox;
 
-pub use run::{Done, Request, begin, run};
+pub use run::{Done, Request, run};
 pub use sandbox::Sandbox;

@@ -21,7 +21,6 @@ use crate::evidence::drill_record::{
 };
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
-use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::wal_range;
 use crate::repository::catalogue::ledger;
@@ -75,12 +74,6 @@ struct Findings {
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
     validated_after: Option<f64>,
-}
-
-/// Id and start of a new drill.
-pub fn begin(tools: &Tools) -> Result<(String, DateTime<Utc>)> {
-    let now = tools.runtime.now();
-    Ok((new_id(now)?, now))
 }
 
 /// Runs the drill, destroys the sandbox, and records everything.

@@ -1,7 +1,10 @@
 //! The account that restored servers run as: PostgreSQL refuses root.
 
+use std::path::Path;
+
 use nix::unistd::{Uid, User};
 
+use crate::disk::failed;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 
 /// An unprivileged account.
@@ -35,6 +38,15 @@ impl Account {
             return Err(error::config(format!("the account \"{name}\" is root, as which PostgreSQL does not run")));
         }
         Ok(Some(Self { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+    }
+}
+
+/// Makes `path` the property of `account`; does nothing where servers run as the running account.
+pub fn hand_over(path: &Path, account: Option<&Account>) -> Result<()> {
+    match account {
+        Some(account) => std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))
+            .map_err(|e| failed("cannot hand over", path, e)),
+        None => Ok(()),
     }
 }
 

@@ -339,11 +339,6 @@ impl<'a> WalArchive<'a> {
         self.store().find(&layout::wal_file(self.environment, name.timeline(), &name.to_string())).await
     }
 
-    /// Opens the stored bytes of a complete file.
-    pub fn open_stored(&self, name: &WalFileName, object: &[u8]) -> Result<Vec<u8>> {
-        self.open(Class::Wal, &layout::wal_file(self.environment, name.timeline(), &name.to_string()), object)
-    }
-
     fn open(&self, class: Class, key: &str, object: &[u8]) -> Result<Vec<u8>> {
         let opened = ObjectOpener::new(class, object, &self.repository.keys).and_then(|o| o.whole(object));
         opened.map_err(|e| e.context(key))

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -132,9 +132,4 @@ fn identity(plan: &Plan, tablespaces: &HashMap<String, PathBuf>) -> String {
     let tablespaces: BTreeMap<_, _> = tablespaces.iter().collect();
     let directories = (&plan.pgdata, &plan.filestore, &plan.configuration, tablespaces);
     serde_json::to_string(&(place, &plan.steps, directories)).expect("plain data")
-}
-
-/// Whether a data directory holds an unfinished restore.
-pub fn is_unfinished(pgdata: &Path) -> bool {
-    pgdata.join(NAME).exists()
 }

@@ -2,7 +2,7 @@
 //! place where it stopped is asserted from what PostgreSQL itself wrote down, the history file of the
 //! new timeline, which names the exact end of the last record that was replayed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::resolve::Resolved;
 use super::wal_server::{Places, WalServer};
 use crate::disk::{Owner, failed};
 use crate::error::{self, ErrorKind, Result, ResultExt};
-use crate::postgres::account::Account;
+use crate::postgres::account::{Account, hand_over};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::server::{PrivateServer, ServerSpec};
 use crate::postgres::sql::explain;
@@ -81,19 +81,11 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
     let wal = recovery.catalogue.wal.as_ref().ok_or_else(|| error::not_recoverable("the repository holds no WAL"))?;
     let line = wal.line(recovery.target.timeline);
     let places = Places { spool: &recovery.pgdata.join(SPOOL), folder: recovery.work_dir, program: recovery.program };
-    own(recovery.work_dir, recovery.account)?;
+    hand_over(recovery.work_dir, recovery.account)?;
     let serving =
         WalServer::start(recovery.repository.clone(), recovery.catalogue.clone(), line, &places, recovery.account)?;
     signal_recovery(recovery.pgdata, recovery.account)?;
-    let spec = ServerSpec {
-        bin_dir: recovery.bin_dir,
-        pgdata: recovery.pgdata,
-        work_dir: &recovery.work_dir.join("s"),
-        account: recovery.account,
-        settings: settings(recovery, serving.restore_command())?,
-        major: recovery.major,
-    };
-    let mut server = PrivateServer::start(&spec, recovery.role)?;
+    let mut server = start(recovery, serving.restore_command())?;
     server.ready(None).await.map_err(|e| {
         // A server that lacks WAL only says that a command failed; why, this process knows.
         let e = serving.take_failure().unwrap_or(e).context("recovery failed");
@@ -110,19 +102,24 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
     Ok((server, stopped))
 }
 
-/// Starts a server on a data directory whose recovery already ended.
-pub async fn start_recovered(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)> {
-    let began = Instant::now();
-    own(recovery.work_dir, recovery.account)?;
+/// Starts the private server that gets its WAL by `restore_command`.
+fn start(recovery: &Recovery<'_>, restore_command: &str) -> Result<PrivateServer> {
     let spec = ServerSpec {
         bin_dir: recovery.bin_dir,
         pgdata: recovery.pgdata,
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
-        settings: settings(recovery, "false")?,
+        settings: settings(recovery, restore_command)?,
         major: recovery.major,
     };
-    let mut server = PrivateServer::start(&spec, recovery.role)?;
+    PrivateServer::start(&spec, recovery.role)
+}
+
+/// Starts a server on a data directory whose recovery already ended.
+pub async fn start_recovered(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)> {
+    let began = Instant::now();
+    hand_over(recovery.work_dir, recovery.account)?;
+    let mut server = start(recovery, "false")?;
     server.ready(None).await?;
     let stopped = assess(&mut server, recovery, began, 0).await?;
     Ok((server, stopped))
@@ -147,15 +144,7 @@ fn control_file(pgdata: &Path) -> Result<ControlFile> {
 fn signal_recovery(pgdata: &Path, account: Option<&Account>) -> Result<()> {
     let path = pgdata.join("recovery.signal");
     std::fs::write(&path, "").map_err(|e| failed("cannot write", &path, e))?;
-    own(&path, account)
-}
-
-fn own(path: &Path, account: Option<&Account>) -> Result<()> {
-    match account {
-        Some(account) => std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))
-            .map_err(|e| failed("cannot hand over", path, e)),
-        None => Ok(()),
-    }
+    hand_over(&path, account)
 }
 
 impl From<&Account> for Owner {
@@ -255,11 +244,6 @@ pub fn assert_stop(target: &Resolved, stopped: &Stopped) -> Result<()> {
     Err(error::integrity(format!("recovery stopped at {} instead of {}", stopped.lsn, target.stop_end))
         .meaning("the restored data is not the state that was asked for; do not use it")
         .hint("run `lifeboat verify --deep`, and report this: it must not happen"))
-}
-
-/// Directories and files that a restore leaves in a data directory while it runs.
-pub fn leftovers(pgdata: &Path) -> PathBuf {
-    pgdata.join(SPOOL)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::recover::target_settings;
 use super::resolve::Resolved;
 use crate::disk::{failed, flush_file_system};
 use crate::error::Result;
-use crate::postgres::account::Account;
+use crate::postgres::account::{Account, hand_over};
 
 const AUTO_CONF: &str = "postgresql.auto.conf";
 
@@ -46,7 +46,7 @@ pub fn to_be_recovered(
     rewrite(pgdata, account, &settings)?;
     let signal = pgdata.join("recovery.signal");
     write_private(&signal, "")?;
-    own(&signal, account)?;
+    hand_over(&signal, account)?;
     flush_file_system(pgdata)
 }
 
@@ -59,7 +59,7 @@ fn rewrite(pgdata: &Path, account: Option<&Account>, settings: &[(&str, String)]
     };
     let new = pgdata.join(format!("{AUTO_CONF}.new"));
     write_private(&new, &rewritten(&old, settings))?;
-    own(&new, account)?;
+    hand_over(&new, account)?;
     std::fs::rename(&new, &path).map_err(|e| failed("cannot rename", &new, e))?;
     flush_file_system(pgdata)
 }
@@ -88,15 +88,6 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| failed("cannot write", path, e))
-}
-
-fn own(path: &Path, account: Option<&Account>) -> Result<()> {
-    match account {
-        Some(a) => {
-            std::os::unix::fs::chown(path, Some(a.uid), Some(a.gid)).map_err(|e| failed("cannot hand over", path, e))
-        }
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]
