@@ -12,6 +12,8 @@ pub mod backup_label;
 mod backup_wal;
 pub mod base_backup;
 pub mod control_file;
+#[allow(dead_code)] // until the direct reader calls it
+mod direct;
 pub mod heartbeat;
 pub mod identity;
 mod intake;

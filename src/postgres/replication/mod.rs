@@ -22,7 +22,7 @@ mod server_report;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod transport;
 mod wal_stream;

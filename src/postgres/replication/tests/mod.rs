@@ -11,7 +11,7 @@ use super::*;
 use crate::error::Error;
 use crate::units::Lsn;
 
-pub(super) async fn replication(server: &TestServer) -> ReplicationConnection {
+pub(crate) async fn replication(server: &TestServer) -> ReplicationConnection {
     ReplicationConnection::connect(&server.dsn("user=postgres")).await.expect("connected")
 }
 
@@ -20,15 +20,15 @@ pub(super) async fn refused(dsn: &Config) -> Error {
 }
 
 /// What a whole base backup brought: archives by tablespace, manifest, end.
-pub(super) struct Backup {
-    pub(super) tablespaces: Vec<Tablespace>,
-    pub(super) archives: Vec<Vec<u8>>,
-    pub(super) manifest: Vec<u8>,
-    pub(super) start: Lsn,
-    pub(super) end: Lsn,
+pub(crate) struct Backup {
+    pub(crate) tablespaces: Vec<Tablespace>,
+    pub(crate) archives: Vec<Vec<u8>>,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) start: Lsn,
+    pub(crate) end: Lsn,
 }
 
-pub(super) async fn backup(connection: ReplicationConnection, options: &BaseBackupOptions) -> Backup {
+pub(crate) async fn backup(connection: ReplicationConnection, options: &BaseBackupOptions) -> Backup {
     let mut stream = connection.base_backup(options).await.expect("started");
     let tablespaces = stream.tablespaces().to_vec();
     let mut archives = vec![Vec::new(); tablespaces.len()];
