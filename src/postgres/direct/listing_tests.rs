@@ -60,16 +60,18 @@ fn rules(data: &Path, major: u32) -> Rules<'static> {
 
 #[tokio::test]
 async fn the_same_files_as_base_backup() {
-    let Some(server) = TestServer::start(&["autovacuum = off"], &[]).await else { return };
+    for major in 13..=18 {
+        if let Some(server) = TestServer::of_version(major, &["autovacuum = off"], &[]).await {
+            compare(&server, major).await;
+        }
+    }
+}
+
+async fn compare(server: &TestServer, major: u32) {
     let space = server.path().join("space");
     fs::create_dir(&space).expect("created");
     give_to_server(&space);
     let sql = server.sql().await;
-    let major: u32 = sql
-        .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
-        .await
-        .expect("a version")
-        .get::<_, i32>(0) as u32;
     sql.batch_execute(&format!("CREATE TABLESPACE far LOCATION '{}'", space.display())).await.expect("tablespace");
     for statement in [
         "CREATE TABLE kept AS SELECT generate_series(1, 10000) AS n",
@@ -138,11 +140,11 @@ async fn the_same_files_as_base_backup() {
 
     let listing = list(&data, &rules(&data, major)).expect("listed");
     let options = BaseBackupOptions { manifest_checksums: ManifestChecksums::None, ..Default::default() };
-    let oracle = sent(&backup(replication(&server).await, &options).await);
+    let oracle = sent(&backup(replication(server).await, &options).await);
     let ours = found(&listing);
     let more: Vec<_> = ours.difference(&oracle).collect();
     let missing: Vec<_> = oracle.difference(&ours).collect();
-    assert!(more.is_empty() && missing.is_empty(), "more: {more:#?}\nmissing: {missing:#?}");
+    assert!(more.is_empty() && missing.is_empty(), "{major}: more: {more:#?}\nmissing: {missing:#?}");
 
     assert!(ours.iter().any(|line| line.contains(&format!("{far}_init "))), "{far}");
     assert!(!ours.contains(&format!("f {far}.7 600")) && !ours.contains(&format!("f {temp} 600")));

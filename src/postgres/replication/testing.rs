@@ -26,6 +26,17 @@ pub(crate) fn bin_dir() -> Option<PathBuf> {
     None
 }
 
+/// The same for a certain major version, as `deploy/test.sh` tells it.
+fn bin_dir_of(major: u32) -> Option<PathBuf> {
+    let told = std::env::var_os(format!("LIFEBOAT_TEST_PG_{major}")).map(PathBuf::from);
+    let packaged = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    let found = told.into_iter().chain([packaged]).find(|dir| dir.join("postgres").exists());
+    if found.is_none() {
+        println!("skipped: no PostgreSQL {major} server (LIFEBOAT_TEST_PG_{major})");
+    }
+    found
+}
+
 /// The account that servers run as: PostgreSQL refuses root.
 fn account() -> Option<User> {
     geteuid().is_root().then(|| User::from_name("postgres").expect("readable accounts").expect("an account postgres"))
@@ -52,6 +63,7 @@ pub(crate) struct TestServer {
     /// Ended first, removed last.
     process: Child,
     dir: tempfile::TempDir,
+    bin: PathBuf,
     pub(crate) port: u16,
 }
 
@@ -59,7 +71,15 @@ impl TestServer {
     /// A fresh cluster with a superuser `postgres`, these lines of configuration and of pg_hba.conf
     /// (in front of "trust everything on the socket").
     pub(crate) async fn start(settings: &[&str], hba: &[&str]) -> Option<Self> {
-        let bin = bin_dir()?;
+        Some(Self::create(bin_dir()?, settings, hba).await)
+    }
+
+    /// The same with a certain major version.
+    pub(crate) async fn of_version(major: u32, settings: &[&str], hba: &[&str]) -> Option<Self> {
+        Some(Self::create(bin_dir_of(major)?, settings, hba).await)
+    }
+
+    async fn create(bin: PathBuf, settings: &[&str], hba: &[&str]) -> Self {
         let dir = directory();
         let made = command(&bin.join("initdb"), dir.path())
             .args(["-D", "data", "-U", "postgres", "-A", "trust", "-N", "-k", "-E", "UTF8", "--locale=C"])
@@ -68,7 +88,7 @@ impl TestServer {
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let rules = format!("{}\nlocal all all trust\nlocal replication all trust\n", hba.join("\n"));
         fs::write(dir.path().join("data/pg_hba.conf"), rules).expect("written");
-        Some(Self::run(dir, settings).await)
+        Self::run(bin, dir, settings).await
     }
 
     /// A standby of this server; `fill` puts a base backup into its data directory.
@@ -83,10 +103,10 @@ impl TestServer {
         let upstream = format!("primary_conninfo = 'host={} port={} user=postgres'", self.path().display(), self.port);
         let mut all = settings.to_vec();
         all.push(&upstream);
-        Self::run(dir, &all).await
+        Self::run(self.bin.clone(), dir, &all).await
     }
 
-    async fn run(dir: tempfile::TempDir, settings: &[&str]) -> Self {
+    async fn run(bin: PathBuf, dir: tempfile::TempDir, settings: &[&str]) -> Self {
         let port = free_port();
         let mut text = format!(
             "port = {port}\nunix_socket_directories = '{}'\nlisten_addresses = ''\nfsync = off\nmax_wal_senders = 5\n\
@@ -99,14 +119,14 @@ impl TestServer {
         }
         fs::write(dir.path().join("data/postgresql.conf"), text).expect("written");
         let log = fs::File::create(dir.path().join("log")).expect("log");
-        let process = command(&bin_dir().expect("seen before").join("postgres"), dir.path())
+        let process = command(&bin.join("postgres"), dir.path())
             .args(["-D", "data"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
             .spawn()
             .expect("postgres runs");
-        let mut server = Self { process, dir, port };
+        let mut server = Self { process, dir, bin, port };
         let begun = Instant::now();
         while let Err(error) = connect_sql(&server.dsn("user=postgres dbname=postgres")).await {
             let ended = server.process.try_wait().expect("waitable").is_some();
