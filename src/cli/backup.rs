@@ -82,8 +82,13 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
 
 impl BaseArguments {
     fn options(&self, context: &Context) -> BaseOptions {
-        BaseOptions { reader: self.reader.map(ReaderMode::from), full: self.full, level: context.level() }
+        BaseOptions { reader: self.reader.map(ReaderMode::from), full: self.full, ..default_options(context) }
     }
+}
+
+fn default_options(context: &Context) -> BaseOptions {
+    let state_dir = Some(context.state_dir().path().to_owned());
+    BaseOptions { reader: None, full: false, level: context.level(), state_dir }
 }
 
 async fn base(
@@ -264,7 +269,7 @@ async fn all(context: &Context, repository: &Repository, environment: &Environme
             failures.push(failure);
         }
     };
-    let options = BaseOptions { reader: None, full: false, level: context.level() };
+    let options = default_options(context);
     note("base", base(context, repository, environment, options).await);
     if environment.odoo.is_empty() {
         note("filestore", Ok(Outcome::new(Value::Null, "the environment lists no Odoo, so there is no filestore")));

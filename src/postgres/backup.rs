@@ -1,6 +1,7 @@
 //! A complete base backup: the files, the WAL that makes them consistent, and the ledger entry that
 //! commits both. A backup without any of the three does not exist.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use super::base_backup::{Order, Span, Taken, new_id};
 use super::direct::{self, DataDirectory};
 use super::identity::{known_cluster, same_cluster};
 use super::previous::{Present, Previous};
+use super::progress::{Attempt, Progress};
 use super::source::{Source, databases};
 use super::sql::explain;
 use super::{streamed, wal_range};
@@ -52,7 +54,7 @@ impl Done {
 }
 
 /// How to take a base backup.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BaseOptions {
     /// How to read the cluster; `None`: as configured.
     pub reader: Option<ReaderMode>,
@@ -60,6 +62,8 @@ pub struct BaseOptions {
     pub full: bool,
     /// zstd level.
     pub level: i32,
+    /// Where what was stored is noted, so that an interrupted backup can be gone on with; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Takes a base backup of `environment` and commits it; a failure is recorded in the ledger too.
@@ -118,10 +122,14 @@ async fn take(
     let known = known_cluster(repository, &environment.name, &entries).await?;
     let present = Present::of(&mut connection).await?;
     same_cluster(known, present.system_id, &environment.name)?;
-    let directory = data_directory(environment, &source, options, runtime).await?;
+    let directory = data_directory(environment, &source, &options, runtime).await?;
     let previous = match options.full {
         true => Previous::default(),
         false => Previous::find(repository, &environment.name, &entries, &present).await?,
+    };
+    let (previous, mut progress) = match &directory {
+        Some(_) => resumed(repository, environment, &options, &present, previous, runtime).await?,
+        None => (previous, None),
     };
     let previous = Arc::new(previous);
     let span = Span {
@@ -148,7 +156,7 @@ async fn take(
         match directory {
             Some(directory) => {
                 drop(connection);
-                direct::take(&order, directory, span, previous).await
+                direct::take(&order, directory, span, previous, progress.as_mut()).await
             }
             None => streamed::take(&order, connection, previous).await,
         }
@@ -168,14 +176,16 @@ async fn take(
         .await
         .map_err(|e| explain(e, "cannot read the server's settings"))?;
     let server = Server { databases: databases(&sql).await?, checksums: row.get(0), version: row.get(1) };
-    let meta = std::iter::once(&taken.manifest).chain(&taken.written.sums).map(|m| &m.sha256);
+    let meta = std::iter::once(&taken.manifest).chain(&taken.sums).map(|m| &m.sha256);
     let mut subjects: Vec<Subject> =
         meta.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)).collect();
-    subjects.extend(
-        taken.written.packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)),
-    );
+    subjects
+        .extend(taken.new_packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)));
     let entry = entry(taken, id, label, server, began.elapsed().as_secs_f64());
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
     if let Err(e) = wal_range::record(repository, &environment.name, ledger, runtime).await {
         runtime.emit(Event::Warning(format!("the archived WAL could not be recorded in the ledger: {e}")));
     }
@@ -186,7 +196,7 @@ async fn take(
 async fn data_directory(
     environment: &Environment,
     source: &Source,
-    options: BaseOptions,
+    options: &BaseOptions,
     runtime: &Runtime,
 ) -> Result<Option<DataDirectory>> {
     let mode = options.reader.unwrap_or(environment.postgres.reader);
@@ -208,6 +218,36 @@ async fn data_directory(
     }
 }
 
+/// What is taken over, an interrupted attempt included, and where this one notes what it stores.
+async fn resumed(
+    repository: &Repository,
+    environment: &Environment,
+    options: &BaseOptions,
+    present: &Present,
+    previous: Previous,
+    runtime: &Runtime,
+) -> Result<(Previous, Option<Progress>)> {
+    let Some(state_dir) = &options.state_dir else { return Ok((previous, None)) };
+    let attempt = Attempt {
+        repository: repository.descriptor.repository.clone(),
+        system_id: present.system_id,
+        timeline: present.history.timeline(),
+        start_lsn: present.lsn,
+        previous: previous.id.clone(),
+    };
+    match Progress::open(state_dir, &environment.name, attempt, present)? {
+        None => Ok((previous, None)),
+        Some((progress, None)) => Ok((previous, Some(progress))),
+        Some((progress, Some(unfinished))) => {
+            runtime.emit(Event::Note(format!(
+                "going on with a backup that was interrupted: {} packs of it are stored",
+                unfinished.packs.len()
+            )));
+            Ok((previous.resume(repository, &environment.name, unfinished).await?, Some(progress)))
+        }
+    }
+}
+
 /// What the server says of itself.
 struct Server {
     databases: Vec<String>,
@@ -217,8 +257,8 @@ struct Server {
 
 fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) -> BaseBackup {
     let Span { timeline, start_lsn, stop_lsn, wal_segment_size: size, .. } = taken.span;
-    let sums: u64 = taken.written.sums.iter().map(|s| s.size).sum();
-    let packs: u64 = taken.written.packs.iter().map(|p| p.size).sum();
+    let sums: u64 = taken.sums.iter().map(|s| s.size).sum();
+    let packs: u64 = taken.new_packs.iter().map(|p| p.size).sum();
     BaseBackup {
         id,
         label,
@@ -236,7 +276,7 @@ fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) 
         files: taken.files,
         logical_bytes: taken.logical_bytes,
         stored_bytes: packs + sums + taken.manifest.size,
-        new_packs: taken.written.packs.len() as u64,
+        new_packs: taken.new_packs.len() as u64,
         manifest: taken.manifest.sha256,
         reader: taken.reader.into(),
         previous: taken.previous,

@@ -5,6 +5,8 @@
 //! WAL from its start to its stop, and a ledger entry that commits it. Both are the caller's part, so an
 //! interrupted backup leaves only objects that nothing refers to.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 
 use super::harvest::Harvest;
@@ -13,7 +15,7 @@ use crate::error::{self, Result};
 use crate::evidence::entry::DamagedBlock;
 use crate::repository::base_manifest::Header;
 use crate::repository::meta::MetaObject;
-use crate::repository::{Repository, Written};
+use crate::repository::{PackInfo, Repository, Written};
 use crate::runtime::Runtime;
 use crate::units::{Lsn, Timeline};
 
@@ -66,8 +68,10 @@ pub(super) struct Taken {
     pub(super) files: u64,
     /// Size of all files in bytes.
     pub(super) logical_bytes: u64,
-    /// What was stored.
-    pub(super) written: Written,
+    /// Packs that no earlier backup had.
+    pub(super) new_packs: Vec<PackInfo>,
+    /// Metadata objects with the sums of their pages.
+    pub(super) sums: Vec<MetaObject>,
     /// The manifest.
     pub(super) manifest: MetaObject,
     /// Blocks that were damaged at the source.
@@ -96,6 +100,9 @@ impl Taken {
             previous: previous.id.clone(),
         };
         let manifest = harvest.into_manifest(header, previous, &written)?;
+        let new: HashSet<&str> = written.packs.iter().map(|p| p.sha256.as_str()).collect();
+        let is_new = |p: &&PackInfo| new.contains(p.sha256.as_str()) || previous.is_adopted(&p.sha256);
+        let new_packs = manifest.packs.packs().iter().filter(is_new).cloned().collect();
         let object = manifest.put(order.repository, order.environment).await?;
         Ok(Self {
             span,
@@ -105,7 +112,8 @@ impl Taken {
             tablespaces: manifest.links.len() as u32,
             files: (manifest.files.len() + manifest.links.len() + manifest.dirs.len()) as u64,
             logical_bytes: manifest.logical_bytes(),
-            written,
+            new_packs,
+            sums: previous.adopted_sums.iter().chain(&written.sums).cloned().collect(),
             manifest: object,
             damaged: Vec::new(),
             warnings: Vec::new(),

@@ -46,7 +46,7 @@ pub(super) fn take_in(items: mpsc::Receiver<Item>, content: StreamWriter, previo
         match source.next_item()? {
             Item::Archive(prefix) => intake.archive(&mut source, &prefix)?,
             // The server's manifest is about what it sent, not about pages taken over from before.
-            Item::Manifest if intake.previous.id.is_some() => {
+            Item::Manifest if !intake.previous.is_empty() => {
                 std::io::copy(&mut source, &mut std::io::sink()).or_err(ErrorKind::Source, || cut_off().message())?;
             }
             Item::Manifest => {
@@ -282,7 +282,7 @@ mod tests {
         let (repository, _) = testing::repository_and_writer().await;
         let first = [("base/1/1", [page(3, 1), page(4, 2), page(5, 3)].concat()), ("base/1/1_fsm", page(3, 9))];
         let (manifest, _) = taken(&repository, &first, Previous::default()).await;
-        let previous = Previous::built_on(manifest, Lsn(6 << 32)).expect("previous");
+        let previous = Previous::built_on(manifest, Lsn(6)).expect("previous");
         let second =
             [("base/1/1", [page(3, 1), page(7, 4), vec![0; PAGE], page(5, 8)].concat()), ("base/1/1_fsm", page(3, 9))];
         let (manifest, written) = taken(&repository, &second, previous).await;

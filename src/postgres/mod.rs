@@ -19,6 +19,7 @@ pub mod heartbeat;
 pub mod identity;
 mod intake;
 mod previous;
+mod progress;
 pub mod replication;
 pub mod server;
 pub mod slot_state;

@@ -8,16 +8,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::progress::{Attempt, NotedFile, Unfinished};
 use super::replication::ReplicationConnection;
 use super::wal::TimelineHistory;
 use crate::error::Result;
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::{Body, LedgerEntry};
 use crate::repository::Repository;
-use crate::repository::base_manifest::{BaseManifest, FileEntry};
-use crate::repository::packs::PackTable;
-use crate::repository::page_sums::PAGE;
-use crate::repository::splice::worn_frames;
+use crate::repository::base_manifest::{BaseManifest, FileEntry, FileStat};
+use crate::repository::meta::MetaObject;
+use crate::repository::page_sums::{PAGE, SumsWriter};
+use crate::repository::splice::{Change, splice, worn_frames};
+use crate::repository::{PackInfo, PackTable};
+use crate::storage::layout;
 use crate::units::{Lsn, Timeline};
 
 /// What an earlier base backup holds.
@@ -32,6 +35,12 @@ pub(super) struct Previous {
     files: HashMap<String, FileEntry>,
     /// Frames whose pages are to be stored anew.
     worn: HashSet<u64>,
+    /// Packs that an interrupted attempt stored and no ledger entry names, from this one on.
+    adopted: usize,
+    /// Number of their first frame, and where that attempt started.
+    resumed: Option<(u64, Lsn)>,
+    /// Metadata objects made for them.
+    pub(super) adopted_sums: Vec<MetaObject>,
 }
 
 /// Where a cluster stands.
@@ -76,10 +85,69 @@ impl Previous {
         Ok(Self {
             id: Some(header.id),
             since: header.start_lsn,
+            adopted: packs.packs().len(),
             packs,
             files: files.into_iter().map(|f| (f.path.clone(), f)).collect(),
             worn,
+            ..Self::default()
         })
+    }
+
+    /// Lays over it what an interrupted attempt stored, as far as it is still in the repository.
+    pub(super) async fn resume(
+        mut self,
+        repository: &Repository,
+        environment: &str,
+        unfinished: Unfinished,
+    ) -> Result<Self> {
+        let first_frame = self.packs.frames();
+        let files: HashMap<u32, &NotedFile> = unfinished.files.iter().map(|f| (f.number, f)).collect();
+        let mut sums = SumsWriter::new(repository, environment);
+        let mut adopted = Vec::new();
+        for pack in &unfinished.packs {
+            let there = repository.store.info(&layout::pack(environment, &pack.info.sha256)).await?;
+            let (Some(there), Some(pages)) = (there, pack.sums()) else { continue };
+            if there.size == pack.info.size {
+                sums.pack(&pack.info.sha256, &pages).await?;
+                adopted.push(pack);
+            }
+        }
+        let mut infos: Vec<PackInfo> = adopted.iter().map(|p| p.info.clone()).collect();
+        self.adopted_sums = sums.finish(&mut infos).await?;
+        for (pack, info) in adopted.into_iter().zip(infos) {
+            let first = self.packs.push(info);
+            let mut changes: HashMap<&str, (&NotedFile, Vec<Change>)> = HashMap::new();
+            for &(number, file_offset, length, frame, offset) in &pack.parts {
+                let Some(file) = files.get(&number) else { continue };
+                let at = Some((first + frame, offset));
+                let change = Change { file_offset, length: u64::from(length), at };
+                changes.entry(&file.path).or_insert_with(|| (file, Vec::new())).1.push(change);
+            }
+            for (path, (noted, mut changes)) in changes {
+                let entry = self.files.entry(path.to_owned()).or_default();
+                if entry.stat.map(|s| s.inode) != noted.stat.map(|s| s.inode) {
+                    // Never "unchanged": it was not read to its end.
+                    let stat = noted.stat.map(|stat| FileStat { asked: 0, ..stat });
+                    *entry = FileEntry { path: path.to_owned(), stat, ..FileEntry::default() };
+                }
+                changes.sort_unstable_by_key(|c| c.file_offset);
+                let end = changes.last().map_or(0, |c| c.file_offset + c.length);
+                entry.size = entry.size.max(end);
+                entry.runs = splice(&entry.runs, &self.packs, entry.size, &changes)?;
+            }
+        }
+        self.resumed = Some((first_frame, unfinished.attempt.start_lsn));
+        Ok(self)
+    }
+
+    /// Whether there is nothing to take over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Whether a pack was stored by an interrupted attempt, and is not named by the ledger yet.
+    pub(super) fn is_adopted(&self, sha256: &str) -> bool {
+        self.packs.packs()[self.adopted..].iter().any(|p| p.sha256 == sha256)
     }
 
     /// A previous backup whose pages before `since` are unchanged.
@@ -95,24 +163,29 @@ impl Previous {
 
     /// The stretches of a file that may be taken over: stored, not worn, not damaged.
     pub(super) fn kept(&self, file: &FileEntry) -> Result<Kept> {
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        let mut note = |from: u64, end: u64| match ranges.last_mut() {
-            Some(last) if last.1 == from => last.1 = end,
-            _ => ranges.push((from, end)),
+        let mut ranges: Vec<Range> = Vec::new();
+        let mut note = |from: u64, end: u64, since: Lsn| match ranges.last_mut() {
+            Some(last) if last.end == from && last.since == since => last.end = end,
+            _ => ranges.push(Range { from, end, since }),
         };
         for run in &file.runs {
+            let since = match self.resumed {
+                // Runs that an attempt stored lie within one frame.
+                Some((first, since)) if run.frame >= first => since,
+                _ => self.since,
+            };
             if self.worn.is_empty() {
-                note(run.file_offset, run.file_offset + run.length);
+                note(run.file_offset, run.file_offset + run.length, since);
                 continue;
             }
             self.packs.cut(run.frame, run.offset, run.length, |frame, _, length, done| {
                 let from = run.file_offset + done;
                 if !self.worn.contains(&frame) {
-                    note(from, from + u64::from(length));
+                    note(from, from + u64::from(length), since);
                 }
             })?;
         }
-        Ok(Kept { since: self.since, ranges, damaged: file.damaged.clone() })
+        Ok(Kept { ranges, damaged: file.damaged.clone() })
     }
 
     /// Whether everything stored of a file may be taken over as it is.
@@ -121,7 +194,7 @@ impl Previous {
             return Ok(false);
         }
         let stored: u64 = file.runs.iter().map(|r| r.length).sum();
-        let kept: u64 = self.kept(file)?.ranges.iter().map(|(from, end)| end - from).sum();
+        let kept: u64 = self.kept(file)?.ranges.iter().map(|r| r.end - r.from).sum();
         Ok(stored == kept)
     }
 }
@@ -141,6 +214,15 @@ impl Present {
         Ok(Self { system_id, history, lsn: system.flush_lsn, server_version })
     }
 
+    /// Whether an interrupted attempt may be gone on with: its beginning is part of this cluster's past.
+    pub(super) fn continues(&self, attempt: &Attempt, repository: &str, previous: Option<&str>) -> bool {
+        attempt.repository == repository
+            && attempt.previous.as_deref() == previous
+            && attempt.system_id == self.system_id
+            && attempt.start_lsn <= self.lsn
+            && self.history.contains(attempt.timeline, attempt.start_lsn)
+    }
+
     /// Whether that backup, to its end, is part of this cluster's past.
     fn grew_out_of(&self, base: &BaseBackup) -> bool {
         base.system_id == self.system_id.to_string()
@@ -152,23 +234,35 @@ impl Present {
 /// What the previous backup has of one file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kept {
-    since: Lsn,
-    /// Stretches by offset, not touching each other.
-    ranges: Vec<(u64, u64)>,
+    /// Stretches by offset.
+    ranges: Vec<Range>,
     damaged: Vec<u32>,
+}
+
+/// A stretch whose pages are unchanged if they are older than `since`.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    from: u64,
+    end: u64,
+    since: Lsn,
 }
 
 impl Kept {
     /// Whether the page at `offset`, found with `lsn` in its header, is the one that was stored.
     pub(super) fn page(&self, offset: u64, lsn: Lsn) -> bool {
         // Pages without an LSN were changed by something that writes no WAL; there are hardly any.
-        lsn.0 != 0 && lsn < self.since && self.has(offset)
+        lsn.0 != 0 && self.range(offset).is_some_and(|range| lsn < range.since)
     }
 
     /// Whether the page at `offset` is stored and may be taken over.
     pub(super) fn has(&self, offset: u64) -> bool {
-        let after = self.ranges.partition_point(|range| range.0 <= offset);
-        let stored = after.checked_sub(1).is_some_and(|i| offset + PAGE as u64 <= self.ranges[i].1);
-        stored && !self.damaged.contains(&((offset / PAGE as u64) as u32))
+        self.range(offset).is_some()
+    }
+
+    fn range(&self, offset: u64) -> Option<&Range> {
+        let after = self.ranges.partition_point(|range| range.from <= offset);
+        let range = self.ranges.get(after.checked_sub(1)?)?;
+        let whole = offset + PAGE as u64 <= range.end;
+        (whole && !self.damaged.contains(&((offset / PAGE as u64) as u32))).then_some(range)
     }
 }

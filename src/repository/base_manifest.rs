@@ -128,7 +128,7 @@ pub struct FileEntry {
     /// XXH3-128 of its content in hex, for files that are stored whole or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Blocks of the relation whose checksum was wrong at the source; stored as they were.
+    /// Pages of the file, from 0, whose checksum was wrong at the source; stored as they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<u32>,
 }

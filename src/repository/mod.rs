@@ -25,7 +25,7 @@ pub mod window;
 pub(crate) mod testing;
 
 pub use open::{Initialised, Repository, init};
-pub use pack_put::Written;
+pub use pack_put::{PackWatcher, Written};
 pub use pack_stream::{PackTask, StreamWriter};
 pub use packs::{PackInfo, PackTable};
 pub use state_dir::StateDir;

@@ -14,6 +14,7 @@ use super::Repository;
 use super::meta::MetaObject;
 use super::packs::{PACK_SIZE, PackInfo, joined, panicked};
 use super::page_sums::SumsWriter;
+use super::page_writer::Stored;
 use crate::error::Result;
 use crate::storage::{Created, layout};
 use crate::vault::frame::FRAME_SIZE;
@@ -39,7 +40,21 @@ pub struct Written {
 #[derive(Debug)]
 pub(super) struct Full {
     sealed: Sealed,
+    extras: Extras,
+}
+
+/// What belongs to a pack besides its bytes.
+#[derive(Debug, Default)]
+struct Extras {
     sums: Vec<u8>,
+    /// What its frames hold; frames are counted within the pack.
+    parts: Vec<Stored>,
+}
+
+/// Hears of packs as they become durable.
+pub trait PackWatcher: Send {
+    /// This pack is durable; `parts` is what it holds, with frames counted from its first.
+    fn durable(&mut self, pack: &PackInfo, sums: &[u8], parts: &[Stored]);
 }
 
 /// The pack being filled.
@@ -47,14 +62,14 @@ pub(super) struct Full {
 pub(super) struct Filling {
     seal: SealKeys,
     open: Option<ObjectSealer>,
-    sums: Vec<u8>,
+    extras: Extras,
     frames: u64,
     plain_bytes: u64,
 }
 
 impl Filling {
     pub(super) fn new(seal: SealKeys) -> Self {
-        Self { seal, open: None, sums: Vec::new(), frames: 0, plain_bytes: 0 }
+        Self { seal, open: None, extras: Extras::default(), frames: 0, plain_bytes: 0 }
     }
 
     /// Plaintext bytes so far.
@@ -63,14 +78,15 @@ impl Filling {
     }
 
     /// Seals a frame; tells its number, and hands over the pack where that filled it.
-    pub(super) fn push(&mut self, frame: Frame, sums: &[u8]) -> Result<(u64, Option<Full>)> {
+    pub(super) fn push(&mut self, frame: Frame, sums: &[u8], parts: &[Stored]) -> Result<(u64, Option<Full>)> {
         let sealer = match &mut self.open {
             Some(sealer) => sealer,
             None => self.open.insert(ObjectSealer::new(Class::Pack, &self.seal, PACK_SIZE + 2 * FRAME_SIZE)?),
         };
         self.plain_bytes += u64::from(frame.plain_len);
-        sealer.push(frame);
-        self.sums.extend_from_slice(sums);
+        let in_pack = u64::from(sealer.push(frame));
+        self.extras.sums.extend_from_slice(sums);
+        self.extras.parts.extend(parts.iter().map(|part| Stored { frame: in_pack, ..*part }));
         let number = self.frames;
         self.frames += 1;
         let full = sealer.len() >= PACK_SIZE;
@@ -80,7 +96,7 @@ impl Filling {
     /// The pack as it is; `None` where nothing was pushed since the last one.
     pub(super) fn take(&mut self) -> Option<Full> {
         let sealed = self.open.take()?.finish(None, None);
-        Some(Full { sealed, sums: std::mem::take(&mut self.sums) })
+        Some(Full { sealed, extras: std::mem::take(&mut self.extras) })
     }
 }
 
@@ -89,23 +105,25 @@ pub(super) struct Putting {
     repository: Arc<Repository>,
     environment: String,
     slots: Arc<Semaphore>,
-    tasks: JoinSet<Result<(usize, PackInfo, Vec<u8>)>>,
+    tasks: JoinSet<Result<(usize, PackInfo, Extras)>>,
     started: usize,
     done: Vec<Option<PackInfo>>,
     sums: SumsWriter,
+    watcher: Option<Box<dyn PackWatcher>>,
 }
 
 impl Putting {
-    pub(super) fn new(repository: &Repository, environment: &str) -> Self {
+    pub(super) fn new(repository: &Repository, environment: &str, watcher: Option<Box<dyn PackWatcher>>) -> Self {
         let repository = Arc::new(repository.unsigned());
         Self {
-            sums: SumsWriter::new(repository.clone(), environment),
+            sums: SumsWriter::new(&repository, environment),
             repository,
             environment: environment.to_owned(),
             slots: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             tasks: JoinSet::new(),
             started: 0,
             done: Vec::new(),
+            watcher,
         }
     }
 
@@ -118,7 +136,7 @@ impl Putting {
         let (store, environment, place) = (self.repository.store.clone(), self.environment.clone(), self.started);
         self.started += 1;
         self.tasks.spawn(async move {
-            let Full { sealed, sums } = full;
+            let Full { sealed, extras } = full;
             let bytes = sealed.bytes;
             let hashed = bytes.clone();
             let sha256 =
@@ -136,7 +154,7 @@ impl Putting {
                 frames: sealed.frames.iter().map(|f| (f.stored_len, f.plain_len, f.coding as u8)).collect(),
                 sums: None,
             };
-            Ok((place, info, sums))
+            Ok((place, info, extras))
         });
         Ok(())
     }
@@ -153,9 +171,12 @@ impl Putting {
         Ok(Written { packs, sums, plain_bytes, stored_bytes })
     }
 
-    async fn note(&mut self, (place, pack, sums): (usize, PackInfo, Vec<u8>)) -> Result<()> {
-        if !sums.is_empty() {
-            self.sums.pack(&pack.sha256, &sums).await?;
+    async fn note(&mut self, (place, pack, extras): (usize, PackInfo, Extras)) -> Result<()> {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.durable(&pack, &extras.sums, &extras.parts);
+        }
+        if !extras.sums.is_empty() {
+            self.sums.pack(&pack.sha256, &extras.sums).await?;
         }
         if self.done.len() <= place {
             self.done.resize(place + 1, None);

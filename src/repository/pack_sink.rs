@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use super::Repository;
-use super::pack_put::{Filling, Full, Putting};
+use super::pack_put::{Filling, Full, PackWatcher, Putting};
 use super::pack_stream::{PackTask, pipeline_stopped};
-use super::page_writer::FrameOut;
+use super::page_writer::{FrameOut, Stored};
 use crate::error::{self, Result};
 use crate::vault::Frame;
 
@@ -44,10 +44,10 @@ enum Last {
 }
 
 impl FrameOut for PackSink {
-    fn frame(&mut self, mut plaintext: Vec<u8>, sums: &[u8]) -> Result<(u64, Vec<u8>)> {
+    fn frame(&mut self, mut plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let frame = Frame::compress(&plaintext, self.level);
         let mut filling = self.shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
-        let (number, full) = filling.push(frame, sums)?;
+        let (number, full) = filling.push(frame, sums, parts)?;
         if let Some(full) = full {
             self.shared.full.blocking_send(Last::Pack(full)).map_err(|_| pipeline_stopped())?;
         }
@@ -67,11 +67,16 @@ impl PackSink {
     }
 }
 
-/// Starts a pipeline that puts packs of `environment`.
-pub fn start(repository: &Repository, environment: &str, level: i32) -> (PackSink, PackTask) {
+/// Starts a pipeline that puts packs of `environment`; `watcher` hears of each that is durable.
+pub fn start(
+    repository: &Repository,
+    environment: &str,
+    level: i32,
+    watcher: Option<Box<dyn PackWatcher>>,
+) -> (PackSink, PackTask) {
     let (full, mut received) = mpsc::channel(1);
     let filling = Mutex::new(Filling::new(repository.seal.clone()));
-    let mut putting = Putting::new(repository, environment);
+    let mut putting = Putting::new(repository, environment, watcher);
     let task = async move {
         while let Some(last) = received.recv().await {
             match last {

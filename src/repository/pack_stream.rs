@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::Repository;
 use super::pack_put::{Filling, Putting, Written};
 use super::packs::{joined, panicked};
-use super::page_writer::FrameOut;
+use super::page_writer::{FrameOut, Stored};
 use crate::error::{self, Result};
 use crate::vault::Frame;
 use crate::vault::frame::FRAME_SIZE;
@@ -84,7 +84,7 @@ impl StreamWriter {
 }
 
 impl FrameOut for StreamWriter {
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8]) -> Result<(u64, Vec<u8>)> {
+    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], _: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let number = self.sent;
         self.send((plaintext, sums.to_vec()))?;
         Ok((number, Vec::with_capacity(FRAME_SIZE)))
@@ -115,7 +115,7 @@ impl PackTask {
 /// Starts a pipeline that puts packs of `environment`.
 pub fn start(repository: &Repository, environment: &str, level: i32) -> (StreamWriter, PackTask) {
     let (frames, received) = mpsc::channel(2);
-    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment));
+    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment, None));
     let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
     (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
 }
@@ -139,7 +139,7 @@ async fn run(
             },
             Some(frame) = compressing.next(), if !compressing.is_empty() => {
                 let (frame, sums) = frame.map_err(panicked)?;
-                if let (_, Some(full)) = filling.push(frame, &sums)? {
+                if let (_, Some(full)) = filling.push(frame, &sums, &[])? {
                     putting.put(full).await?;
                 }
             }

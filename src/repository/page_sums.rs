@@ -64,7 +64,8 @@ enum Line {
 }
 
 /// Gathers sums of packs into metadata objects.
-pub(super) struct SumsWriter {
+#[derive(Debug)]
+pub(crate) struct SumsWriter {
     repository: Arc<Repository>,
     environment: String,
     open: Option<MetaWriter>,
@@ -76,9 +77,9 @@ pub(super) struct SumsWriter {
 }
 
 impl SumsWriter {
-    pub(super) fn new(repository: Arc<Repository>, environment: &str) -> Self {
+    pub(crate) fn new(repository: &Repository, environment: &str) -> Self {
         Self {
-            repository,
+            repository: Arc::new(repository.unsigned()),
             environment: environment.to_owned(),
             open: None,
             size: 0,
@@ -89,7 +90,7 @@ impl SumsWriter {
     }
 
     /// Adds the sums of one pack.
-    pub(super) async fn pack(&mut self, sha256: &str, sums: &[u8]) -> Result<()> {
+    pub(crate) async fn pack(&mut self, sha256: &str, sums: &[u8]) -> Result<()> {
         let writer = match &mut self.open {
             Some(writer) => writer,
             None => self.open.insert(MetaWriter::fast(&self.repository)?),
@@ -110,7 +111,7 @@ impl SumsWriter {
     }
 
     /// Puts the rest; tells each pack where its sums are, and all objects.
-    pub(super) async fn finish(mut self, packs: &mut [PackInfo]) -> Result<Vec<MetaObject>> {
+    pub(crate) async fn finish(mut self, packs: &mut [PackInfo]) -> Result<Vec<MetaObject>> {
         self.flush().await?;
         for pack in packs {
             pack.sums = self.object_of.get(&pack.sha256).cloned();

@@ -10,8 +10,8 @@ use crate::vault::frame::FRAME_SIZE;
 
 /// Where frames go.
 pub trait FrameOut {
-    /// Takes a frame and the sums of its pages; gives its number and a buffer for the next one.
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8]) -> Result<(u64, Vec<u8>)>;
+    /// Takes a frame, the sums of its pages and what it holds; gives its number and a buffer for the next.
+    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)>;
 }
 
 /// A stretch of a file, and where it was stored.
@@ -62,7 +62,7 @@ impl<O: FrameOut> PageWriter<O> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let (frame, buffer) = self.out.frame(std::mem::take(&mut self.frame), &self.sums)?;
+        let (frame, buffer) = self.out.frame(std::mem::take(&mut self.frame), &self.sums, &self.pending)?;
         self.frame = buffer;
         self.sums.clear();
         self.stored.extend(self.pending.drain(..).map(|part| Stored { frame, ..part }));

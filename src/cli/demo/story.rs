@@ -165,7 +165,12 @@ async fn back_up(context: &Context, repository: &Repository, teller: &Teller, ti
     let environment = context.environment(ENVIRONMENT)?;
     let (level, runtime) = (context.level(), &context.runtime);
     let sold = till.count();
-    let base = backup::base(repository, environment, BaseOptions { reader: None, full: false, level }, runtime);
+    let base = backup::base(
+        repository,
+        environment,
+        BaseOptions { reader: None, full: false, level, state_dir: None },
+        runtime,
+    );
     let base = teller.act("base backup", "Base backup of the whole cluster, while the till sells.", base).await?.entry;
     teller.result(&format!(
         "{} became {} in the repository; {} sales went on meanwhile",

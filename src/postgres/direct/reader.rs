@@ -74,7 +74,8 @@ pub(super) struct Share {
     pub(super) stored: Vec<Stored>,
     pub(super) zeroed: Vec<(u32, u64, u64)>,
     pub(super) outcomes: Vec<(u32, Outcome)>,
-    pub(super) damaged: Vec<(u32, DamagedBlock)>,
+    /// File, page of it, and what is to be told.
+    pub(super) damaged: Vec<(u32, u32, DamagedBlock)>,
     pub(super) bytes_read: u64,
 }
 
@@ -195,7 +196,8 @@ impl<O: FrameOut> Hand<'_, O> {
     /// Judges a page and reads it again while it is unsound; tells its LSN.
     fn check(&mut self, number: u32, task: &Task, file: &File, at: u64, page: &mut [u8]) -> Result<Lsn> {
         let Kind::Relation { segment, .. } = task.found.kind else { return Ok(Lsn(0)) };
-        let block = page::block_number(segment, (at / PAGE as u64) as u32);
+        let place = (at / PAGE as u64) as u32;
+        let block = page::block_number(segment, place);
         let mut pauses = AGAIN.iter();
         loop {
             let whole: &[u8; PAGE] = (&*page).try_into().expect("only whole pages are checked");
@@ -211,7 +213,7 @@ impl<O: FrameOut> Hand<'_, O> {
             let Some(pause) = pauses.next() else {
                 if lsn < self.reading.start {
                     let path = task.found.path.clone();
-                    self.share.damaged.push((number, DamagedBlock { path, block, what }));
+                    self.share.damaged.push((number, place, DamagedBlock { path, block, what }));
                 }
                 return Ok(Lsn(u64::MAX));
             };

@@ -21,6 +21,7 @@ use crate::postgres::base_backup::{Order, PHASE, Span, Taken};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::harvest::{Harvest, Seen, note_zero};
 use crate::postgres::previous::Previous;
+use crate::postgres::progress::Progress;
 use crate::postgres::sql::explain;
 use crate::postgres::streamed::moved;
 use crate::repository::base_manifest::FileEntry;
@@ -92,6 +93,7 @@ pub(in crate::postgres) async fn take(
     directory: DataDirectory,
     span: Span,
     previous: Arc<Previous>,
+    progress: Option<&mut Progress>,
 ) -> Result<Taken> {
     let DataDirectory { path, sql, stats, checksums, threads } = directory;
     let session = BackupSession::start(sql, order.label, order.fast_checkpoint).await?;
@@ -108,13 +110,17 @@ pub(in crate::postgres) async fn take(
     })
     .await?;
     let (tasks, files) = planned;
+    let watcher = match progress {
+        Some(progress) => Some(progress.watch(&span, &files)?),
+        None => None,
+    };
     let throttle = Throttle::new(order.max_rate, began);
     let (start, runtime) = (span.start_lsn, order.runtime.clone());
     let reading = Arc::new(Reading::new(path.clone(), tasks, start, checksums, throttle, runtime));
     order.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(reading.bytes()) });
     let _stop = StopOnDrop(reading.clone());
 
-    let (sink, writing) = pack_sink::start(order.repository, order.environment, order.level);
+    let (sink, writing) = pack_sink::start(order.repository, order.environment, order.level, watcher);
     let hands: Vec<_> = (0..threads)
         .map(|_| {
             let (reading, sink) = (reading.clone(), sink.clone());
@@ -182,8 +188,8 @@ fn gather(harvest: &mut Harvest, shares: Vec<Share>) -> Vec<DamagedBlock> {
                 Outcome::Stored { digest } => (seen.over, seen.entry.digest) = (false, Some(digest)),
             }
         }
-        for (file, block) in share.damaged {
-            harvest.files[file as usize].entry.damaged.push(block.block);
+        for (file, page, block) in share.damaged {
+            harvest.files[file as usize].entry.damaged.push(page);
             damaged.push(block);
         }
     }
