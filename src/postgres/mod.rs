@@ -3,7 +3,7 @@
 //! `replication` speaks the replication protocol (base backups, WAL); `sql` opens ordinary sessions;
 //! `source` opens either for a configured environment; `base_backup` and `intake` take base backups,
 //! `backup` commits them; `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it,
-//! `heartbeat` keeps it coming; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
+//! `heartbeat` keeps it coming; `block_files` keeps which blocks it changes, `changed_blocks` reads that; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
 //! `server`, `account` and `tools` run private servers on restored directories.
 
 pub mod account;
@@ -11,6 +11,8 @@ pub mod backup;
 pub mod backup_label;
 mod backup_wal;
 pub mod base_backup;
+pub mod block_files;
+pub mod changed_blocks;
 pub mod control_file;
 pub mod heartbeat;
 pub mod identity;
