@@ -235,6 +235,7 @@ mod tests {
         let (files, _) = files(folder.path());
         files.write(&stretch(1, 3));
         let name = SegmentName::new(Timeline(1), 3, SIZE);
+        assert!(files.read(&name).is_ok());
         let sound = fs::read(files.file(&name)).expect("written");
         for at in 0..sound.len() {
             let mut damaged = sound.clone();

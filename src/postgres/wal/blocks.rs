@@ -328,6 +328,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
         #[test]
         fn a_set_holds_what_was_put_in(
             blocks in prop::collection::vec(prop_oneof![0_u32..9000, 60_000_u32..70_000, any::<u32>()], 0..9000),

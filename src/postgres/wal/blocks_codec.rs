@@ -61,7 +61,8 @@ impl BlockMap {
     pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
         let bytes = &mut bytes;
         let mut map = Self::default();
-        let (doubt, rest) = bytes.split_at_checked(usize::try_from(get(bytes)?).ok()?)?;
+        let length = usize::try_from(get(bytes)?).ok()?;
+        let (doubt, rest) = bytes.split_at_checked(length)?;
         *bytes = rest;
         if !doubt.is_empty() {
             map.distrust(std::str::from_utf8(doubt).ok()?);

@@ -87,7 +87,7 @@ fn references(version: WalVersion, head: &RecordHeader, body: &[u8], map: &mut B
             _ => return None,
         }
     }
-    Some(())
+    (whole - at == data).then_some(())
 }
 
 const FORK_MASK: u8 = 0x0F;
