@@ -87,7 +87,7 @@ impl BaseArguments {
 }
 
 fn default_options(context: &Context) -> BaseOptions {
-    let state_dir = Some(context.state_dir().path().to_owned());
+    let state_dir = Some(context.state_dir());
     BaseOptions { reader: None, full: false, level: context.level(), state_dir }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Environment, Estate, RepositoryConfig};
 use crate::error::{self, Result};
+use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
 use crate::storage::{self, Location, RetryPolicy, Store};
@@ -66,6 +67,11 @@ impl Context {
     /// The state directory.
     pub(crate) fn state_dir(&self) -> StateDir {
         StateDir::new(&self.estate.keys.state_dir)
+    }
+
+    /// Where this host keeps which blocks of an environment change.
+    pub(crate) fn block_files(&self, environment: &Environment) -> BlockFiles {
+        BlockFiles::new(&self.state_dir(), &environment.name, &self.runtime)
     }
 
     /// The recovery identity, where one is configured.

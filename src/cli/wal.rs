@@ -86,6 +86,7 @@ async fn run_receive(arguments: &ReceiveArguments, context: &Context) -> Result<
         heartbeat: true,
         level: context.level(),
         give_up_after: arguments.until_lsn.map(|_| context.estate.repository.retry_for),
+        blocks: Some(context.block_files(environment)),
     };
     let received = receive(&repository, environment, options, &stop, &context.runtime).await?;
     let text = format!(
@@ -127,7 +128,14 @@ fn stop_on_signals(context: &Context) -> Result<CancellationToken> {
 async fn push(arguments: &PushArguments, context: &Context) -> Result<Outcome> {
     let environment = context.environment(&arguments.which.environment)?;
     let repository = context.repository(Keys::Write).await?;
-    let pushed = wal_push::push(&repository, &environment.name, &arguments.path, context.level()).await?;
+    let pushed = wal_push::push(
+        &repository,
+        &environment.name,
+        &arguments.path,
+        context.level(),
+        Some(&context.block_files(environment)),
+    )
+    .await?;
     let text = match pushed.created {
         Created::New => format!("{} archived, {} stored", pushed.name, ByteSize(pushed.stored.unwrap_or_default())),
         Created::Same => format!("{} was archived before, with the same content", pushed.name),

@@ -1,12 +1,12 @@
 //! A complete base backup: the files, the WAL that makes them consistent, and the ledger entry that
 //! commits both. A backup without any of the three does not exist.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::backup_wal::{Needed, WalKeeper};
 use super::base_backup::{Order, Span, Taken, new_id};
+use super::block_files::BlockFiles;
 use super::direct::{self, DataDirectory};
 use super::identity::{known_cluster, same_cluster};
 use super::previous::{Present, Previous};
@@ -19,8 +19,8 @@ use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::{BaseBackup, Failure, WalNeeded};
 use crate::evidence::{Appended, Body, Ledger, Subject};
-use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
+use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::Lsn;
@@ -63,7 +63,7 @@ pub struct BaseOptions {
     /// zstd level.
     pub level: i32,
     /// Where what was stored is noted, so that an interrupted backup can be gone on with; `None`: nowhere.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<StateDir>,
 }
 
 /// Takes a base backup of `environment` and commits it; a failure is recorded in the ledger too.
@@ -149,6 +149,8 @@ async fn take(
         fast_checkpoint: environment.postgres.checkpoint == CheckpointMode::Fast,
         max_rate: environment.postgres.max_rate.map(|rate| rate.0),
         level: options.level,
+        blocks: options.state_dir.as_ref().map(|state| BlockFiles::new(state, &environment.name, runtime)),
+        history: present.history.clone(),
         runtime,
     };
     let keeper = WalKeeper::hold(repository, environment, &source, &id, options.level, runtime).await?;
@@ -181,10 +183,13 @@ async fn take(
         meta.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)).collect();
     subjects
         .extend(taken.new_packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)));
-    let entry = entry(taken, id, label, server, began.elapsed().as_secs_f64());
+    let entry = entry(taken, id.clone(), label.clone(), server, began.elapsed().as_secs_f64());
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
     if let Some(progress) = progress {
         progress.finish();
+    }
+    if let Some(blocks) = &order.blocks {
+        blocks.prune(entry.start_lsn, entry.wal_segment_size);
     }
     if let Err(e) = wal_range::record(repository, &environment.name, ledger, runtime).await {
         runtime.emit(Event::Warning(format!("the archived WAL could not be recorded in the ledger: {e}")));
@@ -235,7 +240,7 @@ async fn resumed(
         start_lsn: present.lsn,
         previous: previous.id.clone(),
     };
-    match Progress::open(state_dir, &environment.name, attempt, present)? {
+    match Progress::open(state_dir.path(), &environment.name, attempt, present)? {
         None => Ok((previous, None)),
         Some((progress, None)) => Ok((previous, Some(progress))),
         Some((progress, Some(unfinished))) => {

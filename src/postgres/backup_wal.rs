@@ -85,7 +85,9 @@ impl<'a> WalKeeper<'a> {
         let patience = repository.store.retry().give_up_after;
         let (tell, until) = Until::told();
         let stop = CancellationToken::new();
-        let options = ReceiveOptions { slot, until, heartbeat: false, level, give_up_after: Some(patience) };
+        // The WAL of one backup does not reach to the next one's, so its blocks are of no use.
+        let options =
+            ReceiveOptions { slot, until, heartbeat: false, level, give_up_after: Some(patience), blocks: None };
         let receiving = receive(repository, environment, options, &stop, runtime);
         let done = if other_receiver {
             let done = backup.await?;

@@ -9,8 +9,10 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 
+use super::block_files::BlockFiles;
 use super::harvest::Harvest;
 use super::previous::Previous;
+use super::wal::TimelineHistory;
 use crate::error::{self, Result};
 use crate::evidence::entry::DamagedBlock;
 use crate::repository::base_manifest::Header;
@@ -37,6 +39,10 @@ pub(super) struct Order<'a> {
     pub(super) max_rate: Option<u64>,
     /// zstd level.
     pub(super) level: i32,
+    /// What is kept of the blocks that WAL changed; `None` where nothing is to be made of it.
+    pub(super) blocks: Option<BlockFiles>,
+    /// Timeline of the cluster, with those before.
+    pub(super) history: TimelineHistory,
     pub(super) runtime: &'a Runtime,
 }
 

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use super::direct::listing::Kind;
 use super::direct::page;
-use super::direct::relation::{Fork, kind_of};
 use super::harvest::{Harvest, Seen};
 use super::previous::{Kept, Previous};
+use super::relation_file::RelationFile;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::repository::StreamWriter;
 use crate::repository::base_manifest::FileEntry;
@@ -129,10 +128,8 @@ impl Intake {
 
     /// What the previous backup has of a relation whose pages tell when they changed.
     fn kept(&self, path: &str) -> Result<Option<Kept>> {
-        match (kind_of(path), self.previous.file(path)) {
-            (Kind::Relation { fork: Fork::Main | Fork::Init, .. }, Some(before)) => {
-                self.previous.kept(before).map(Some)
-            }
+        match (RelationFile::at(path), self.previous.file(path)) {
+            (Some(relation), Some(before)) if relation.has_lsn() => self.previous.kept(before).map(Some),
             _ => Ok(None),
         }
     }

@@ -3,7 +3,8 @@
 //! `replication` speaks the replication protocol (base backups, WAL); `sql` opens ordinary sessions;
 //! `source` opens either for a configured environment; `base_backup` and `intake` take base backups,
 //! `backup` commits them; `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it,
-//! `heartbeat` keeps it coming; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
+//! `heartbeat` keeps it coming; `block_files` keeps which blocks it changes, `changed_blocks` reads that for
+//! `relation_file`s; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
 //! `server`, `account` and `tools` run private servers on restored directories.
 
 pub mod account;
@@ -11,8 +12,9 @@ pub mod backup;
 pub mod backup_label;
 mod backup_wal;
 pub mod base_backup;
+pub mod block_files;
+pub mod changed_blocks;
 pub mod control_file;
-#[allow(dead_code)] // until the direct reader calls it
 mod direct;
 mod harvest;
 pub mod heartbeat;
@@ -20,6 +22,7 @@ pub mod identity;
 mod intake;
 mod previous;
 mod progress;
+pub mod relation_file;
 pub mod replication;
 pub mod server;
 pub mod slot_state;

@@ -164,6 +164,8 @@ impl Previous {
     /// The stretches of a file that may be taken over: stored, not worn, not damaged.
     pub(super) fn kept(&self, file: &FileEntry) -> Result<Kept> {
         let mut ranges: Vec<Range> = Vec::new();
+        let page = |number: &u32| (u64::from(*number) * PAGE as u64, (u64::from(*number) + 1) * PAGE as u64);
+        let mut again: Vec<(u64, u64)> = file.damaged.iter().map(page).collect();
         let mut note = |from: u64, end: u64, since: Lsn| match ranges.last_mut() {
             Some(last) if last.end == from && last.since == since => last.end = end,
             _ => ranges.push(Range { from, end, since }),
@@ -180,22 +182,18 @@ impl Previous {
             }
             self.packs.cut(run.frame, run.offset, run.length, |frame, _, length, done| {
                 let from = run.file_offset + done;
-                if !self.worn.contains(&frame) {
-                    note(from, from + u64::from(length), since);
+                match self.worn.contains(&frame) {
+                    true => again.push((from, from + u64::from(length))),
+                    false => note(from, from + u64::from(length), since),
                 }
             })?;
         }
-        Ok(Kept { ranges, damaged: file.damaged.clone() })
+        Ok(Kept { ranges, damaged: file.damaged.clone(), again })
     }
 
     /// Whether everything stored of a file may be taken over as it is.
     pub(super) fn is_sound(&self, file: &FileEntry) -> Result<bool> {
-        if !file.damaged.is_empty() {
-            return Ok(false);
-        }
-        let stored: u64 = file.runs.iter().map(|r| r.length).sum();
-        let kept: u64 = self.kept(file)?.ranges.iter().map(|r| r.end - r.from).sum();
-        Ok(stored == kept)
+        Ok(self.kept(file)?.again.is_empty())
     }
 }
 
@@ -237,6 +235,8 @@ pub(super) struct Kept {
     /// Stretches by offset.
     ranges: Vec<Range>,
     damaged: Vec<u32>,
+    /// Stretches that are stored, but are to be read again.
+    pub(super) again: Vec<(u64, u64)>,
 }
 
 /// A stretch whose pages are unchanged if they are older than `since`.
@@ -252,11 +252,6 @@ impl Kept {
     pub(super) fn page(&self, offset: u64, lsn: Lsn) -> bool {
         // Pages without an LSN were changed by something that writes no WAL; there are hardly any.
         lsn.0 != 0 && self.range(offset).is_some_and(|range| lsn < range.since)
-    }
-
-    /// Whether the page at `offset` is stored and may be taken over.
-    pub(super) fn has(&self, offset: u64) -> bool {
-        self.range(offset).is_some()
     }
 
     fn range(&self, offset: u64) -> Option<&Range> {

@@ -6,9 +6,10 @@
 
 use std::path::Path;
 
+use super::block_files::{BlockFiles, Keeper, Stretch};
 use super::identity::{cluster_of_segment, known_cluster, same_cluster};
-use super::wal::segment::validate;
-use super::wal::{SegmentHeader, SegmentName, TimelineHistory, WalFileName};
+use super::wal::segment::{Carry, validate};
+use super::wal::{SegmentHeader, SegmentName, TimelineHistory, WalFileName, WalReader};
 use super::wal_receive::summary;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::repository::Repository;
@@ -29,8 +30,14 @@ pub struct Pushed {
     pub stored: Option<u64>,
 }
 
-/// Archives the file at `path`.
-pub async fn push(repository: &Repository, environment: &str, path: &Path, level: i32) -> Result<Pushed> {
+/// Archives the file at `path`, and keeps in `blocks` which blocks of relations it changes.
+pub async fn push(
+    repository: &Repository,
+    environment: &str,
+    path: &Path,
+    level: i32,
+    blocks: Option<&BlockFiles>,
+) -> Result<Pushed> {
     let name: WalFileName = path
         .file_name()
         .and_then(|name| name.to_str())
@@ -41,9 +48,15 @@ pub async fn push(repository: &Repository, environment: &str, path: &Path, level
     let mut mac = repository.seal.index.content_mac();
     mac.update(&bytes);
     if archive.holds(&name, &mac.finish()).await? == Some(true) {
+        if let (WalFileName::Segment(segment), Some(files)) = (&name, blocks)
+            && !files.read(segment).is_ok_and(|kept| kept.is_complete())
+        {
+            // Archived by a receiver, or by a process that ended too early to keep them.
+            keep(check(repository, environment, &name, &bytes, blocks).await.ok().and_then(|(_, found)| found), blocks);
+        }
         return Ok(Pushed { name, created: Created::Same, stored: None });
     }
-    let about = check(repository, environment, &name, &bytes).await?;
+    let (about, changed) = check(repository, environment, &name, &bytes, blocks).await?;
     let seal = archive.sealer(Class::Wal, level)?;
     let sealed = tokio::task::spawn_blocking(move || {
         let mut sealer = seal;
@@ -52,39 +65,59 @@ pub async fn push(repository: &Repository, environment: &str, path: &Path, level
     });
     let sealed = sealed.await.or_err(ErrorKind::Internal, || "sealing ended unexpectedly".to_owned())?;
     let StoredWal { created, size, .. } = archive.put(&name, sealed, about.as_ref()).await?;
+    keep(changed, blocks);
     Ok(Pushed { name, created, stored: (created == Created::New).then_some(size) })
 }
 
-/// Checks what can be checked of a file, and says what the archive is to know of it.
+/// Only what is archived is kept: other WAL of the same name may not be this line's.
+fn keep(changed: Option<Stretch>, blocks: Option<&BlockFiles>) {
+    if let (Some(changed), Some(files)) = (changed, blocks) {
+        files.complete(&changed);
+    }
+}
+
+/// Checks what can be checked of a file; says what the archive is to know of it and which blocks it changes.
 async fn check(
     repository: &Repository,
     environment: &str,
     name: &WalFileName,
     bytes: &[u8],
-) -> Result<Option<WalSummary>> {
-    match name {
+    blocks: Option<&BlockFiles>,
+) -> Result<(Option<WalSummary>, Option<Stretch>)> {
+    let about = match name {
         WalFileName::Segment(segment) => {
             let header = SegmentHeader::parse(bytes).map_err(|e| e.context(name))?;
             let size = header.segment_size;
             same_cluster(known(repository, environment, segment, size).await?, header.system_identifier, environment)?;
-            let validated = validate(segment, bytes, header.system_identifier, size, None)?;
             let start = segment.start(size)?;
-            let counted = summary(&validated.summary, header.system_identifier, start, Lsn(start.0 + size));
-            Ok(Some(WalSummary::Segment(counted)))
+            let system_id = header.system_identifier;
+            let (keeper, carry) = match blocks {
+                Some(files) => {
+                    let mut reader = WalReader::new(size, start, Some(system_id))?;
+                    let keeper = Keeper::begin(files.clone(), &mut reader, system_id, segment.timeline, size);
+                    (Some(keeper), Some(Carry::collecting(reader)))
+                }
+                None => (None, None),
+            };
+            let validated = validate(segment, bytes, system_id, size, carry)?;
+            let counted = summary(&validated.summary, system_id, start, Lsn(start.0 + size));
+            let changed = keeper.and_then(|keeper| keeper.finish(bytes, validated.carry.into_reader()));
+            return Ok((Some(WalSummary::Segment(counted)), changed));
         }
         WalFileName::Partial(segment) => {
             let header = SegmentHeader::parse(bytes).map_err(|e| e.context(name))?;
             let known = known(repository, environment, segment, header.segment_size).await?;
             same_cluster(known, header.system_identifier, environment)?;
-            Ok(None)
+            None
         }
         WalFileName::History { timeline } => {
             let text = std::str::from_utf8(bytes).or_err(ErrorKind::Integrity, || format!("{name} is not text"))?;
             TimelineHistory::parse(*timeline, text)?;
-            Ok(Some(WalSummary::History(text.to_owned())))
+            Some(WalSummary::History(text.to_owned()))
         }
-        WalFileName::BackupHistory { .. } => Ok(None),
-    }
+        WalFileName::BackupHistory { .. } => None,
+    };
+    Ok((about, None))
 }
 
 /// The environment's cluster: cheaply from the segment before, else from whatever there is.

@@ -14,6 +14,7 @@ use crate::common::{
 
 mod archive;
 mod base;
+mod blocks;
 mod histories;
 mod receive;
 

@@ -259,6 +259,7 @@ impl Receiving {
                 heartbeat: true,
                 level: context.level(),
                 give_up_after: None,
+                blocks: Some(context.block_files(context.environment(ENVIRONMENT)?)),
             };
             let environment = context.environment(ENVIRONMENT)?;
             receive(&repository, environment, options, &CancellationToken::new(), &runtime).await

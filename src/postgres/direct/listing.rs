@@ -13,14 +13,11 @@ use std::io::ErrorKind as Io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::relation::{Fork, is_temporary, oid, parse_relation};
 use crate::error::{self, Error, Result};
-
-/// Tablespace `pg_default`, whose files are below `base`.
-pub(crate) const DEFAULT_TABLESPACE: u32 = 1663;
-
-/// Tablespace `pg_global`, whose files are in `global`.
-pub(crate) const GLOBAL_TABLESPACE: u32 = 1664;
+use crate::postgres::relation_file::{
+    DEFAULT_TABLESPACE, FileName, GLOBAL_TABLESPACE, RelationFile, is_temporary, oid,
+};
+use crate::postgres::wal::Fork;
 
 /// Directories that are kept and whose contents are not (`excludeDirContents`), wherever they are.
 const EMPTIED: [&str; 7] =
@@ -44,18 +41,7 @@ const LEFT_OUT_PREFIXES: [&str; 2] = ["pg_internal.init", "pgsql_tmp"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One file of a relation: pages of 8 KiB, with LSN and perhaps checksum.
-    Relation {
-        /// Oid of the tablespace.
-        tablespace: u32,
-        /// Oid of the database; 0 for what all databases share.
-        database: u32,
-        /// The relation's file number.
-        relation: u32,
-        /// Which of its forks.
-        fork: Fork,
-        /// Which file of the fork: `.<segment>` in its name, 0 without.
-        segment: u32,
-    },
+    Relation(RelationFile),
     /// `global/pg_control`.
     Control,
     /// Anything else.
@@ -229,7 +215,7 @@ impl Walk<'_> {
             }
             let relation = match place {
                 Place::Database(..) if is_temporary(&name) => continue,
-                Place::Database(..) | Place::Global => parse_relation(&name),
+                Place::Database(..) | Place::Global => FileName::parse(&name),
                 _ => None,
             };
             if relation.is_some_and(|r| r.fork != Fork::Init && unlogged.contains(&r.relation)) {
@@ -249,8 +235,8 @@ impl Walk<'_> {
             } else if metadata.is_file() {
                 let kind = match (place, relation) {
                     (Place::Global, _) if name == "pg_control" => Kind::Control,
-                    (Place::Global, Some(r)) => r.kind(GLOBAL_TABLESPACE, 0),
-                    (Place::Database(tablespace, database), Some(r)) => r.kind(tablespace, database),
+                    (Place::Global, Some(r)) => Kind::Relation(r.of(GLOBAL_TABLESPACE, 0)),
+                    (Place::Database(tablespace, database), Some(r)) => Kind::Relation(r.of(tablespace, database)),
                     _ => Kind::Other,
                 };
                 self.listing.files.push(found(below, &metadata, kind));
@@ -308,7 +294,7 @@ impl Walk<'_> {
 
 /// File numbers of unlogged relations: those that have an init fork in the same directory.
 fn unlogged<'n>(names: impl Iterator<Item = &'n str>) -> HashSet<u32> {
-    names.filter_map(parse_relation).filter(|r| r.fork == Fork::Init).map(|r| r.relation).collect()
+    names.filter_map(FileName::parse).filter(|r| r.fork == Fork::Init).map(|r| r.relation).collect()
 }
 
 fn inner(place: Place, path: &str, name: &str) -> Place {

@@ -6,12 +6,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::listing::{Kind, Listing, Rules, list};
-use super::relation::Fork;
 use crate::error::ErrorKind;
 use crate::postgres::control_file::ControlFile;
+use crate::postgres::relation_file::RelationFile;
 use crate::postgres::replication::testing::{TestServer, give_to_server};
 use crate::postgres::replication::tests::{Backup, backup, replication};
 use crate::postgres::replication::{BaseBackupOptions, ManifestChecksums};
+use crate::postgres::wal::{Fork, RelationFork};
 
 fn plant(path: PathBuf) {
     fs::create_dir_all(path.parent().expect("below the data directory")).expect("created");
@@ -151,18 +152,22 @@ async fn compare(server: &TestServer, major: u32) {
     assert_eq!(listing.skipped, ["a-link"]);
     let init = listing.files.iter().find(|f| f.path == format!("{far}_init")).expect("kept");
     let oids: Vec<u32> = far.split('/').filter_map(|part| part.parse().ok()).collect();
-    let (tablespace, database, relation) = (oids[0], oids[1], far_node.parse().expect("a number"));
-    assert_eq!(init.kind, Kind::Relation { tablespace, database, relation, fork: Fork::Init, segment: 0 });
+    let (tablespace, database, node) = (oids[0], oids[1], far_node.parse().expect("a number"));
+    assert_eq!(init.kind, relation(tablespace, database, node, Fork::Init, 0));
     let kind = |path: &str| listing.files.iter().find(|f| f.path == path).map(|f| f.kind);
     assert_eq!(kind("global/pg_control"), Some(Kind::Control));
     assert_eq!(kind("global/pg_filenode.map"), Some(Kind::Other));
-    let shared = Kind::Relation { tablespace: 1664, database: 0, relation: 1262, fork: Fork::Fsm, segment: 0 };
+    let shared = relation(1664, 0, 1262, Fork::FreeSpaceMap, 0);
     assert_eq!(kind("global/1262_fsm"), Some(shared));
     let looked = fs::metadata(data.join("global/pg_filenode.map")).expect("there");
     let map = listing.files.iter().find(|f| f.path == "global/pg_filenode.map").expect("listed");
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!((map.size, map.inode), (looked.len(), looked.ino()));
     assert_eq!(map.mtime_ns, looked.mtime() * 1_000_000_000 + looked.mtime_nsec());
+}
+
+fn relation(tablespace: u32, database: u32, relation: u32, fork: Fork, number: u32) -> Kind {
+    Kind::Relation(RelationFile { fork: RelationFork { tablespace, database, relation, fork }, number })
 }
 
 #[test]
@@ -193,9 +198,7 @@ fn tablespaces_inside_and_in_place_are_read_once() {
         files,
         ["PG_VERSION", "global/pg_control", "pg_tblspc/20000/PG_16_1/5/100.1", "pg_tblspc/20001/PG_16_1/5/200_init"]
     );
-    let fork = Fork::Main;
-    let kind = Kind::Relation { tablespace: 20000, database: 5, relation: 100, fork, segment: 1 };
-    assert_eq!(listing.files[2].kind, kind);
+    assert_eq!(listing.files[2].kind, relation(20000, 5, 100, Fork::Main, 1));
     let directories: Vec<_> = listing.directories.iter().map(|d| d.path.as_str()).collect();
     assert_eq!(
         directories,

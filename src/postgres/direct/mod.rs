@@ -8,7 +8,6 @@ pub(super) mod listing;
 pub(super) mod page;
 mod plan;
 mod reader;
-pub(super) mod relation;
 mod session;
 mod take;
 mod throttle;

@@ -5,13 +5,11 @@
 //! looks unsound, too; so the caller reads such a page again before it believes the verdict.
 //! The layouts are those of 13 to 18: `bufpage.h` (little-endian), `checksum_impl.h`.
 
+use crate::postgres::relation_file::BLOCKS_IN_FILE;
 use crate::units::Lsn;
 
 /// Size of a page (`BLCKSZ`; a cluster with another one is refused by its `pg_control`).
 pub(crate) const PAGE_SIZE: usize = 8192;
-
-/// Pages in each file of a relation but its last (`RELSEG_SIZE`).
-pub(crate) const SEGMENT_PAGES: u32 = 131_072;
 
 /// The bits of `pd_flags` that have a meaning.
 const VALID_FLAGS: u16 = 0x0007;
@@ -108,7 +106,7 @@ pub(crate) fn judge(page: &[u8; PAGE_SIZE], block: u32, checksums: bool) -> Verd
 /// The number in its relation of page `page` of file `segment`. Files beyond the largest relation do not exist; their
 /// pages count as the last one.
 pub(crate) fn block_number(segment: u32, page: u32) -> u32 {
-    segment.saturating_mul(SEGMENT_PAGES).saturating_add(page)
+    segment.saturating_mul(BLOCKS_IN_FILE).saturating_add(page)
 }
 
 /// Whether all bytes are zero.
@@ -164,6 +162,7 @@ mod tests {
     use super::*;
     use crate::postgres::control_file::ControlFile;
     use crate::postgres::direct::listing::{Kind, Rules, list};
+    use crate::postgres::relation_file::RelationFile;
     use crate::postgres::replication::testing::TestServer;
 
     fn pages(bytes: &[u8]) -> impl Iterator<Item = &[u8; PAGE_SIZE]> {
@@ -200,7 +199,7 @@ mod tests {
         let rules = Rules { major: major as u32, catalog, stats_temp_directory: None };
         let (mut sound, mut unused) = (0, 0);
         for file in list(&server.data(), &rules).expect("listed").files {
-            let Kind::Relation { segment, .. } = file.kind else { continue };
+            let Kind::Relation(RelationFile { number: segment, .. }) = file.kind else { continue };
             let bytes = std::fs::read(server.data().join(&file.path)).expect("readable");
             assert_eq!(bytes.len() % PAGE_SIZE, 0, "{}", file.path);
             for (page, number) in pages(&bytes).zip(0..) {

@@ -2,11 +2,13 @@
 //! system says now and what the previous base backup noted.
 
 use super::listing::{Found, Kind};
-use super::relation::Fork;
 use crate::error::Result;
+use crate::postgres::changed_blocks::ChangedBlocks;
 use crate::postgres::harvest::Seen;
 use crate::postgres::previous::{Kept, Previous};
+use crate::postgres::relation_file::{BLOCKS_IN_FILE, RelationFile};
 use crate::repository::base_manifest::{FileEntry, FileStat};
+use crate::repository::page_sums::PAGE;
 
 /// A file is trusted to be unchanged only if it was last written so long before it was looked at that no
 /// later write can carry the same time: clocks of file systems tick in steps, and may differ from ours.
@@ -21,12 +23,28 @@ pub(super) enum How {
     Whole,
     /// A relation: pages are stored that the previous backup does not have as they are.
     Pages(Kept),
+    /// A relation of which WAL says what changed: these stretches, by offset, as [`How::Pages`].
+    Stretches(Kept, Vec<(u64, u64)>),
     /// Whatever is not made of pages with an LSN: stored whole if its digest is another.
     IfChanged {
         /// The previous content's digest and size.
         digest: String,
         size: u64,
     },
+}
+
+impl How {
+    /// Whether anything between these offsets is to be read.
+    pub(super) fn touches(&self, from: u64, end: u64) -> bool {
+        match self {
+            Self::Unread => false,
+            Self::Stretches(_, stretches) => {
+                let first = stretches.partition_point(|(_, e)| *e <= from);
+                stretches.get(first).is_some_and(|(f, _)| *f < end)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// One file and how it is read.
@@ -38,7 +56,12 @@ pub(super) struct Task {
 
 /// Decides for every file but `pg_control`, which is read last; `asked` is when the file system was
 /// asked, in nanoseconds since 1970.
-pub(super) fn plan(files: Vec<Found>, previous: &Previous, asked: i64) -> Result<(Vec<Task>, Vec<Seen>)> {
+pub(super) fn plan(
+    files: Vec<Found>,
+    previous: &Previous,
+    changed: Option<&ChangedBlocks>,
+    asked: i64,
+) -> Result<(Vec<Task>, Vec<Seen>)> {
     let (mut tasks, mut seen) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
     for found in files {
         if found.kind == Kind::Control {
@@ -46,7 +69,7 @@ pub(super) fn plan(files: Vec<Found>, previous: &Previous, asked: i64) -> Result
         }
         let before = previous.file(&found.path);
         let how = match before {
-            Some(before) => how(&found, before, previous)?,
+            Some(before) => how(&found, before, previous, changed)?,
             None => How::Whole,
         };
         let mut entry = entry(&found, asked);
@@ -70,17 +93,59 @@ fn entry(found: &Found, asked: i64) -> FileEntry {
     }
 }
 
-fn how(found: &Found, before: &FileEntry, previous: &Previous) -> Result<How> {
+fn how(found: &Found, before: &FileEntry, previous: &Previous, changed: Option<&ChangedBlocks>) -> Result<How> {
     // Another inode is another file: a copy, however old its pages may look, is read and stored whole.
     let Some(stat) = before.stat.filter(|stat| stat.inode == found.inode) else { return Ok(How::Whole) };
     if before.size == found.size && is_unchanged(found, &stat) && previous.is_sound(before)? {
         return Ok(How::Unread);
     }
     Ok(match (found.kind, &before.digest) {
-        (Kind::Relation { fork: Fork::Main | Fork::Init, .. }, _) => How::Pages(previous.kept(before)?),
+        (Kind::Relation(file), _) if file.has_lsn() => {
+            let kept = previous.kept(before)?;
+            match changed {
+                None => How::Pages(kept),
+                Some(changed) => {
+                    let stretches = stretches(&file, changed, &kept.again, before.size, found.size);
+                    if stretches.is_empty() { How::Unread } else { How::Stretches(kept, stretches) }
+                }
+            }
+        }
         (_, Some(digest)) if previous.is_sound(before)? => How::IfChanged { digest: digest.clone(), size: before.size },
         _ => How::Whole,
     })
+}
+
+/// Stretches closer than this are read as one: the pages between them tell that they are old.
+const GAP: u64 = 4 * PAGE as u64;
+
+/// What may have changed of a file, in bytes: what WAL touched, what is to be read again, and what lies
+/// behind its old end.
+fn stretches(
+    file: &RelationFile,
+    changed: &ChangedBlocks,
+    again: &[(u64, u64)],
+    old_size: u64,
+    size: u64,
+) -> Vec<(u64, u64)> {
+    let touched = changed.touched(&file.fork);
+    let first = file.number.saturating_mul(BLOCKS_IN_FILE);
+    let page = |block: u32| u64::from(block.saturating_sub(first)) * PAGE as u64;
+    let mut all: Vec<(u64, u64)> = touched.in_file(file.number).map(|b| (page(b), page(b) + PAGE as u64)).collect();
+    all.extend(again);
+    // A short page at the old end, which is not stored as one, belongs to what is new.
+    let whole = old_size - old_size % PAGE as u64;
+    all.push((touched.limit().map_or(whole, |limit| page(limit).min(whole)), size));
+    all.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (from, end) in all {
+        let end = end.min(size);
+        match joined.last_mut() {
+            _ if from >= end => {}
+            Some(last) if from <= last.1 + GAP => last.1 = last.1.max(end),
+            _ => joined.push((from, end)),
+        }
+    }
+    joined
 }
 
 /// Whether nobody wrote to the file since it was looked at. The time of the inode's change cannot be set

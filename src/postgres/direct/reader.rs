@@ -23,6 +23,8 @@ use crate::error::{self, Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::evidence::entry::DamagedBlock;
 use crate::postgres::harvest::note_zero;
+use crate::postgres::previous::Kept;
+use crate::postgres::relation_file::RelationFile;
 use crate::repository::page_sums::PAGE;
 use crate::repository::page_writer::{FrameOut, PageWriter, Stored};
 use crate::runtime::Runtime;
@@ -95,11 +97,12 @@ impl Reading {
         for (file, task) in tasks.iter().enumerate() {
             let file = file as u32;
             let size = task.found.size;
-            match (&task.how, task.found.kind) {
-                (How::Unread, _) => {}
-                (_, Kind::Relation { .. }) if !matches!(task.how, How::IfChanged { .. }) && has_lsn(task) => {
+            match task.how {
+                How::Unread => {}
+                _ if has_lsn(task) => {
                     let starts = (0..size.max(1)).step_by(UNIT as usize);
-                    units.extend(starts.map(|from| Unit { file, from, end: (from + UNIT).min(size) }));
+                    let all = starts.map(|from| Unit { file, from, end: (from + UNIT).min(size) });
+                    units.extend(all.filter(|unit| task.how.touches(unit.from, unit.end)));
                 }
                 _ => units.push(Unit { file, from: 0, end: size }),
             }
@@ -110,7 +113,12 @@ impl Reading {
 
     /// Bytes that may have to be read.
     pub(super) fn bytes(&self) -> u64 {
-        self.units.iter().map(|u| u.end - u.from).sum()
+        let of = |task: &Task| match &task.how {
+            How::Unread => 0,
+            How::Stretches(_, stretches) => stretches.iter().map(|(from, end)| end - from).sum(),
+            _ => task.found.size,
+        };
+        self.tasks.iter().map(of).sum()
     }
 
     /// One thread's work; ends when nothing is left.
@@ -135,8 +143,7 @@ impl Reading {
 
 /// Whether the pages of this file are read with their LSN.
 fn has_lsn(task: &Task) -> bool {
-    use super::relation::Fork;
-    matches!(task.found.kind, Kind::Relation { fork: Fork::Main | Fork::Init, .. })
+    matches!(task.found.kind, Kind::Relation(file) if file.has_lsn())
 }
 
 struct Hand<'a, O> {
@@ -166,10 +173,21 @@ impl<O: FrameOut> Hand<'_, O> {
 
     /// A stretch of a relation.
     fn pages(&mut self, unit: Unit, task: &Task, file: &File) -> Result<()> {
-        let kept = match &task.how {
-            How::Pages(kept) => Some(kept),
-            _ => None,
-        };
+        match &task.how {
+            How::Stretches(kept, stretches) => {
+                let first = stretches.partition_point(|(_, end)| *end <= unit.from);
+                for (from, end) in stretches[first..].iter().take_while(|(from, _)| *from < unit.end) {
+                    let part = Unit { from: unit.from.max(*from), end: unit.end.min(*end), ..unit };
+                    self.stretch(part, task, file, Some(kept))?;
+                }
+                Ok(())
+            }
+            How::Pages(kept) => self.stretch(unit, task, file, Some(kept)),
+            _ => self.stretch(unit, task, file, None),
+        }
+    }
+
+    fn stretch(&mut self, unit: Unit, task: &Task, file: &File, kept: Option<&Kept>) -> Result<()> {
         let mut chunk = std::mem::take(&mut self.chunk);
         let mut at = unit.from;
         while at < unit.end {
@@ -195,7 +213,7 @@ impl<O: FrameOut> Hand<'_, O> {
 
     /// Judges a page and reads it again while it is unsound; tells its LSN.
     fn check(&mut self, number: u32, task: &Task, file: &File, at: u64, page: &mut [u8]) -> Result<Lsn> {
-        let Kind::Relation { segment, .. } = task.found.kind else { return Ok(Lsn(0)) };
+        let Kind::Relation(RelationFile { number: segment, .. }) = task.found.kind else { return Ok(Lsn(0)) };
         let place = (at / PAGE as u64) as u32;
         let block = page::block_number(segment, place);
         let mut pauses = AGAIN.iter();

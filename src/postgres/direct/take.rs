@@ -18,6 +18,7 @@ use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::entry::DamagedBlock;
 use crate::postgres::base_backup::{Order, PHASE, Span, Taken};
+use crate::postgres::changed_blocks::{ChangedBlocks, WalSpan};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::harvest::{Harvest, Seen, note_zero};
 use crate::postgres::previous::Previous;
@@ -100,13 +101,14 @@ pub(in crate::postgres) async fn take(
     let span = Span { timeline: session.timeline(), start_lsn: session.start_lsn(), ..span };
     let began = Instant::now();
     let asked = order.runtime.now().timestamp_nanos_opt().unwrap_or_default();
+    let changed = changed(order, &span, &previous, &path).await?;
     let (data, known, major) = (path.clone(), previous.clone(), session.server_version() / 10_000);
     let (planned, dirs, links) = blocking(move || {
         let catalog = control_file(&data)?.1.catalog_version;
         let listing = list(&data, &Rules { major, catalog, stats_temp_directory: stats.as_deref() })?;
         let dirs = listing.directories.into_iter().map(|d| (d.path, d.mode)).collect();
         let links = listing.links.into_iter().map(|l| (l.path, l.target)).collect();
-        Ok((plan(listing.files, &known, asked)?, dirs, links))
+        Ok((plan(listing.files, &known, changed.as_ref(), asked)?, dirs, links))
     })
     .await?;
     let (tasks, files) = planned;
@@ -172,6 +174,24 @@ pub(in crate::postgres) async fn take(
     let taken = Taken::commit(order, span, "direct", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     Ok(Taken { damaged, ..taken })
+}
+
+/// What WAL says of the blocks that changed since the previous backup; `None` where it does not say all.
+async fn changed(order: &Order<'_>, span: &Span, previous: &Previous, data: &Path) -> Result<Option<ChangedBlocks>> {
+    let (Some(files), Some(_)) = (&order.blocks, &previous.id) else { return Ok(None) };
+    let (files, history, pg_wal) = (files.clone(), order.history.clone(), data.join("pg_wal"));
+    let (system_id, segment_size, from, to) = (span.system_id, span.wal_segment_size, previous.since, span.start_lsn);
+    blocking(move || {
+        let span = WalSpan { system_id, segment_size, history: &history, from, to };
+        match ChangedBlocks::load(&files, &span, Some(&pg_wal)) {
+            Ok(changed) => Ok(Some(changed)),
+            Err(why) => {
+                tracing::info!("every page is looked at: {why}");
+                Ok(None)
+            }
+        }
+    })
+    .await
 }
 
 /// Brings together what the threads did.

@@ -9,6 +9,7 @@ use crate::units::{Lsn, Timeline};
 use super::bytes::Fields;
 use super::header::WalVersion;
 use super::record::{Checkpoint, Parameters, RecordKind, WalLevel};
+use super::references::{REFERENCES, RM_DBASE, RM_SMGR};
 
 /// Resource manager of checkpoints, switches, restore points.
 pub(crate) const RM_XLOG: u8 = 0;
@@ -57,14 +58,20 @@ impl RecordHeader {
         self.rmgr <= RM_LOGICALMSG || (self.rmgr >= RM_FIRST_CUSTOM && version.major() >= 15)
     }
 
-    /// How many bytes behind the header must be kept for [`decode`].
-    pub(crate) fn keep(&self) -> usize {
+    /// How many bytes behind the header must be kept for [`decode`], and, where blocks are collected,
+    /// for [`collect`](super::references::collect).
+    pub(crate) fn keep(&self, collecting: bool) -> usize {
         let body = self.length as usize - HEADER;
-        match (self.rmgr, self.info & 0xF0) {
+        let decoded = match (self.rmgr, self.info & 0xF0) {
             (RM_XACT, _) => body,
             (RM_XLOG, XLOG_FPI | XLOG_FPI_FOR_HINT) => 0,
             (RM_XLOG | RM_LOGICALMSG, _) => body.min(KEPT),
             _ => 0,
+        };
+        match self.rmgr {
+            _ if !collecting => decoded,
+            RM_SMGR | RM_DBASE => body.min(KEPT),
+            _ => decoded.max(body.min(REFERENCES)),
         }
     }
 }
@@ -73,7 +80,7 @@ const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const XLOG_CHECKPOINT_ONLINE: u8 = 0x10;
 pub(crate) const XLOG_SWITCH: u8 = 0x40;
 const XLOG_BACKUP_END: u8 = 0x50;
-const XLOG_PARAMETER_CHANGE: u8 = 0x60;
+pub(super) const XLOG_PARAMETER_CHANGE: u8 = 0x60;
 const XLOG_RESTORE_POINT: u8 = 0x70;
 const XLOG_END_OF_RECOVERY: u8 = 0x90;
 const XLOG_FPI_FOR_HINT: u8 = 0xA0;
@@ -96,7 +103,7 @@ pub(crate) fn decode(version: WalVersion, head: &RecordHeader, body: &[u8]) -> R
 
 /// The part of the record that belongs to its kind, behind the headers of variable number. None of
 /// the kinds understood here refers to pages of relations.
-fn main_data(body: &[u8]) -> Option<&[u8]> {
+pub(super) fn main_data(body: &[u8]) -> Option<&[u8]> {
     let f = Fields(body);
     let mut at = 0;
     loop {
@@ -179,6 +186,21 @@ fn transaction(version: WalVersion, info: u8, xid: u32, body: &[u8]) -> Option<R
     })
 }
 
+/// The relations that a commit or rollback drops, 12 bytes each: tablespace, database, number.
+pub(super) fn dropped_relations(info: u8, data: &[u8]) -> Option<&[u8]> {
+    let f = Fields(data);
+    let flags = if info & HAS_INFO == 0 { 0 } else { f.u32(8)? };
+    if flags & HAS_RELFILELOCATORS == 0 {
+        return Some(&[]);
+    }
+    let mut at = if flags & HAS_DBINFO != 0 { 20 } else { 12 };
+    if flags & HAS_SUBXACTS != 0 {
+        at = (f.u32(at)? as usize).checked_mul(4)?.checked_add(at + 4)?;
+    }
+    let count = f.u32(at)? as usize;
+    data.get(at + 4..)?.get(..count.checked_mul(12)?)
+}
+
 /// Walks over the lists of a commit or abort record to the transaction that was prepared.
 fn twophase_xid(version: WalVersion, info: u8, data: &[u8]) -> Option<u32> {
     let f = Fields(data);
@@ -253,6 +275,15 @@ mod tests {
             assert_eq!(kind, RecordKind::CommitPrepared { xid: 4711, time });
         }
         assert_ne!(twophase_xid(version(18), HAS_INFO, &commit_prepared(12)[13..]), Some(4711));
+    }
+
+    #[test]
+    fn dropped_relations_stand_behind_the_subtransactions() {
+        let whole = commit_prepared(12);
+        let listed = dropped_relations(HAS_INFO, &whole[13..]).expect("whole");
+        assert_eq!(listed, [0xAA; 24]);
+        assert_eq!(dropped_relations(0, &whole[13..]), Some(&[][..]));
+        assert_eq!(dropped_relations(HAS_INFO, &whole[13..13 + 20 + 4 + 8 + 4 + 23]), None);
     }
 
     #[test]

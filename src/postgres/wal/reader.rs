@@ -22,15 +22,18 @@
 use crate::error::{self, Error};
 use crate::units::{Lsn, Timeline};
 
+use super::blocks::BlockMap;
 use super::decode::{HEADER, RM_XLOG, RecordHeader, XLOG_OVERWRITE_CONTRECORD, decode};
 use super::header::{LONG, WalVersion};
 use super::record::{Record, RecordKind};
+use super::references::collect;
 use crate::wal_name::is_segment_size;
 
 mod page;
 mod partial;
 
 use partial::Partial;
+pub use partial::Unfinished;
 
 /// No record is longer (`MaxAllocSize`; 16 and later stop a little earlier, `XLogRecordMaxSize`).
 const MAX_RECORD: u32 = 0x3FFF_FFFF;
@@ -73,6 +76,10 @@ pub struct WalReader {
     page: PageHead,
     state: State,
     record: Partial,
+    /// From here on no record is missed.
+    whole_from: Option<Lsn>,
+    /// What the records change, where that is wanted.
+    blocks: Option<BlockMap>,
 }
 
 /// The page header being collected.
@@ -143,6 +150,8 @@ impl WalReader {
             page: PageHead { bytes: [0; LONG], have: 0, done: false },
             state: State::Start,
             record: Partial::default(),
+            whole_from: None,
+            blocks: None,
         })
     }
 
@@ -150,6 +159,44 @@ impl WalReader {
     /// page is a copy of the ancestor's and still says so; only its first record tells.
     pub fn set_newest_timeline(&mut self, timeline: Timeline) {
         self.newest_timeline = Some(timeline);
+    }
+
+    /// Collects from now on which blocks the records change.
+    pub fn collect_blocks(&mut self) {
+        self.blocks.get_or_insert_default();
+    }
+
+    /// What was collected, if anything was to be.
+    pub fn blocks(&self) -> Option<&BlockMap> {
+        self.blocks.as_ref()
+    }
+
+    /// Adds to what was collected.
+    pub(crate) fn add_blocks(&mut self, map: &BlockMap) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.merge(map);
+        }
+    }
+
+    /// Takes what was collected and begins anew.
+    pub(crate) fn take_blocks(&mut self) -> Option<BlockMap> {
+        self.blocks.as_mut().map(std::mem::take)
+    }
+
+    /// Of records that start here or later, none was missed; unknown while reading is still within a
+    /// record that began before the first byte fed.
+    pub fn whole_from(&self) -> Option<Lsn> {
+        self.whole_from
+    }
+
+    /// Every record that starts before this position, and not before [`WalReader::whole_from`], was
+    /// handed out.
+    pub fn whole_to(&self) -> Lsn {
+        match self.state {
+            State::Record => Lsn(self.record.start),
+            State::Zeros { at } | State::Corrupt { at, .. } => at,
+            _ => Lsn(self.last_end.map_or(0, |end| end.0).max(self.position)),
+        }
     }
 
     /// The position behind the last byte fed.
@@ -236,7 +283,9 @@ impl WalReader {
                 let used = bytes.len().min(*left as usize);
                 *left -= used as u32;
                 if *left == 0 {
-                    self.state = padding(self.position + used as u64);
+                    let end = self.position + used as u64;
+                    self.state = padding(end);
+                    self.whole_from = Some(Lsn(end.next_multiple_of(8)));
                 }
                 Ok(used)
             }
@@ -329,7 +378,7 @@ impl WalReader {
         if let Some(torn) = self.torn.filter(|_| !overwrite) {
             return Err(format!("the record torn at {torn} is given up, but no record says so"));
         }
-        self.record.keep = head.keep();
+        self.record.keep = head.keep(self.blocks.is_some());
         self.record.parsed = Some(head);
         Ok(())
     }
@@ -353,6 +402,9 @@ impl WalReader {
             && timeline > newest
         {
             return Err(format!("it is a record of timeline {timeline} in a segment of timeline {newest}"));
+        }
+        if let Some(blocks) = &mut self.blocks {
+            collect(version, &head, &self.record.kept, blocks);
         }
         let start = Lsn(self.record.start);
         self.state = padding(end);

@@ -22,6 +22,18 @@ use crate::wal_name::SegmentName;
 #[derive(Debug, Clone)]
 pub struct Carry(WalReader);
 
+impl Carry {
+    /// Carries nothing but the wish of `reader`, which has read nothing, to collect blocks.
+    pub(in crate::postgres) fn collecting(reader: WalReader) -> Self {
+        Self(reader)
+    }
+
+    /// The reader at the end of the segment.
+    pub(in crate::postgres) fn into_reader(self) -> WalReader {
+        self.0
+    }
+}
+
 /// A commit in WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {

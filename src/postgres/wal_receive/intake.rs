@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::tiers::{MERGE_LIMIT, Tiers};
 use crate::error::{self, Error, Result};
+use crate::postgres::block_files::{BlockFiles, Keeper};
 use crate::postgres::wal::{self, WalEnd, WalReader};
 use crate::repository::Repository;
 use crate::repository::wal_archive::{SegmentSummary, WalArchive, WalSealer};
@@ -90,6 +91,7 @@ pub(super) struct Intake {
     tiers: Tiers,
     comparisons: Vec<Comparison>,
     has_pieces: bool,
+    blocks: Option<Keeper>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -129,9 +131,16 @@ impl Intake {
             tiers: Tiers::default(),
             comparisons,
             has_pieces,
+            blocks: None,
             jobs,
             repository,
         })
+    }
+
+    /// Keeps which blocks change; to be called before anything is taken in.
+    pub(super) fn keep_blocks(&mut self, files: BlockFiles) {
+        let keeper = Keeper::begin(files, &mut self.reader, self.system_id, self.timeline, self.segment_size);
+        self.blocks = Some(keeper);
     }
 
     /// Takes everything in, to the end of the channel.
@@ -174,6 +183,9 @@ impl Intake {
             }
         });
         read.map_err(|e| self.unsound(e))?;
+        if let Some(blocks) = &mut self.blocks {
+            blocks.fed(bytes, &mut self.reader);
+        }
         self.whole.write(bytes);
         let from = self.position;
         self.position += bytes.len() as u64;
@@ -230,6 +242,9 @@ impl Intake {
         self.cut_at = self.position;
         self.window.drain(..self.window.len().saturating_sub(MERGE_LIMIT as usize));
         self.has_pieces = true;
+        if let Some(blocks) = &self.blocks {
+            blocks.keep(&self.reader);
+        }
         Ok(self.send(Job::Piece { segment, offset: cut.offset, sealed, summary: cut.summary, replaces: cut.replaces }))
     }
 
@@ -239,6 +254,9 @@ impl Intake {
             let why = error::integrity(format!("its WAL ends at {at}, the rest is zeros"));
             self.position = start;
             return Err(self.unsound(why));
+        }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.complete(&mut self.reader);
         }
         let archive = WalArchive::new(&self.repository, &self.environment);
         let sealed = std::mem::replace(&mut self.whole, archive.sealer(Class::Wal, self.level)?);

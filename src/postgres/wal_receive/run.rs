@@ -17,6 +17,7 @@ use crate::error::{self, Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::evidence::{Appended, Ledger};
 use crate::postgres::backup::record_failure;
+use crate::postgres::block_files::BlockFiles;
 use crate::postgres::replication::{ReplicationConnection, sqlstate, wal_is_gone};
 use crate::postgres::source::Source;
 use crate::postgres::{heartbeat, wal_range};
@@ -91,6 +92,8 @@ pub struct ReceiveOptions {
     pub level: i32,
     /// How long an outage of the server or the store is borne; `None`: for ever.
     pub give_up_after: Option<Duration>,
+    /// Where to keep which blocks change, so that the next base backup reads only those.
+    pub blocks: Option<BlockFiles>,
 }
 
 /// What was received.
@@ -141,6 +144,7 @@ pub async fn receive(
         until: options.until.0,
         level: options.level,
         give_up_after: options.give_up_after,
+        blocks: options.blocks,
         gone: Vec::new(),
         gaps: Vec::new(),
         cluster: None,
@@ -229,6 +233,7 @@ pub(super) struct Receiver<'a> {
     until: watch::Receiver<Option<Lsn>>,
     level: i32,
     give_up_after: Option<Duration>,
+    blocks: Option<BlockFiles>,
     tally: Arc<Mutex<Tally>>,
     /// Places whose WAL the server no longer has.
     pub(super) gone: Vec<Place>,
@@ -305,6 +310,7 @@ impl Receiver<'_> {
             environment: &self.environment.name,
             slot: &slot,
             level: self.level,
+            blocks: self.blocks.clone(),
             status_every: prepared.status_every,
             tally: Arc::clone(&self.tally),
             until: self.until.clone(),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::intake::{Beginning, Intake, Item};
 use super::storer::{Storer, Tally};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::postgres::block_files::BlockFiles;
 use crate::postgres::replication::{WalMessage, WalStream};
 use crate::repository::Repository;
 use crate::repository::wal_archive::STEP;
@@ -35,6 +36,7 @@ pub(super) struct Session<'a> {
     pub(super) environment: &'a str,
     pub(super) slot: &'a str,
     pub(super) level: i32,
+    pub(super) blocks: Option<BlockFiles>,
     pub(super) status_every: Duration,
     pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) until: watch::Receiver<Option<Lsn>>,
@@ -131,7 +133,10 @@ impl Session<'_> {
     fn pipeline(&self, beginning: Beginning, durable: watch::Sender<Lsn>) -> Result<Pipeline> {
         let (items, taken) = mpsc::channel(QUEUE);
         let (jobs, stored) = mpsc::channel(1);
-        let intake = Intake::new(Arc::clone(&self.repository), self.environment, self.level, beginning, jobs)?;
+        let mut intake = Intake::new(Arc::clone(&self.repository), self.environment, self.level, beginning, jobs)?;
+        if let Some(files) = &self.blocks {
+            intake.keep_blocks(files.clone());
+        }
         let storer = Storer {
             repository: Arc::clone(&self.repository),
             environment: self.environment.to_owned(),

@@ -96,7 +96,7 @@ impl WalReader {
             }
             _ if header.continues_record() => return Err("a record goes on here that never began".to_owned()),
             _ => {
-                self.state = State::Between;
+                self.begin_at(header.address);
                 return Ok(());
             }
         };
@@ -104,7 +104,7 @@ impl WalReader {
             if self.state == State::Record {
                 self.torn = Some(at);
             }
-            self.state = State::Between;
+            self.begin_at(header.address);
             return Ok(());
         }
         if !header.continues_record() || header.remaining != expected {
@@ -112,5 +112,11 @@ impl WalReader {
             return Err(format!("{found} bytes of the record begun before go on here instead of {expected}"));
         }
         Ok(())
+    }
+
+    /// A record may begin on this page: of those that follow, none is missed.
+    fn begin_at(&mut self, page: Lsn) {
+        self.state = State::Between;
+        self.whole_from.get_or_insert(page);
     }
 }
