@@ -1,5 +1,6 @@
 //! The integration tests, one binary: a module for each capability, helpers in `common`.
 
+mod bases;
 mod capture;
 mod common;
 mod demo;

@@ -49,6 +49,9 @@ pub struct BaseBackup {
     pub manifest: String,
     /// How the cluster was read: `direct` or `streamed`.
     pub reader: String,
+    /// Bytes that were read of the cluster to find what changed.
+    #[serde(default)]
+    pub bytes_read: u64,
     /// Id of the base backup whose unchanged pages it took over; null for one that read and stored
     /// everything. Neither needs the other to be restored.
     #[serde(default)]

@@ -284,6 +284,7 @@ fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) 
         new_packs: taken.new_packs.len() as u64,
         manifest: taken.manifest.sha256,
         reader: taken.reader.into(),
+        bytes_read: taken.bytes_read,
         previous: taken.previous,
         damaged: taken.damaged,
         wal: WalNeeded {

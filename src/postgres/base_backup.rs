@@ -80,6 +80,8 @@ pub(super) struct Taken {
     pub(super) sums: Vec<MetaObject>,
     /// The manifest.
     pub(super) manifest: MetaObject,
+    /// Bytes read of the cluster.
+    pub(super) bytes_read: u64,
     /// Blocks that were damaged at the source.
     pub(super) damaged: Vec<DamagedBlock>,
     /// What the server warned of.
@@ -121,6 +123,7 @@ impl Taken {
             new_packs,
             sums: previous.adopted_sums.iter().chain(&written.sums).cloned().collect(),
             manifest: object,
+            bytes_read: 0,
             damaged: Vec::new(),
             warnings: Vec::new(),
         })

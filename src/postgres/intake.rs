@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::direct::page;
 use super::harvest::{Harvest, Seen};
+use super::incremental_file::{IncrementalHead, whole_path};
 use super::previous::{Kept, Previous};
 use super::relation_file::RelationFile;
 use crate::error::{self, ErrorKind, Result, ResultExt};
@@ -90,6 +91,8 @@ impl Intake {
                 let target =
                     entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
                 self.harvest.links.push((path, target));
+            } else if kind.is_file() && let Some(path) = whole_path(&path) {
+                self.incremental(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
             } else if kind.is_file() {
                 self.file(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
             } else {
@@ -123,6 +126,37 @@ impl Intake {
             }
         }
         self.harvest.files.push(Seen { entry: file, over: kept.is_some(), gone: false });
+        Ok(())
+    }
+
+    /// The changed blocks of a file: PostgreSQL's own incremental backup.
+    fn incremental(&mut self, reader: &mut impl Read, mut file: FileEntry) -> Result<()> {
+        let unsound = |path: &str, why: &str| {
+            error::source(format!("the incremental backup of {path} cannot be used: {why}"))
+                .meaning("the backup was not committed")
+                .hint("`lifeboat backup base --full` reads everything")
+        };
+        if self.previous.file(&file.path).is_none() {
+            return Err(unsound(&file.path, "the previous backup does not have the file"));
+        }
+        let number = self.harvest.files.len() as u32;
+        let head = IncrementalHead::read(reader).map_err(|why| unsound(&file.path, &why))?;
+        let offset = |block: u32| u64::from(block) * PAGE as u64;
+        let mut page = [0; PAGE];
+        let mut zeros_from = head.cut;
+        for &block in &head.blocks {
+            reader.read_exact(&mut page).map_err(|e| unsound(&file.path, &format!("it ends early: {e}")))?;
+            if block > zeros_from {
+                self.harvest.zero(number, offset(zeros_from), offset(block) - offset(zeros_from));
+            }
+            match page::is_zero(&page) {
+                true => self.harvest.zero(number, offset(block), PAGE as u64),
+                false => self.content.page(number, offset(block), &page)?,
+            }
+            zeros_from = zeros_from.max(block + 1);
+        }
+        file.size = offset(head.length());
+        self.harvest.files.push(Seen { entry: file, over: true, gone: false });
         Ok(())
     }
 

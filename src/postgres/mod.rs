@@ -19,6 +19,7 @@ mod direct;
 mod harvest;
 pub mod heartbeat;
 pub mod identity;
+mod incremental_file;
 mod intake;
 mod previous;
 mod progress;

@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::backup_manifest::ManifestText;
 use super::progress::{Attempt, NotedFile, Unfinished};
 use super::replication::ReplicationConnection;
 use super::wal::TimelineHistory;
@@ -30,6 +31,8 @@ pub(super) struct Previous {
     pub(super) id: Option<String>,
     /// Where it started: older pages are unchanged.
     pub(super) since: Lsn,
+    /// Its timeline and the end of the WAL it needs.
+    pub(super) stop: Option<(Timeline, Lsn)>,
     /// Its packs.
     pub(super) packs: PackTable,
     files: HashMap<String, FileEntry>,
@@ -73,7 +76,7 @@ impl Previous {
             }
             let manifest = BaseManifest::read(repository, environment, &base.manifest).await?;
             if manifest.header.server_version / 10_000 == present.server_version / 10_000 {
-                return Self::of(manifest);
+                return Ok(Self { stop: Some((base.timeline, base.stop_lsn)), ..Self::of(manifest)? });
             }
         }
         Ok(Self::default())
@@ -154,6 +157,21 @@ impl Previous {
     #[cfg(test)]
     pub(super) fn built_on(manifest: BaseManifest, since: Lsn) -> Result<Self> {
         Ok(Self { since, ..Self::of(manifest)? })
+    }
+
+    /// It as PostgreSQL's own manifest, for UPLOAD_MANIFEST: of which only names, sizes and the range of
+    /// WAL count, so the sums of files are left at zero.
+    pub(super) fn manifest_text(
+        &self,
+        server_version: u32,
+        system_id: u64,
+        (timeline, stop): (Timeline, Lsn),
+    ) -> std::io::Result<Vec<u8>> {
+        let mut text = ManifestText::new(Vec::new(), server_version, system_id)?;
+        for file in self.files.values() {
+            text.file(&file.path, file.size, file.mtime as i64, 0)?;
+        }
+        text.finish(timeline, self.since, stop)
     }
 
     /// What it holds of a file.

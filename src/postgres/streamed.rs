@@ -12,7 +12,6 @@ use super::previous::Previous;
 use super::replication::{BackupMessage, BaseBackupOptions, BaseBackupStream, ReplicationConnection};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
-use crate::evidence::entry::DamagedBlock;
 use crate::repository::pack_stream;
 use crate::runtime::Runtime;
 use crate::units::{Lsn, Timeline};
@@ -30,7 +29,9 @@ pub(super) async fn take(
     let system = connection.identify_system().await?;
     let wal_segment_size = connection.wal_segment_size().await?;
     let server_version = connection.server_version();
+    let incremental = offer_manifest(order, &mut connection, &previous).await?;
     let options = BaseBackupOptions {
+        incremental,
         label: order.label.to_owned(),
         fast_checkpoint: order.fast_checkpoint,
         max_rate_kib: order.max_rate.map(|rate| (rate / 1024) as u32),
@@ -74,8 +75,30 @@ pub(super) async fn take(
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();
-    let damaged: Vec<DamagedBlock> = Vec::new();
-    Ok(Taken { warnings, damaged, ..taken })
+    Ok(Taken { warnings, bytes_read: taken.logical_bytes, ..taken })
+}
+
+/// Uploads what the previous backup holds, where the server keeps WAL summaries; whether it will send
+/// changed blocks only. Where it cannot, pages are compared here.
+async fn offer_manifest(
+    order: &Order<'_>,
+    connection: &mut ReplicationConnection,
+    previous: &Previous,
+) -> Result<bool> {
+    let Some(stop) = previous.stop.filter(|_| connection.server_version() >= 170_000) else { return Ok(false) };
+    if connection.show("summarize_wal").await? != "on" {
+        return Ok(false);
+    }
+    let system_id = connection.identify_system().await?.system_id;
+    let manifest = previous.manifest_text(connection.server_version(), system_id, stop);
+    let manifest = manifest.or_err(ErrorKind::Internal, || "cannot write a manifest".to_owned())?;
+    match connection.upload_manifest(&manifest).await? {
+        Ok(()) => Ok(true),
+        Err(report) => {
+            order.runtime.emit(Event::Note(format!("the server sends every block: {report}")));
+            Ok(false)
+        }
+    }
 }
 
 /// A failover in the middle: what was read belongs to no one history.

@@ -35,6 +35,7 @@ fn base(id: &str, timeline: u32, start: u64, stop: u64, minute: i64) -> BaseBack
         new_packs: 1,
         manifest: String::new(),
         reader: "streamed".into(),
+        bytes_read: 0,
         previous: None,
         damaged: Vec::new(),
         wal: WalNeeded { first: name(start), last: name(stop - 1) },

@@ -202,7 +202,7 @@ impl Working {
         let files = walkdir::WalkDir::new(data).follow_links(true).into_iter().filter_map(Result::ok);
         let files = files.filter(|f| f.file_type().is_file()).filter_map(|f| {
             let path = f.path().strip_prefix(data).expect("below").to_owned();
-            RelationFile::at(&path)?;
+            RelationFile::at(path.to_str()?)?;
             Some((path, fs::read(f.path()).expect("a relation's file")))
         });
         files.collect()
@@ -222,7 +222,7 @@ fn dumped(working: &Working, from: Lsn, to: Lsn) -> Expected {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut found = Expected::default();
     let numbers = |text: &str| text.split('/').map(|n| n.parse().expect("a number")).collect::<Vec<u32>>();
-    let relation = |path: &str| RelationFile::at(Path::new(path.trim_end_matches([';', ',']))).expect("a path").fork;
+    let relation = |path: &str| RelationFile::at(path.trim_end_matches([';', ','])).expect("a path").fork;
     for line in text.lines() {
         for reference in line.split(", blkref #").skip(1) {
             let words: Vec<&str> = reference.split([' ', ',', ';']).collect();
@@ -364,7 +364,7 @@ fn changed(
 ) -> Vec<(RelationFork, u32, usize, PathBuf)> {
     let mut pages = Vec::new();
     for (path, new) in after {
-        let file = RelationFile::at(path).expect("a relation");
+        let file = RelationFile::at(path.to_str().expect("UTF-8")).expect("a relation");
         let unlogged = after.contains_key(Path::new(&format!("{}_init", path.display())));
         if let Some(old) = before.get(path).filter(|_| file.fork.fork.is_mapped() && !unlogged) {
             let differ = old.chunks(PAGE).zip(new.chunks(PAGE)).enumerate().filter(|(_, (old, new))| old != new);
@@ -392,14 +392,13 @@ fn every_page_that_differs_is_in_the_map() {
         assert!(changed.len() > 300, "{major}: {}", changed.len());
         let (mut pages, mut untouched) = (0, 0);
         for (path, bytes) in &after {
-            let file = RelationFile::at(path).expect("a relation");
+            let file = RelationFile::at(path.to_str().expect("UTF-8")).expect("a relation");
             let touched = map.touched(&file.fork);
             pages += bytes.len() / PAGE;
             untouched += (0..bytes.len() / PAGE).filter(|b| !touched.block(*b as u32)).count();
         }
         assert!(untouched * 4 > pages, "{major}: of {pages} pages {untouched} are left out");
-        let idle =
-            RelationFile::at(Path::new(&working.sql("SELECT pg_relation_filepath('idle')"))).expect("a path").fork;
+        let idle = RelationFile::at(&working.sql("SELECT pg_relation_filepath('idle')")).expect("a path").fork;
         assert!(map.touched(&idle).is_nothing(), "{major}");
         assert_eq!(map.touched(&RelationFork { fork: Fork::VisibilityMap, ..idle }).limit(), Some(0));
     }

@@ -89,11 +89,6 @@ impl BackupSession {
         self.timeline
     }
 
-    /// Whether the server is a standby.
-    pub(crate) fn in_recovery(&self) -> bool {
-        self.in_recovery
-    }
-
     /// `server_version_num`.
     pub(crate) fn server_version(&self) -> u32 {
         self.server_version
@@ -207,7 +202,7 @@ mod tests {
             let dsn = server.dsn("user=postgres dbname=latin");
             let session = crate::postgres::sql::connect_sql(&dsn).await.expect("connected");
             let session = BackupSession::start(session, "it's a test", true).await.expect("started");
-            assert_eq!((session.timeline(), session.in_recovery()), (Timeline(1), false), "{major}");
+            assert_eq!((session.timeline(), session.in_recovery), (Timeline(1), false), "{major}");
             assert_eq!(session.server_version() / 10000, major);
             session.check().expect("alive");
             sql.batch_execute("CREATE TABLE t AS SELECT 1 AS n").await.expect("some WAL");
@@ -267,7 +262,7 @@ mod tests {
         let standby = server.standby_of(|data| unpack(&copy.archives[0], data), &[]).await;
         let start = async || BackupSession::start(standby.sql().await, "standby", true).await.expect("started");
         let session = start().await;
-        assert_eq!((session.in_recovery(), session.timeline()), (true, Timeline(1)));
+        assert_eq!((session.in_recovery, session.timeline()), (true, Timeline(1)));
         let stopped = session.stop().await.expect("stopped");
         assert_eq!(stopped.timeline, Timeline(1));
         assert!(String::from_utf8_lossy(&stopped.backup_label).contains("BACKUP FROM: standby"));

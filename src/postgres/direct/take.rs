@@ -148,6 +148,7 @@ pub(in crate::postgres) async fn take(
     }
     session.check()?;
     let mut harvest = Harvest { dirs, links, files, ..Harvest::default() };
+    let bytes_read = shares.iter().map(|s| s.bytes_read).sum();
     let damaged = gather(&mut harvest, shares);
     let data = path.clone();
     let control = blocking(move || control_file(&data)).await?.0;
@@ -173,7 +174,7 @@ pub(in crate::postgres) async fn take(
     let span = Span { stop_lsn: stopped.stop, ..span };
     let taken = Taken::commit(order, span, "direct", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
-    Ok(Taken { damaged, ..taken })
+    Ok(Taken { damaged, bytes_read, ..taken })
 }
 
 /// What WAL says of the blocks that changed since the previous backup; `None` where it does not say all.

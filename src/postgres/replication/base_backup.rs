@@ -65,6 +65,9 @@ pub struct BaseBackupOptions {
     pub max_rate_kib: Option<u32>,
     /// Let the server estimate the sizes of the tablespaces first, which reads all directories.
     pub progress: bool,
+    /// Send only blocks that changed since the backup whose manifest was uploaded in this session (17 and
+    /// later).
+    pub incremental: bool,
 }
 
 impl Default for BaseBackupOptions {
@@ -75,6 +78,7 @@ impl Default for BaseBackupOptions {
             manifest_checksums: ManifestChecksums::default(),
             max_rate_kib: None,
             progress: true,
+            incremental: false,
         }
     }
 }
@@ -98,6 +102,7 @@ impl BaseBackupOptions {
             }
         };
         let brackets = version >= 150_000;
+        add(self.incremental, "INCREMENTAL");
         add(self.progress, "PROGRESS");
         add(self.fast_checkpoint, if brackets { "CHECKPOINT 'fast'" } else { "FAST" });
         add(true, if brackets { "WAIT 0" } else { "NOWAIT" });

@@ -257,7 +257,7 @@ impl ReplicationConnection {
         self.busy = false;
     }
 
-    async fn send(&mut self, command: &str) -> Result<()> {
+    pub(super) async fn send(&mut self, command: &str) -> Result<()> {
         if self.busy {
             return Err(error::internal(
                 "a replication command was given up halfway; its session cannot be used again",

@@ -25,6 +25,7 @@ pub(crate) mod testing;
 pub(crate) mod tests;
 mod tls;
 mod transport;
+mod upload;
 mod wal_stream;
 mod wire;
 
