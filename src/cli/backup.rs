@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::EnvironmentArgument;
 use super::context::{Context, Keys};
 use super::output::Outcome;
-use crate::config::Environment;
+use crate::config::{Environment, ReaderMode};
 use crate::configuration::ChangeKind;
 use crate::configuration::store::{self, Exported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filestore::capture::{self, Captured, Damage};
-use crate::postgres::backup;
+use crate::postgres::backup::{self, BaseOptions};
 use crate::repository::Repository;
 use crate::units::{ByteSize, Span};
 
@@ -23,7 +23,7 @@ const SHOWN: usize = 20;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Copy the whole PostgreSQL cluster, with the WAL that makes the copy consistent
-    Base(EnvironmentArgument),
+    Base(BaseArguments),
     /// Capture the attachments of every Odoo database: what is new is stored, nothing is deleted
     Filestore(EnvironmentArgument),
     /// Export the configuration of PostgreSQL, Odoo and what stands around them
@@ -32,24 +32,71 @@ pub(crate) enum Command {
     All(EnvironmentArgument),
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BaseArguments {
+    #[command(flatten)]
+    which: EnvironmentArgument,
+    /// Store everything, instead of only what changed since the previous base backup. Each backup can be
+    /// restored by itself either way
+    #[arg(long)]
+    full: bool,
+    /// How to read the cluster, whatever the configuration says
+    #[arg(long, value_enum, value_name = "HOW")]
+    reader: Option<ReaderArgument>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ReaderArgument {
+    /// Directly where the data directory can be read on this host, else streamed
+    Auto,
+    /// The files of the data directory, by several threads
+    Direct,
+    /// BASE_BACKUP, through the server
+    Streamed,
+}
+
+impl From<ReaderArgument> for ReaderMode {
+    fn from(argument: ReaderArgument) -> Self {
+        match argument {
+            ReaderArgument::Auto => Self::Auto,
+            ReaderArgument::Direct => Self::Direct,
+            ReaderArgument::Streamed => Self::Streamed,
+        }
+    }
+}
+
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    let (Command::Base(which) | Command::Filestore(which) | Command::Configuration(which) | Command::All(which)) =
-        command;
+    let (Command::Base(BaseArguments { which, .. })
+    | Command::Filestore(which)
+    | Command::Configuration(which)
+    | Command::All(which)) = command;
     let environment = context.environment(&which.environment)?;
     let repository = context.repository(Keys::Write).await?;
     match command {
-        Command::Base(_) => base(context, &repository, environment).await,
+        Command::Base(arguments) => base(context, &repository, environment, arguments.options(context)).await,
         Command::Filestore(_) => filestore(context, &repository, environment).await,
         Command::Configuration(_) => configuration(context, &repository, environment).await,
         Command::All(_) => all(context, &repository, environment).await,
     }
 }
 
-async fn base(context: &Context, repository: &Repository, environment: &Environment) -> Result<Outcome> {
-    let done = backup::base(repository, environment, context.level(), &context.runtime).await?;
+impl BaseArguments {
+    fn options(&self, context: &Context) -> BaseOptions {
+        BaseOptions { reader: self.reader.map(ReaderMode::from), full: self.full, level: context.level() }
+    }
+}
+
+async fn base(
+    context: &Context,
+    repository: &Repository,
+    environment: &Environment,
+    options: BaseOptions,
+) -> Result<Outcome> {
+    let done = backup::base(repository, environment, options, &context.runtime).await?;
     let entry = &done.entry;
-    let text = format!(
+    let mut text = format!(
         "base backup {} of {}: {} in {} files, {} stored, {}\n\
+         {}; {}\n\
          consistent from {} on; WAL {} to {} is in the repository\n\
          recorded as entry {} of the ledger",
         entry.id,
@@ -58,12 +105,24 @@ async fn base(context: &Context, repository: &Repository, environment: &Environm
         entry.files,
         ByteSize(entry.stored_bytes),
         Span(Duration::from_secs_f64(entry.seconds)),
+        match entry.reader.as_str() {
+            "direct" => "files read directly",
+            _ => "read through the server",
+        },
+        match &entry.previous {
+            Some(id) => format!("complete in itself: what had not changed since {id} was not stored again"),
+            None => "everything was stored".to_owned(),
+        },
         entry.stop_lsn,
         entry.wal.first,
         entry.wal.last,
         done.appended.sequence,
     );
-    Ok(Outcome::new(json!({ "base_backup": entry, "ledger": done.appended }), text))
+    for block in entry.damaged.iter().take(SHOWN) {
+        text += &format!("\ndamaged at the source: {block}");
+    }
+    let json = json!({ "base_backup": entry, "ledger": done.appended });
+    Ok(Outcome::new(json, text).with_failure(done.failure()))
 }
 
 async fn filestore(context: &Context, repository: &Repository, environment: &Environment) -> Result<Outcome> {
@@ -205,7 +264,8 @@ async fn all(context: &Context, repository: &Repository, environment: &Environme
             failures.push(failure);
         }
     };
-    note("base", base(context, repository, environment).await);
+    let options = BaseOptions { reader: None, full: false, level: context.level() };
+    note("base", base(context, repository, environment, options).await);
     if environment.odoo.is_empty() {
         note("filestore", Ok(Outcome::new(Value::Null, "the environment lists no Odoo, so there is no filestore")));
     } else {

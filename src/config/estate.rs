@@ -119,8 +119,12 @@ pub struct PostgresConfig {
     pub run_as: Option<String>,
     /// Checkpoint that a base backup asks for.
     pub checkpoint: CheckpointMode,
-    /// Upper bound of the server's sending rate, per second; within what `BASE_BACKUP` accepts.
+    /// Upper bound of reading during a base backup, per second; within what `BASE_BACKUP` accepts.
     pub max_rate: Option<ByteSize>,
+    /// How base backups read the cluster.
+    pub reader: ReaderMode,
+    /// Threads of the direct reader; `None`: one for each core.
+    pub reader_threads: Option<usize>,
     /// Pause between heartbeats on an idle cluster.
     pub heartbeat: Duration,
 }
@@ -134,6 +138,19 @@ pub enum CheckpointMode {
     Fast,
     /// Spread over the server's checkpoint interval: gentle, but the backup begins minutes later.
     Spread,
+}
+
+/// How base backups read the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReaderMode {
+    /// Direct where the data directory can be read on this host, else streamed.
+    #[default]
+    Auto,
+    /// Files of the data directory, read by several threads on this host.
+    Direct,
+    /// `BASE_BACKUP` over the network.
+    Streamed,
 }
 
 /// An Odoo instance.

@@ -14,7 +14,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::check::{Expectation, Scope, Severity};
-use super::estate::{CheckpointMode, Purpose};
+use super::estate::{CheckpointMode, Purpose, ReaderMode};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -158,8 +158,12 @@ pub(super) struct RawPostgres {
     pub(super) run_as: Option<Located<String>>,
     /// Whether a base backup asks for an immediate or a spread checkpoint; default `fast`.
     pub(super) checkpoint: Option<CheckpointMode>,
-    /// Upper bound of the server's sending rate during a base backup; absent: none.
+    /// Upper bound of the bytes that a base backup reads in a second; absent: none.
     pub(super) max_rate: Option<Located<ByteSize>>,
+    /// How base backups read the cluster: `auto`, `direct` or `streamed`; default `auto`.
+    pub(super) reader: Option<ReaderMode>,
+    /// Threads that read the cluster directly, 1 to 64; absent: one for each core.
+    pub(super) reader_threads: Option<Located<usize>>,
     /// Pause between heartbeats when the cluster is idle; default `1s`.
     pub(super) heartbeat: Option<Located<Span>>,
 }

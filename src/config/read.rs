@@ -106,6 +106,11 @@ fn postgres(source: &Source, raw: RawPostgres, heartbeat: Duration) -> Result<(P
             .error(&rate.span, format!("PostgreSQL cannot limit a base backup to {} per second", rate.value))
             .hint(format!("it accepts {} to {}", ByteSize(*MAX_RATE.start()), ByteSize(*MAX_RATE.end()))));
     }
+    if let Some(threads) = &raw.reader_threads
+        && !(1..=64).contains(&threads.value)
+    {
+        return Err(source.error(&threads.span, "a base backup is read by 1 to 64 threads"));
+    }
     let run_as = raw.run_as.as_ref().map(|account| text(source, "run_as", account)).transpose()?;
     if let (Some("root"), Some(account)) = (run_as.as_deref(), &raw.run_as) {
         return Err(source
@@ -121,6 +126,8 @@ fn postgres(source: &Source, raw: RawPostgres, heartbeat: Duration) -> Result<(P
         run_as,
         checkpoint: raw.checkpoint.unwrap_or_default(),
         max_rate: raw.max_rate.map(|l| l.value),
+        reader: raw.reader.unwrap_or_default(),
+        reader_threads: raw.reader_threads.map(|l| l.value),
         heartbeat,
     };
     Ok((config, target))

@@ -96,6 +96,7 @@ fn the_example_of_the_issue_means_what_it_says() {
     let postgres = &production.postgres;
     assert_eq!((postgres.slot.as_str(), postgres.run_as.as_deref()), ("lifeboat", Some("postgres")));
     assert_eq!((postgres.checkpoint, postgres.max_rate), (CheckpointMode::Fast, None));
+    assert_eq!((postgres.reader, postgres.reader_threads), (ReaderMode::Auto, None));
     assert_eq!(postgres.heartbeat, Duration::from_secs(1));
     assert_eq!(production.odoo[0].data_dir, Path::new("/var/lib/odoo"));
     assert_eq!(production.odoo[0].databases, Some(vec!["retail".to_owned()]));
@@ -119,6 +120,7 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!(postgres.password, Some(SecretRef::Command(password)));
     assert_eq!(postgres.tls_root.as_deref(), Some(Path::new("/etc/ssl/internal-ca.pem")));
     assert_eq!((postgres.checkpoint, postgres.max_rate), (CheckpointMode::Spread, Some(ByteSize(80 << 20))));
+    assert_eq!((postgres.reader, postgres.reader_threads), (ReaderMode::Direct, Some(3)));
     assert_eq!((postgres.slot.as_str(), postgres.heartbeat), ("lifeboat_shop2", Duration::from_secs(5)));
     assert_eq!(shop.odoo.len(), 2);
     assert_eq!(shop.odoo[0].config_file, Some(here("odoo.conf")));

@@ -28,7 +28,7 @@ use crate::postgres::tools;
 use crate::repository::catalogue::ledger;
 use crate::repository::fetch::fetch;
 use crate::repository::meta::MetaWriter;
-use crate::repository::packs::{self, Position};
+use crate::repository::pack_stream::{self, Position};
 use crate::repository::{Repository, StreamWriter};
 use crate::runtime::Runtime;
 use crate::storage::layout;
@@ -168,7 +168,7 @@ async fn commit(
     let text: String = digests.iter().map(|(name, digest)| format!("{digest} {name}\n")).collect();
     let whole = keyed(repository, "", &text);
 
-    let (writer, task) = packs::start(repository, environment, level);
+    let (writer, task) = pack_stream::start(repository, environment, level);
     let Export { files, unreadable, taken_at } = export;
     let wrote = tokio::task::spawn_blocking(move || write_all(writer, files)).await;
     let written = task.written().await?;

@@ -47,12 +47,36 @@ pub struct BaseBackup {
     pub new_packs: u64,
     /// SHA-256 of the manifest object.
     pub manifest: String,
-    /// How the cluster was read: `streamed`.
+    /// How the cluster was read: `direct` or `streamed`.
     pub reader: String,
+    /// Id of the base backup whose unchanged pages it took over; null for one that read and stored
+    /// everything. Neither needs the other to be restored.
+    #[serde(default)]
+    pub previous: Option<String>,
+    /// Blocks whose checksum was wrong at the source; stored as they were.
+    #[serde(default)]
+    pub damaged: Vec<DamagedBlock>,
     /// The WAL without which it cannot be restored.
     pub wal: WalNeeded,
     /// How long it took, in seconds.
     pub seconds: f64,
+}
+
+/// A block of a relation that was damaged at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedBlock {
+    /// Path of the file below the data directory.
+    pub path: String,
+    /// Number of the block, counted through all files of the relation's fork.
+    pub block: u32,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for DamagedBlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} block {}: {}", self.path, self.block, self.what)
+    }
 }
 
 /// First and last WAL segment that a base backup needs to become consistent.

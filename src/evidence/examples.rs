@@ -324,6 +324,8 @@ pub(crate) fn backups() -> Vec<Body> {
             new_packs: 36,
             manifest: sources.manifest.clone(),
             reader: "streamed".into(),
+            previous: None,
+            damaged: Vec::new(),
             wal: WalNeeded { first: sources.wal_first.clone(), last: "00000001000000030000009A".into() },
             seconds: 95.0,
         }),

@@ -28,8 +28,8 @@ use crate::postgres::backup::record_failure;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::source::Source;
 use crate::repository::catalogue::ledger;
-use crate::repository::packs::{self, Written};
 use crate::repository::{PackInfo, Repository};
+use crate::repository::{Written, pack_stream};
 use crate::runtime::Runtime;
 use crate::storage::layout;
 
@@ -251,7 +251,7 @@ impl Capture<'_> {
         }
         let began = Instant::now();
         self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: None });
-        let (writer, task) = packs::start(self.repository, &self.environment.name, self.level);
+        let (writer, task) = pack_stream::start(self.repository, &self.environment.name, self.level);
         let files = NewFiles {
             directory: self.tenant.directory(),
             names,

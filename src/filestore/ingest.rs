@@ -121,7 +121,7 @@ mod tests {
     use sha1::{Digest, Sha1};
 
     use super::*;
-    use crate::repository::{packs, testing::repository_and_writer};
+    use crate::repository::{pack_stream, testing::repository_and_writer};
 
     fn store(dir: &Path, content: &[u8]) -> FileName {
         let name = FileName::new(Sha1::digest(content).into());
@@ -144,7 +144,7 @@ mod tests {
         end.set_len((2 << 20) + 1).expect("truncate");
         let names = vec![being_written, whole, torn, FileName::new([9; 20])];
 
-        let (writer, task) = packs::start(&repository, "production", 3);
+        let (writer, task) = pack_stream::start(&repository, "production", 3);
         let files = NewFiles { directory: dir.path().to_owned(), names, first_frame: 5, seen: 1 };
         // The file's writer goes on after the first pass has met it, with the first piece of the next file.
         let written = Arc::new(AtomicBool::new(false));

@@ -281,7 +281,7 @@ mod tests {
     use crate::repository::testing::repository_and_writer;
 
     fn pack(frames: usize) -> PackInfo {
-        PackInfo { sha256: format!("{frames}"), size: 9, first: 1, frames: vec![(8, 1 << 20, 0); frames] }
+        PackInfo { sha256: format!("{frames}"), size: 9, first: 1, frames: vec![(8, 1 << 20, 0); frames], sums: None }
     }
 
     fn name(n: u32) -> FileName {

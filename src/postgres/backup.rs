@@ -1,17 +1,19 @@
 //! A complete base backup: the files, the WAL that makes them consistent, and the ledger entry that
 //! commits both. A backup without any of the three does not exist.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::backup_wal::{Needed, WalKeeper};
-use super::base_backup::{self, Taken, new_id};
+use super::base_backup::{Order, Span, Taken, new_id};
+use super::direct::{self, DataDirectory};
 use super::identity::{known_cluster, same_cluster};
-use super::replication::BaseBackupOptions;
+use super::previous::{Present, Previous};
 use super::source::{Source, databases};
 use super::sql::explain;
-use super::wal_range;
-use crate::config::{CheckpointMode, Environment};
-use crate::error::Result;
+use super::{streamed, wal_range};
+use crate::config::{CheckpointMode, Environment, ReaderMode};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::{BaseBackup, Failure, WalNeeded};
 use crate::evidence::{Appended, Body, Ledger, Subject};
@@ -19,6 +21,7 @@ use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
 use crate::runtime::Runtime;
 use crate::storage::layout;
+use crate::units::Lsn;
 use crate::wal_name::segment_name;
 
 /// A committed base backup.
@@ -30,11 +33,45 @@ pub struct Done {
     pub appended: Appended,
 }
 
+impl Done {
+    /// What is to be told although the backup was committed: damage at the source.
+    pub fn failure(&self) -> Option<Error> {
+        let damaged = &self.entry.damaged;
+        let first = damaged.first()?;
+        Some(
+            error::partial(format!(
+                "{} of the cluster {} damaged at the source; the first: {first}",
+                if damaged.len() == 1 { "one page".to_owned() } else { format!("{} pages", damaged.len()) },
+                if damaged.len() == 1 { "is" } else { "are" }
+            ))
+            .meaning("everything was stored, these pages as they are; the server will stumble over them, too")
+            .hint("SELECT relname FROM pg_class WHERE pg_relation_filepath(oid) = '…' names the relation; REINDEX mends an index")
+            .hint("an older base backup may hold the pages undamaged; do not let it expire"),
+        )
+    }
+}
+
+/// How to take a base backup.
+#[derive(Debug, Clone, Copy)]
+pub struct BaseOptions {
+    /// How to read the cluster; `None`: as configured.
+    pub reader: Option<ReaderMode>,
+    /// Read and store everything, instead of building on the previous backup.
+    pub full: bool,
+    /// zstd level.
+    pub level: i32,
+}
+
 /// Takes a base backup of `environment` and commits it; a failure is recorded in the ledger too.
-pub async fn base(repository: &Repository, environment: &Environment, level: i32, runtime: &Runtime) -> Result<Done> {
+pub async fn base(
+    repository: &Repository,
+    environment: &Environment,
+    options: BaseOptions,
+    runtime: &Runtime,
+) -> Result<Done> {
     let ledger = ledger(repository, &environment.name).await?;
     let (started_at, began) = (runtime.now(), Instant::now());
-    let failure = match take(repository, environment, &ledger, level, runtime).await {
+    let failure = match take(repository, environment, &ledger, options, runtime).await {
         Ok(done) => return Ok(done),
         Err(failure) => failure,
     };
@@ -48,7 +85,7 @@ pub(crate) async fn record_failure(
     ledger: &Ledger,
     repository: &Repository,
     attempted: &str,
-    failure: &crate::Error,
+    failure: &Error,
     started_at: chrono::DateTime<chrono::Utc>,
     began: Instant,
     runtime: &Runtime,
@@ -67,7 +104,7 @@ async fn take(
     repository: &Repository,
     environment: &Environment,
     ledger: &Ledger,
-    level: i32,
+    options: BaseOptions,
     runtime: &Runtime,
 ) -> Result<Done> {
     let signer = repository.signer()?;
@@ -75,22 +112,52 @@ async fn take(
     let began = Instant::now();
     let id = new_id(runtime.now())?;
     let sql = source.sql().await?;
-    let options = BaseBackupOptions {
-        label: format!("lifeboat {id}"),
-        fast_checkpoint: environment.postgres.checkpoint == CheckpointMode::Fast,
-        max_rate_kib: environment.postgres.max_rate.map(|rate| (rate.0 / 1024) as u32),
-        ..Default::default()
-    };
+    let label = format!("lifeboat {id}");
     let mut connection = source.replication().await?;
-    let known = known_cluster(repository, &environment.name, &ledger.read().await?.entries).await?;
-    same_cluster(known, connection.identify_system().await?.system_id, &environment.name)?;
-    let keeper = WalKeeper::hold(repository, environment, &source, &id, level, runtime).await?;
-    let files = base_backup::take(repository, &environment.name, connection, &options, &id, level, runtime);
+    let entries = ledger.read().await?.entries;
+    let known = known_cluster(repository, &environment.name, &entries).await?;
+    let present = Present::of(&mut connection).await?;
+    same_cluster(known, present.system_id, &environment.name)?;
+    let directory = data_directory(environment, &source, options, runtime).await?;
+    let previous = match options.full {
+        true => Previous::default(),
+        false => Previous::find(repository, &environment.name, &entries, &present).await?,
+    };
+    let previous = Arc::new(previous);
+    let span = Span {
+        system_id: present.system_id,
+        timeline: present.history.timeline(),
+        start_lsn: Lsn(0),
+        stop_lsn: Lsn(0),
+        start_time: runtime.now(),
+        server_version: present.server_version,
+        wal_segment_size: connection.wal_segment_size().await?,
+    };
+    let order = Order {
+        repository,
+        environment: &environment.name,
+        id: &id,
+        label: &label,
+        fast_checkpoint: environment.postgres.checkpoint == CheckpointMode::Fast,
+        max_rate: environment.postgres.max_rate.map(|rate| rate.0),
+        level: options.level,
+        runtime,
+    };
+    let keeper = WalKeeper::hold(repository, environment, &source, &id, options.level, runtime).await?;
+    let files = async {
+        match directory {
+            Some(directory) => {
+                drop(connection);
+                direct::take(&order, directory, span, previous).await
+            }
+            None => streamed::take(&order, connection, previous).await,
+        }
+    };
     let needed = |taken: &Taken| Needed {
-        timeline: taken.timeline,
-        start: taken.start_lsn,
-        stop: taken.stop_lsn,
-        segment_size: taken.wal_segment_size,
+        timeline: taken.span.timeline,
+        start: taken.span.start_lsn,
+        stop: taken.span.stop_lsn,
+        segment_size: taken.span.wal_segment_size,
     };
     let taken = keeper.during(files, needed).await?;
     for warning in &taken.warnings {
@@ -100,13 +167,14 @@ async fn take(
         .query_one("SELECT current_setting('data_checksums') = 'on', current_setting('server_version')", &[])
         .await
         .map_err(|e| explain(e, "cannot read the server's settings"))?;
-    let entry =
-        entry(&taken, &options.label, databases(&sql).await?, row.get(0), row.get(1), began.elapsed().as_secs_f64());
-    let mut subjects =
-        vec![Subject::new(layout::meta(&environment.name, &taken.manifest.sha256), &taken.manifest.sha256)];
+    let server = Server { databases: databases(&sql).await?, checksums: row.get(0), version: row.get(1) };
+    let meta = std::iter::once(&taken.manifest).chain(&taken.written.sums).map(|m| &m.sha256);
+    let mut subjects: Vec<Subject> =
+        meta.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)).collect();
     subjects.extend(
         taken.written.packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)),
     );
+    let entry = entry(taken, id, label, server, began.elapsed().as_secs_f64());
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
     if let Err(e) = wal_range::record(repository, &environment.name, ledger, runtime).await {
         runtime.emit(Event::Warning(format!("the archived WAL could not be recorded in the ledger: {e}")));
@@ -114,38 +182,68 @@ async fn take(
     Ok(Done { entry, appended })
 }
 
-fn entry(
-    taken: &Taken,
-    label: &str,
+/// The data directory, where the files are to be read directly and can be.
+async fn data_directory(
+    environment: &Environment,
+    source: &Source,
+    options: BaseOptions,
+    runtime: &Runtime,
+) -> Result<Option<DataDirectory>> {
+    let mode = options.reader.unwrap_or(environment.postgres.reader);
+    if mode == ReaderMode::Streamed {
+        return Ok(None);
+    }
+    match DataDirectory::find(source.sql().await?, environment.postgres.reader_threads).await? {
+        Ok(directory) => Ok(Some(directory)),
+        Err(why) if mode == ReaderMode::Direct => {
+            Err(error::source(format!("the cluster cannot be read directly: {why}"))
+                .meaning("no backup was taken")
+                .hint("run Lifeboat on the database host, as the account that owns the cluster (or root)")
+                .hint("`reader = \"streamed\"` reads through the server instead"))
+        }
+        Err(why) => {
+            runtime.emit(Event::Note(format!("reading through the server: {why}")));
+            Ok(None)
+        }
+    }
+}
+
+/// What the server says of itself.
+struct Server {
     databases: Vec<String>,
-    data_checksums: bool,
-    server_version: String,
-    seconds: f64,
-) -> BaseBackup {
-    let size = taken.wal_segment_size;
+    checksums: bool,
+    version: String,
+}
+
+fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) -> BaseBackup {
+    let Span { timeline, start_lsn, stop_lsn, wal_segment_size: size, .. } = taken.span;
+    let sums: u64 = taken.written.sums.iter().map(|s| s.size).sum();
+    let packs: u64 = taken.written.packs.iter().map(|p| p.size).sum();
     BaseBackup {
-        id: taken.id.clone(),
-        label: label.to_owned(),
-        system_id: taken.system_id.to_string(),
-        timeline: taken.timeline,
-        start_lsn: taken.start_lsn,
-        stop_lsn: taken.stop_lsn,
-        start_time: taken.start_time,
+        id,
+        label,
+        system_id: taken.span.system_id.to_string(),
+        timeline,
+        start_lsn,
+        stop_lsn,
+        start_time: taken.span.start_time,
         stop_time: taken.stop_time,
-        server_version,
+        server_version: server.version,
         wal_segment_size: size,
-        data_checksums,
+        data_checksums: server.checksums,
         tablespaces: taken.tablespaces,
-        databases,
+        databases: server.databases,
         files: taken.files,
         logical_bytes: taken.logical_bytes,
-        stored_bytes: taken.written.stored_bytes + taken.manifest.size,
+        stored_bytes: packs + sums + taken.manifest.size,
         new_packs: taken.written.packs.len() as u64,
-        manifest: taken.manifest.sha256.clone(),
-        reader: "streamed".into(),
+        manifest: taken.manifest.sha256,
+        reader: taken.reader.into(),
+        previous: taken.previous,
+        damaged: taken.damaged,
         wal: WalNeeded {
-            first: segment_name(taken.timeline, taken.start_lsn.segment(size), size),
-            last: segment_name(taken.timeline, taken.stop_lsn.previous_segment(size), size),
+            first: segment_name(timeline, start_lsn.segment(size), size),
+            last: segment_name(timeline, stop_lsn.previous_segment(size), size),
         },
         seconds,
     }

@@ -1,20 +1,26 @@
 //! From the tar streams of a base backup to the repository: every directory, link and file becomes a
-//! line of the manifest, every non-zero page goes into the writing pipeline.
+//! line of the manifest, every page that is neither zeros nor known from before goes into the pipeline.
 //!
 //! Runs on a blocking thread, fed through a bounded channel, so a slow store slows the server down
 //! instead of filling memory.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
+use super::direct::listing::Kind;
+use super::direct::page;
+use super::direct::relation::{Fork, kind_of};
+use super::harvest::{Harvest, Seen};
+use super::previous::{Kept, Previous};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::repository::StreamWriter;
-use crate::repository::base_manifest::{BaseManifestWriter, FileEntry, Line, Run};
-
-/// Pages of this size are left out where they are all zeros.
-const PAGE: usize = 8192;
+use crate::repository::base_manifest::FileEntry;
+use crate::repository::page_sums::PAGE;
+use crate::repository::page_writer::PageWriter;
+use crate::units::Lsn;
 
 /// How much of a file is looked at at once; a multiple of [`PAGE`].
 const CHUNK: usize = 32 * PAGE;
@@ -32,122 +38,110 @@ pub(super) enum Item {
     Finished,
 }
 
-/// What came in.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    /// Files, links and directories counted together.
-    pub(super) files: u64,
-    /// Size of all files.
-    pub(super) logical_bytes: u64,
-}
-
-/// Reads all items, writes content to `content` and lines to `manifest`.
-pub(super) fn take_in(
-    items: mpsc::Receiver<Item>,
-    mut content: StreamWriter,
-    mut manifest: BaseManifestWriter,
-) -> Result<(Taken, BaseManifestWriter)> {
+/// Reads all items, writes what is not in `previous` to `content`.
+pub(super) fn take_in(items: mpsc::Receiver<Item>, content: StreamWriter, previous: Arc<Previous>) -> Result<Harvest> {
     let mut source = Source { items, current: Bytes::new(), next: None };
-    let mut taken = Taken::default();
+    let mut intake = Intake { content: PageWriter::new(content), previous, harvest: Harvest::default() };
     loop {
         match source.next_item()? {
-            Item::Archive(prefix) => take_archive(&mut source, &prefix, &mut content, &mut manifest, &mut taken)?,
+            Item::Archive(prefix) => intake.archive(&mut source, &prefix)?,
+            // The server's manifest is about what it sent, not about pages taken over from before.
+            Item::Manifest if intake.previous.id.is_some() => {
+                std::io::copy(&mut source, &mut std::io::sink()).or_err(ErrorKind::Source, || cut_off().message())?;
+            }
             Item::Manifest => {
-                let file =
-                    FileEntry { path: "backup_manifest".into(), size: 0, mode: 0o600, mtime: 0, runs: Vec::new() };
-                take_file(&mut source, file, &mut content, &mut manifest, &mut taken)?;
+                let file = FileEntry { path: "backup_manifest".into(), mode: 0o600, ..FileEntry::default() };
+                intake.file(&mut source, file)?;
             }
             Item::Data(_) => return Err(error::internal("base backup data came before an archive")),
             Item::Finished => {
+                let (content, stored) = intake.content.finish()?;
                 content.finish()?;
-                return Ok((taken, manifest));
+                return Ok(Harvest { stored, ..intake.harvest });
             }
         }
     }
 }
 
-fn take_archive(
-    source: &mut Source,
-    prefix: &str,
-    content: &mut StreamWriter,
-    manifest: &mut BaseManifestWriter,
-    taken: &mut Taken,
-) -> Result<()> {
-    let broken = || "the tar stream of the base backup does not parse".to_owned();
-    let mut archive = tar::Archive::new(&mut *source);
-    for entry in archive.entries().or_err(ErrorKind::Source, broken)? {
-        let mut entry = entry.or_err(ErrorKind::Source, broken)?;
-        let header = entry.header();
-        let mode = header.mode().or_err(ErrorKind::Source, broken)? & 0o7777;
-        let mtime = header.mtime().or_err(ErrorKind::Source, broken)?;
-        let kind = header.entry_type();
-        let name = String::from_utf8(entry.path_bytes().into_owned())
-            .or_err(ErrorKind::Source, || "the cluster holds a file whose name is not UTF-8".to_owned())?;
-        let name = name.trim_start_matches("./").trim_end_matches('/');
-        let path = format!("{prefix}{name}");
-        if kind.is_dir() {
-            if !name.is_empty() {
-                manifest.line(&Line::Dir { path, mode })?;
-                taken.files += 1;
+struct Intake {
+    content: PageWriter<StreamWriter>,
+    previous: Arc<Previous>,
+    harvest: Harvest,
+}
+
+impl Intake {
+    fn archive(&mut self, source: &mut Source, prefix: &str) -> Result<()> {
+        let broken = || "the tar stream of the base backup does not parse".to_owned();
+        let mut archive = tar::Archive::new(&mut *source);
+        for entry in archive.entries().or_err(ErrorKind::Source, broken)? {
+            let mut entry = entry.or_err(ErrorKind::Source, broken)?;
+            let header = entry.header();
+            let mode = header.mode().or_err(ErrorKind::Source, broken)? & 0o7777;
+            let mtime = header.mtime().or_err(ErrorKind::Source, broken)?;
+            let kind = header.entry_type();
+            let name = String::from_utf8(entry.path_bytes().into_owned())
+                .or_err(ErrorKind::Source, || "the cluster holds a file whose name is not UTF-8".to_owned())?;
+            let name = name.trim_start_matches("./").trim_end_matches('/');
+            let path = format!("{prefix}{name}");
+            if kind.is_dir() {
+                if !name.is_empty() {
+                    self.harvest.dirs.push((path, mode));
+                }
+            } else if kind.is_symlink() {
+                let target =
+                    entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
+                self.harvest.links.push((path, target));
+            } else if kind.is_file() {
+                self.file(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
+            } else {
+                return Err(error::source(format!(
+                    "the base backup holds {path}, of a kind that is not known ({kind:?})"
+                )));
             }
-        } else if kind.is_symlink() {
-            let target = entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
-            manifest.line(&Line::Link { path, target })?;
-            taken.files += 1;
-        } else if kind.is_file() {
-            let file = FileEntry { path, size: 0, mode, mtime, runs: Vec::new() };
-            take_file(&mut entry, file, content, manifest, taken)?;
-        } else {
-            return Err(error::source(format!("the base backup holds {path}, of a kind that is not known ({kind:?})")));
         }
+        // What pads the archive behind its end mark.
+        std::io::copy(source, &mut std::io::sink()).or_err(ErrorKind::Source, broken)?;
+        Ok(())
     }
-    // What pads the archive behind its end mark.
-    std::io::copy(source, &mut std::io::sink()).or_err(ErrorKind::Source, broken)?;
-    Ok(())
-}
 
-fn take_file(
-    reader: &mut impl Read,
-    mut file: FileEntry,
-    content: &mut StreamWriter,
-    manifest: &mut BaseManifestWriter,
-    taken: &mut Taken,
-) -> Result<()> {
-    let mut chunk = [0; CHUNK];
-    loop {
-        let filled = read_full(reader, &mut chunk)
-            .or_err(ErrorKind::Source, || format!("the base backup ended in the middle of {}", file.path))?;
-        for page in chunk[..filled].chunks(PAGE) {
-            if !is_zero(page) {
-                add_run(&mut file, content, page.len() as u64);
-                content.write(page)?;
+    fn file(&mut self, reader: &mut impl Read, mut file: FileEntry) -> Result<()> {
+        let kept = self.kept(&file.path)?;
+        let number = self.harvest.files.len() as u32;
+        let mut chunk = [0; CHUNK];
+        loop {
+            let filled = read_full(reader, &mut chunk)
+                .or_err(ErrorKind::Source, || format!("the base backup ended in the middle of {}", file.path))?;
+            for page in chunk[..filled].chunks(PAGE) {
+                if page::is_zero(page) {
+                    self.harvest.zero(number, file.size, page.len() as u64);
+                } else if !kept.as_ref().is_some_and(|k| page.len() == PAGE && k.page(file.size, page_lsn(page))) {
+                    self.content.page(number, file.size, page)?;
+                }
+                file.size += page.len() as u64;
             }
-            file.size += page.len() as u64;
+            if filled < CHUNK {
+                break;
+            }
         }
-        if filled < CHUNK {
-            break;
+        self.harvest.files.push(Seen { entry: file, over: kept.is_some(), gone: false });
+        Ok(())
+    }
+
+    /// What the previous backup has of a relation whose pages tell when they changed.
+    fn kept(&self, path: &str) -> Result<Option<Kept>> {
+        match (kind_of(path), self.previous.file(path)) {
+            (Kind::Relation { fork: Fork::Main | Fork::Init, .. }, Some(before)) => {
+                self.previous.kept(before).map(Some)
+            }
+            _ => Ok(None),
         }
     }
-    taken.files += 1;
-    taken.logical_bytes += file.size;
-    manifest.line(&Line::File(file))
 }
 
-/// Notes that `length` bytes at the end of `file` are about to be written to `content`.
-fn add_run(file: &mut FileEntry, content: &StreamWriter, length: u64) {
-    if let Some(last) = file.runs.last_mut()
-        && last.file_offset + last.length == file.size
-    {
-        last.length += length;
-        return;
-    }
-    let position = content.position();
-    file.runs.push(Run { file_offset: file.size, length, frame: position.frame, offset: position.offset });
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    const ZEROS: [u8; PAGE] = [0; PAGE];
-    page == &ZEROS[..page.len()]
+/// LSN in the header of a page (`PageXLogRecPtr`: two halves, the upper one first).
+pub(super) fn page_lsn(page: &[u8]) -> Lsn {
+    let half = |at: usize| page.get(at..at + 4).map_or(0, |b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    Lsn(half(0) << 32 | half(4))
 }
 
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -204,9 +198,10 @@ fn cut_off() -> error::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::base_manifest::{BaseManifest, Header};
-    use crate::repository::{packs, testing};
-    use crate::units::{Lsn, Timeline};
+    use crate::repository::base_manifest::{BaseManifest, Header, Run};
+    use crate::repository::page_sums::{PageSum, Sums};
+    use crate::repository::{Repository, Written, pack_stream, testing};
+    use crate::units::Timeline;
 
     fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
@@ -219,44 +214,85 @@ mod tests {
         builder.into_inner().expect("tar")
     }
 
-    #[tokio::test]
-    async fn zero_pages_are_left_out_and_small_files_share_a_frame() {
-        let (repository, _) = testing::repository_and_writer().await;
-        let holey = [vec![1; PAGE], vec![0; 3 * PAGE], vec![2; PAGE + 100]].concat();
-        let tar = tar_of(&[("PG_VERSION", b"15\n".to_vec()), ("base/1/1", holey), ("base/1/2", vec![0; 2 * PAGE])]);
-        let (send, items) = mpsc::channel(100);
-        let header = Header {
+    fn header() -> Header {
+        Header {
             id: "b".into(),
             system_id: 1,
             timeline: Timeline(1),
             start_lsn: Lsn(1),
             server_version: 150_000,
             wal_segment_size: 16 << 20,
-        };
-        let (content, task) = packs::start(&repository, "production", 3);
-        let manifest = BaseManifestWriter::new(&repository, header).expect("manifest");
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, manifest));
+            previous: None,
+        }
+    }
+
+    /// Sends a tar of `files` through the intake; the manifest that comes of it.
+    async fn taken(repository: &Repository, files: &[(&str, Vec<u8>)], previous: Previous) -> (BaseManifest, Written) {
+        let tar = tar_of(files);
+        let (send, items) = mpsc::channel(100);
+        let (content, task) = pack_stream::start(repository, "production", 3);
+        let previous = Arc::new(previous);
+        let known = previous.clone();
+        let intake = tokio::task::spawn_blocking(move || take_in(items, content, known));
         send.send(Item::Archive(String::new())).await.expect("send");
         for chunk in tar.chunks(1000) {
             send.send(Item::Data(Bytes::copy_from_slice(chunk))).await.expect("send");
         }
         send.send(Item::Finished).await.expect("send");
-        let (taken, manifest) = intake.await.expect("thread").expect("taken");
+        let harvest = intake.await.expect("thread").expect("taken");
         let written = task.written().await.expect("written");
-        assert_eq!((taken.files, taken.logical_bytes), (3, 3 + 5 * PAGE as u64 + 100 + 2 * PAGE as u64));
-        assert_eq!(written.plain_bytes, 3 + 2 * PAGE as u64 + 100);
-        let object = manifest.put(&repository, "production", &written.packs).await.expect("put");
-        let read = BaseManifest::read(&repository, "production", &object.sha256).await.expect("read");
+        let manifest = harvest.into_manifest(header(), &previous, &written).expect("manifest");
+        let object = manifest.put(repository, "production").await.expect("put");
+        (BaseManifest::read(repository, "production", &object.sha256).await.expect("read"), written)
+    }
+
+    /// A page that says it was changed at `lsn`.
+    fn page(lsn: u32, fill: u8) -> Vec<u8> {
+        let mut page = vec![fill; PAGE];
+        page[..8].copy_from_slice(&(u64::from(lsn) << 32).to_le_bytes());
+        page
+    }
+
+    #[tokio::test]
+    async fn zero_pages_are_left_out_and_small_files_share_a_frame() {
+        let (repository, _) = testing::repository_and_writer().await;
+        let holey = [vec![1; PAGE], vec![0; 3 * PAGE], vec![2; PAGE + 100]].concat();
+        let files = [("PG_VERSION", b"15\n".to_vec()), ("base/1/1", holey), ("base/1/2", vec![0; 2 * PAGE])];
+        let (read, written) = taken(&repository, &files, Previous::default()).await;
+        assert_eq!(read.logical_bytes(), 3 + 5 * PAGE as u64 + 100 + 2 * PAGE as u64);
         let page = PAGE as u64;
+        assert_eq!(written.plain_bytes, 4 * page, "each page at a page's border");
         assert_eq!(
             read.files[1].runs,
             [
-                Run { file_offset: 0, length: page, frame: 0, offset: 3 },
-                Run { file_offset: 4 * page, length: page + 100, frame: 0, offset: 3 + PAGE as u32 },
+                Run { file_offset: 0, length: page, frame: 0, offset: PAGE as u32 },
+                Run { file_offset: 4 * page, length: page + 100, frame: 0, offset: 2 * PAGE as u32 },
             ]
         );
         assert!(read.files[2].runs.is_empty());
         assert_eq!(read.files[2].size, 2 * page);
+        let sums = Sums::read(&repository, "production", &read.packs).await.expect("sums");
+        assert_eq!(sums.page(&read.packs, 0, 0), Some(PageSum::of(b"15\n")), "padding does not count");
+        assert_eq!(sums.page(&read.packs, 0, 3 * PAGE as u32), Some(PageSum::of(&[2; 100])));
+        assert_eq!((sums.page(&read.packs, 0, 4 * PAGE as u32), sums.page(&read.packs, 0, 1)), (None, None));
+    }
+
+    #[tokio::test]
+    async fn only_newer_pages_are_stored_again_and_the_manifest_is_complete() {
+        let (repository, _) = testing::repository_and_writer().await;
+        let first = [("base/1/1", [page(3, 1), page(4, 2), page(5, 3)].concat()), ("base/1/1_fsm", page(3, 9))];
+        let (manifest, _) = taken(&repository, &first, Previous::default()).await;
+        let previous = Previous::built_on(manifest, Lsn(6 << 32)).expect("previous");
+        let second =
+            [("base/1/1", [page(3, 1), page(7, 4), vec![0; PAGE], page(5, 8)].concat()), ("base/1/1_fsm", page(3, 9))];
+        let (manifest, written) = taken(&repository, &second, previous).await;
+        // The changed page, the one behind the old end, and the map of free space, which has no LSN.
+        assert_eq!(written.plain_bytes, 3 * PAGE as u64);
+        assert_eq!(manifest.packs.packs().len(), 2);
+        let page = PAGE as u64;
+        let run = |file_offset, frame, offset: usize| Run { file_offset, length: page, frame, offset: offset as u32 };
+        assert_eq!(manifest.files[0].runs, [run(0, 0, 0), run(page, 1, 0), run(3 * page, 1, PAGE)]);
+        assert_eq!(manifest.files[1].runs, [run(0, 1, 2 * PAGE)]);
     }
 
     #[tokio::test]
@@ -264,17 +300,8 @@ mod tests {
         let (repository, _) = testing::repository_and_writer().await;
         let tar = tar_of(&[("base/1/1", vec![1; 5 * PAGE])]);
         let (send, items) = mpsc::channel(100);
-        let header = Header {
-            id: "b".into(),
-            system_id: 1,
-            timeline: Timeline(1),
-            start_lsn: Lsn(1),
-            server_version: 150_000,
-            wal_segment_size: 16 << 20,
-        };
-        let (content, task) = packs::start(&repository, "production", 3);
-        let manifest = BaseManifestWriter::new(&repository, header).expect("manifest");
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, manifest));
+        let (content, task) = pack_stream::start(&repository, "production", 3);
+        let intake = tokio::task::spawn_blocking(move || take_in(items, content, Arc::default()));
         send.send(Item::Archive(String::new())).await.expect("send");
         send.send(Item::Data(Bytes::copy_from_slice(&tar[..2 * PAGE]))).await.expect("send");
         drop(send);

@@ -16,14 +16,17 @@ pub mod base_backup;
 pub mod control_file;
 #[allow(dead_code)] // until the direct reader calls it
 mod direct;
+mod harvest;
 pub mod heartbeat;
 pub mod identity;
 mod intake;
+mod previous;
 pub mod replication;
 pub mod server;
 pub mod slot_state;
 pub mod source;
 pub mod sql;
+mod streamed;
 pub mod tools;
 pub mod wal;
 pub mod wal_fetch;

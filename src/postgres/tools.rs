@@ -93,7 +93,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::CheckpointMode;
+    use crate::config::{CheckpointMode, ReaderMode};
 
     fn config(bin_dir: Option<&Path>) -> PostgresConfig {
         PostgresConfig {
@@ -104,6 +104,8 @@ mod tests {
             bin_dir: bin_dir.map(Path::to_owned),
             run_as: None,
             checkpoint: CheckpointMode::Fast,
+            reader: ReaderMode::Auto,
+            reader_threads: None,
             max_rate: None,
             heartbeat: Duration::from_secs(1),
         }

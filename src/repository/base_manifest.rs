@@ -77,10 +77,40 @@ pub struct Header {
     pub server_version: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
+    /// Id of the base backup whose pages this one took over where they had not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+}
+
+/// What the file system said of a file before it was read: by it the next backup knows whether anybody
+/// wrote to the file since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, i64, i64, i64)", into = "(u64, i64, i64, i64)")]
+pub struct FileStat {
+    /// Number of its inode.
+    pub inode: u64,
+    /// Time of the last write, in nanoseconds since 1970.
+    pub mtime: i64,
+    /// Time of the last change of the inode, which no program can set, in nanoseconds since 1970.
+    pub ctime: i64,
+    /// When the file system was asked, by the host's clock, in nanoseconds since 1970.
+    pub asked: i64,
+}
+
+impl From<(u64, i64, i64, i64)> for FileStat {
+    fn from((inode, mtime, ctime, asked): (u64, i64, i64, i64)) -> Self {
+        Self { inode, mtime, ctime, asked }
+    }
+}
+
+impl From<FileStat> for (u64, i64, i64, i64) {
+    fn from(stat: FileStat) -> Self {
+        (stat.inode, stat.mtime, stat.ctime, stat.asked)
+    }
 }
 
 /// A file of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Path relative to the data directory; tablespaces appear under `pg_tblspc/<oid>/`.
     pub path: String,
@@ -92,6 +122,15 @@ pub struct FileEntry {
     pub mtime: u64,
     /// Stored runs, by file offset.
     pub runs: Vec<Run>,
+    /// What the file system said of it; absent where it came over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stat: Option<FileStat>,
+    /// XXH3-128 of its content in hex, for files that are stored whole or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Blocks of the relation whose checksum was wrong at the source; stored as they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<u32>,
 }
 
 /// A manifest in memory.
@@ -136,35 +175,28 @@ impl BaseManifest {
         Ok(Self { header, dirs, links, files, packs })
     }
 
+    /// Puts the manifest.
+    pub async fn put(&self, repository: &Repository, environment: &str) -> Result<MetaObject> {
+        let mut writer = MetaWriter::new(repository)?;
+        writer.line(&Line::Base(self.header.clone()))?;
+        for (path, mode) in &self.dirs {
+            writer.line(&Line::Dir { path: path.clone(), mode: *mode })?;
+        }
+        for (path, target) in &self.links {
+            writer.line(&Line::Link { path: path.clone(), target: target.clone() })?;
+        }
+        for file in &self.files {
+            writer.line(&Line::File(file.clone()))?;
+        }
+        for pack in self.packs.packs() {
+            writer.line(&Line::Pack(pack.clone()))?;
+        }
+        writer.put(repository, environment).await
+    }
+
     /// Size of all files in bytes.
     pub fn logical_bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
-    }
-}
-
-/// Writes a manifest while the backup runs; packs come last, when they are known.
-#[derive(Debug)]
-pub struct BaseManifestWriter(MetaWriter);
-
-impl BaseManifestWriter {
-    /// Starts with the header.
-    pub fn new(repository: &Repository, header: Header) -> Result<Self> {
-        let mut writer = MetaWriter::new(repository)?;
-        writer.line(&Line::Base(header))?;
-        Ok(Self(writer))
-    }
-
-    /// Adds a directory, link or file.
-    pub fn line(&mut self, line: &Line) -> Result<()> {
-        self.0.line(line)
-    }
-
-    /// Adds the packs and puts the manifest.
-    pub async fn put(mut self, repository: &Repository, environment: &str, packs: &[PackInfo]) -> Result<MetaObject> {
-        for pack in packs {
-            self.0.line(&Line::Pack(pack.clone()))?;
-        }
-        self.0.put(repository, environment).await
     }
 }
 

@@ -123,7 +123,7 @@ fn slice<'a>(parts: &'a [(u64, Bytes)], info: &FrameInfo) -> Result<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::{packs, testing};
+    use crate::repository::{pack_stream, testing};
     use crate::vault::frame::{Coding, FRAME_SIZE};
 
     #[tokio::test]
@@ -133,13 +133,13 @@ mod tests {
         let mut content = vec![0; 70 << 20];
         aws_lc_rs::rand::fill(&mut content).expect("random");
         let content = Arc::new(content);
-        let (mut writer, task) = packs::start(&repository, "production", 3);
+        let (mut writer, task) = pack_stream::start(&repository, "production", 3);
         let source = content.clone();
         tokio::task::spawn_blocking(move || {
             for chunk in source.chunks(100_000) {
                 writer.write(chunk).expect("write");
             }
-            assert_eq!(writer.position(), packs::Position { frame: 70, offset: 0 });
+            assert_eq!(writer.position(), pack_stream::Position { frame: 70, offset: 0 });
             writer.finish().expect("finish");
         });
         let written = task.written().await.expect("written");

@@ -17,17 +17,26 @@ use crate::vault::{Class, Frame, ObjectOpener, ObjectSealer};
 /// Level for metadata: it is small, and read at every incremental.
 const LEVEL: i32 = 9;
 
+/// Level for what hardly compresses.
+const FAST: i32 = 1;
+
 /// Writes a metadata object line by line.
 #[derive(Debug)]
 pub struct MetaWriter {
     sealer: ObjectSealer,
     buffer: Vec<u8>,
+    level: i32,
 }
 
 impl MetaWriter {
     /// Starts an object.
     pub fn new(repository: &Repository) -> Result<Self> {
-        Ok(Self { sealer: ObjectSealer::new(Class::Meta, &repository.seal, 0)?, buffer: Vec::new() })
+        Ok(Self { sealer: ObjectSealer::new(Class::Meta, &repository.seal, 0)?, buffer: Vec::new(), level: LEVEL })
+    }
+
+    /// Starts an object whose content hardly compresses.
+    pub(super) fn fast(repository: &Repository) -> Result<Self> {
+        Ok(Self { level: FAST, ..Self::new(repository)? })
     }
 
     /// Adds one line.
@@ -37,7 +46,7 @@ impl MetaWriter {
         self.buffer.push(b'\n');
         while self.buffer.len() >= FRAME_SIZE {
             let rest = self.buffer.split_off(FRAME_SIZE);
-            self.sealer.push(Frame::compress(&self.buffer, LEVEL));
+            self.sealer.push(Frame::compress(&self.buffer, self.level));
             self.buffer = rest;
         }
         Ok(())
@@ -46,7 +55,7 @@ impl MetaWriter {
     /// Puts the object and returns its name and size.
     pub async fn put(mut self, repository: &Repository, environment: &str) -> Result<MetaObject> {
         if !self.buffer.is_empty() {
-            self.sealer.push(Frame::compress(&self.buffer, LEVEL));
+            self.sealer.push(Frame::compress(&self.buffer, self.level));
         }
         let bytes = self.sealer.finish(None, None).bytes;
         let size = bytes.len() as u64;

@@ -170,6 +170,12 @@ impl Repository {
         }
     }
 
+    /// The same for a task of its own; it signs nothing.
+    #[must_use]
+    pub(super) fn unsigned(&self) -> Self {
+        self.with_retry(self.store.retry())
+    }
+
     /// Whether data can be read with the keys at hand.
     pub fn can_read_data(&self) -> bool {
         !self.keys.epochs.is_empty()

@@ -1,35 +1,13 @@
-//! The writing pipeline: a stream of plaintext becomes frames, frames become packs, packs are put.
-//!
-//! ```text
-//! StreamWriter ──1 MiB──▶ compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
-//!   (a thread)  bounded           bounded by cores                  one pack              two in flight
-//! ```
-//!
-//! Every queue is bounded, so memory is, whatever the size of the source: a few frames, one pack being
-//! filled and two being put. A position in the stream is (frame, offset); frames are numbered through
-//! all packs in order, so a run of plaintext that crosses frames needs one entry in a map.
+//! Packs as manifests know them: names, frames, and the numbering of frames through all of them.
 
-use std::sync::Arc;
-use std::time::Instant;
-
-use futures::StreamExt;
-use futures::stream::FuturesOrdered;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
 
-use super::Repository;
 use crate::error::{self, Error, Result};
-use crate::storage::{Created, Store, layout};
-use crate::vault::frame::{Coding, FRAME_SIZE};
-use crate::vault::{Class, Frame, FrameInfo, ObjectSealer, SealKeys, Sealed};
+use crate::vault::FrameInfo;
+use crate::vault::frame::Coding;
 
 /// A pack is closed when it holds this many bytes.
 pub const PACK_SIZE: usize = 32 << 20;
-
-/// Packs being hashed and put at the same time; each is held in memory.
-const PACKS_IN_FLIGHT: usize = 2;
 
 /// A stored pack: its name, its size, its frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +20,9 @@ pub struct PackInfo {
     pub first: u64,
     /// Per frame: stored length, plaintext length, coding.
     pub frames: Vec<(u32, u32, u8)>,
+    /// Metadata object with the sums of its pages ([`super::page_sums`]), where it has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sums: Option<String>,
 }
 
 /// The packs that a manifest refers to; frames are numbered through them in order.
@@ -140,215 +121,7 @@ impl PackTable {
     }
 }
 
-/// A place in the plaintext stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// Number of the frame, counted through all packs of this writer.
-    pub frame: u64,
-    /// Offset within the frame's plaintext.
-    pub offset: u32,
-}
-
-/// The source's end of the pipeline; used from a blocking thread.
-#[derive(Debug)]
-pub struct StreamWriter {
-    frames: mpsc::Sender<Vec<u8>>,
-    buffer: Vec<u8>,
-    sent: u64,
-}
-
-impl StreamWriter {
-    /// Where the next byte will stand.
-    pub fn position(&self) -> Position {
-        match self.buffer.len() == FRAME_SIZE {
-            true => Position { frame: self.sent + 1, offset: 0 },
-            false => Position { frame: self.sent, offset: self.buffer.len() as u32 },
-        }
-    }
-
-    /// Adds plaintext; waits while the pipeline is full.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
-        while !bytes.is_empty() {
-            if self.buffer.len() == FRAME_SIZE {
-                self.flush()?;
-            }
-            let take = bytes.len().min(FRAME_SIZE - self.buffer.len());
-            self.buffer.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
-        }
-        Ok(())
-    }
-
-    /// Sends what is buffered as a frame and ends the stream.
-    pub fn finish(mut self) -> Result<()> {
-        match self.buffer.is_empty() {
-            true => Ok(()),
-            false => self.flush(),
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_SIZE));
-        self.sent += 1;
-        // The task ended early: its own error says why, this one only stops the source.
-        self.frames.blocking_send(frame).map_err(|_| error::internal("the writing pipeline stopped"))
-    }
-}
-
-/// The store's end of the pipeline.
-#[derive(Debug)]
-pub struct PackTask(JoinHandle<Result<Written>>);
-
-/// What a pipeline stored.
-#[derive(Debug)]
-pub struct Written {
-    /// All packs, in order.
-    pub packs: Vec<PackInfo>,
-    /// Plaintext bytes.
-    pub plain_bytes: u64,
-    /// Stored bytes.
-    pub stored_bytes: u64,
-}
-
-impl PackTask {
-    /// Waits until everything is durable in the store.
-    pub async fn written(self) -> Result<Written> {
-        joined(self.0.await)
-    }
-
-    /// Stops the pipeline.
-    pub fn abort(&self) {
-        self.0.abort();
-    }
-}
-
-/// Starts a pipeline that puts packs of `environment`.
-pub fn start(repository: &Repository, environment: &str, level: i32) -> (StreamWriter, PackTask) {
-    let (frames, received) = mpsc::channel(2);
-    let task = Pipeline {
-        store: repository.store.clone(),
-        seal: repository.seal.clone(),
-        environment: environment.to_owned(),
-        level,
-    };
-    let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
-    (writer, PackTask(tokio::spawn(task.run(received))))
-}
-
-struct Pipeline {
-    store: Store,
-    seal: SealKeys,
-    environment: String,
-    level: i32,
-}
-
-impl Pipeline {
-    async fn run(self, mut received: mpsc::Receiver<Vec<u8>>) -> Result<Written> {
-        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let mut compressing = FuturesOrdered::new();
-        let mut plain_bytes = 0;
-        let mut open: Option<ObjectSealer> = None;
-        let mut putting = Putting::new(&self.store, &self.environment);
-        let mut source_ended = false;
-        loop {
-            tokio::select! {
-                frame = received.recv(), if !source_ended && compressing.len() <= cores => match frame {
-                    Some(plaintext) => {
-                        plain_bytes += plaintext.len() as u64;
-                        let level = self.level;
-                        compressing.push_back(tokio::task::spawn_blocking(move || Frame::compress(&plaintext, level)));
-                    }
-                    None => source_ended = true,
-                },
-                Some(frame) = compressing.next(), if !compressing.is_empty() => {
-                    let frame = frame.map_err(panicked)?;
-                    let sealer = match &mut open {
-                        Some(sealer) => sealer,
-                        None => open.insert(ObjectSealer::new(Class::Pack, &self.seal, PACK_SIZE + 2 * FRAME_SIZE)?),
-                    };
-                    sealer.push(frame);
-                    if sealer.len() >= PACK_SIZE && let Some(full) = open.take() {
-                        putting.put(full.finish(None, None)).await?;
-                    }
-                }
-                else => break,
-            }
-        }
-        if let Some(last) = open {
-            putting.put(last.finish(None, None)).await?;
-        }
-        let packs = putting.all().await?;
-        let stored_bytes = packs.iter().map(|p| p.size).sum();
-        Ok(Written { packs, plain_bytes, stored_bytes })
-    }
-}
-
-/// Packs on their way to the store.
-struct Putting {
-    store: Store,
-    environment: String,
-    slots: Arc<Semaphore>,
-    tasks: JoinSet<Result<(usize, PackInfo)>>,
-    started: usize,
-    done: Vec<Option<PackInfo>>,
-}
-
-impl Putting {
-    fn new(store: &Store, environment: &str) -> Self {
-        Self {
-            store: store.clone(),
-            environment: environment.to_owned(),
-            slots: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
-            tasks: JoinSet::new(),
-            started: 0,
-            done: Vec::new(),
-        }
-    }
-
-    async fn put(&mut self, sealed: Sealed) -> Result<()> {
-        let slot = self.slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        while let Some(finished) = self.tasks.try_join_next() {
-            self.note(finished)?;
-        }
-        let (store, environment, place) = (self.store.clone(), self.environment.clone(), self.started);
-        self.started += 1;
-        self.tasks.spawn(async move {
-            let bytes = sealed.bytes;
-            let hashed = bytes.clone();
-            let sha256 = tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed))).await.map_err(panicked)?;
-            let size = bytes.len() as u64;
-            let began = Instant::now();
-            let created = store.create(&layout::pack(&environment, &sha256), bytes).await?;
-            tracing::debug!(%sha256, size, ms = began.elapsed().as_millis() as u64, new = (created == Created::New), "pack put");
-            drop(slot);
-            Ok((place, PackInfo {
-                sha256,
-                size,
-                first: sealed.frames.first().map_or(0, |f| f.offset),
-                frames: sealed.frames.iter().map(|f| (f.stored_len, f.plain_len, f.coding as u8)).collect(),
-            }))
-        });
-        Ok(())
-    }
-
-    async fn all(mut self) -> Result<Vec<PackInfo>> {
-        while let Some(finished) = self.tasks.join_next().await {
-            self.note(finished)?;
-        }
-        Ok(self.done.into_iter().map(|p| p.expect("every started pack was noted")).collect())
-    }
-
-    fn note(&mut self, finished: std::result::Result<Result<(usize, PackInfo)>, tokio::task::JoinError>) -> Result<()> {
-        let (place, pack) = joined(finished)?;
-        if self.done.len() <= place {
-            self.done.resize(place + 1, None);
-        }
-        self.done[place] = Some(pack);
-        Ok(())
-    }
-}
-
-fn panicked(e: tokio::task::JoinError) -> Error {
+pub(super) fn panicked(e: tokio::task::JoinError) -> Error {
     error::internal("a worker of the pipeline ended unexpectedly").source(e)
 }
 
@@ -368,6 +141,7 @@ mod tests {
             size: 0,
             first: 0,
             frames: frames.iter().map(|len| (0, *len, 0)).collect(),
+            sums: None,
         };
         let table = PackTable::new(vec![pack(&[100, 100]), pack(&[50])]);
         let mut parts = Vec::new();

@@ -35,6 +35,8 @@ fn base(id: &str, timeline: u32, start: u64, stop: u64, minute: i64) -> BaseBack
         new_packs: 1,
         manifest: String::new(),
         reader: "streamed".into(),
+        previous: None,
+        damaged: Vec::new(),
         wal: WalNeeded { first: name(start), last: name(stop - 1) },
         seconds: 1.0,
     }

@@ -24,7 +24,7 @@ use crate::configuration::store as configuration;
 use crate::error::{ErrorKind, Result, ResultExt, internal};
 use crate::event::Event;
 use crate::filestore::capture;
-use crate::postgres::backup;
+use crate::postgres::backup::{self, BaseOptions};
 use crate::postgres::wal_receive::{ReceiveOptions, Received, Slot, Until, receive};
 use crate::repository::Repository;
 use crate::restore::{self, Target, Wishes};
@@ -165,7 +165,7 @@ async fn back_up(context: &Context, repository: &Repository, teller: &Teller, ti
     let environment = context.environment(ENVIRONMENT)?;
     let (level, runtime) = (context.level(), &context.runtime);
     let sold = till.count();
-    let base = backup::base(repository, environment, level, runtime);
+    let base = backup::base(repository, environment, BaseOptions { reader: None, full: false, level }, runtime);
     let base = teller.act("base backup", "Base backup of the whole cluster, while the till sells.", base).await?.entry;
     teller.result(&format!(
         "{} became {} in the repository; {} sales went on meanwhile",

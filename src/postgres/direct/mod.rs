@@ -1,13 +1,19 @@
 //! The direct reader of base backups: the files of a cluster on this host, read between
 //! `pg_backup_start` and `pg_backup_stop`.
 //!
-//! `listing` says which files belong to a backup, `page` whether a page can be believed;
-//! `session` holds the backup's two ends.
+//! `session` starts and stops the backup, `listing` says which files belong to it, `plan` what is to be
+//! read of them, `page` whether a page can be believed; `reader` reads, `throttle` bounds it; `take` is the whole.
 
 pub(super) mod listing;
 pub(super) mod page;
-mod relation;
-pub(super) mod session;
+mod plan;
+mod reader;
+pub(super) mod relation;
+mod session;
+mod take;
+mod throttle;
+
+pub(super) use take::{DataDirectory, take};
 
 #[cfg(test)]
 mod listing_tests;

@@ -1,7 +1,7 @@
 //! Names of relation files: `<relation>[_<fork>][.<segment>]`, as `parse_filename_for_nontemp_relation`
 //! and `looks_like_temp_rel_name` (`src/backend/storage/file/reinit.c`, `fd.c`) read them.
 
-use super::listing::Kind;
+use super::listing::{DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Kind};
 
 /// The forks of a relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +50,22 @@ pub(super) fn parse_relation(name: &str) -> Option<RelationFile> {
         None => (name, Fork::Main),
     };
     Some(RelationFile { relation: oid(relation)?, fork, segment })
+}
+
+/// What the file at a path below the data directory is.
+pub(in crate::postgres) fn kind_of(path: &str) -> Kind {
+    let parts: Vec<&str> = path.split('/').collect();
+    let relation = |name, tablespace, database| Some(parse_relation(name)?.kind(tablespace, database));
+    let kind = match parts.as_slice() {
+        ["global", "pg_control"] => Some(Kind::Control),
+        ["global", name] => relation(name, GLOBAL_TABLESPACE, 0),
+        ["base", database, name] => oid(database).and_then(|db| relation(name, DEFAULT_TABLESPACE, db)),
+        ["pg_tblspc", tablespace, _, database, name] => {
+            oid(tablespace).zip(oid(database)).and_then(|(tablespace, db)| relation(name, tablespace, db))
+        }
+        _ => None,
+    };
+    kind.unwrap_or(Kind::Other)
 }
 
 /// Whether this is the name of a temporary relation's file: `t<backend>_<relation>…`.

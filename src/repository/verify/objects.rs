@@ -269,6 +269,7 @@ mod tests {
             size: 1,
             first: 0,
             frames: frames.iter().map(|plain| (1, *plain, 0)).collect(),
+            sums: None,
         };
         let packs = PackTable::new(vec![pack(&[100, 100]), pack(&[50])]);
         for (frame, offset, length, good) in [

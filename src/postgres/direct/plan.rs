@@ -1,0 +1,113 @@
+//! What is to be done with each file of the cluster: decided before any is read, from what the file
+//! system says now and what the previous base backup noted.
+
+use super::listing::{Found, Kind};
+use super::relation::Fork;
+use crate::error::Result;
+use crate::postgres::harvest::Seen;
+use crate::postgres::previous::{Kept, Previous};
+use crate::repository::base_manifest::{FileEntry, FileStat};
+
+/// A file is trusted to be unchanged only if it was last written so long before it was looked at that no
+/// later write can carry the same time: clocks of file systems tick in steps, and may differ from ours.
+const SETTLED: i64 = 10_000_000_000;
+
+/// How a file is read.
+#[derive(Debug)]
+pub(super) enum How {
+    /// Not at all: nobody wrote to it since the previous backup read it.
+    Unread,
+    /// All of it is stored.
+    Whole,
+    /// A relation: pages are stored that the previous backup does not have as they are.
+    Pages(Kept),
+    /// Whatever is not made of pages with an LSN: stored whole if its digest is another.
+    IfChanged {
+        /// The previous content's digest and size.
+        digest: String,
+        size: u64,
+    },
+}
+
+/// One file and how it is read.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) found: Found,
+    pub(super) how: How,
+}
+
+/// Decides for every file but `pg_control`, which is read last; `asked` is when the file system was
+/// asked, in nanoseconds since 1970.
+pub(super) fn plan(files: Vec<Found>, previous: &Previous, asked: i64) -> Result<(Vec<Task>, Vec<Seen>)> {
+    let (mut tasks, mut seen) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
+    for found in files {
+        if found.kind == Kind::Control {
+            continue;
+        }
+        let before = previous.file(&found.path);
+        let how = match before {
+            Some(before) => how(&found, before, previous)?,
+            None => How::Whole,
+        };
+        let mut entry = entry(&found, asked);
+        if let (How::Unread, Some(before)) = (&how, before) {
+            entry.digest.clone_from(&before.digest);
+        }
+        seen.push(Seen { entry, over: !matches!(how, How::Whole), gone: false });
+        tasks.push(Task { found, how });
+    }
+    Ok((tasks, seen))
+}
+
+fn entry(found: &Found, asked: i64) -> FileEntry {
+    FileEntry {
+        path: found.path.clone(),
+        size: found.size,
+        mode: found.mode,
+        mtime: (found.mtime_ns / 1_000_000_000).max(0) as u64,
+        stat: Some(FileStat { inode: found.inode, mtime: found.mtime_ns, ctime: found.ctime_ns, asked }),
+        ..FileEntry::default()
+    }
+}
+
+fn how(found: &Found, before: &FileEntry, previous: &Previous) -> Result<How> {
+    // Another inode is another file: a copy, however old its pages may look, is read and stored whole.
+    let Some(stat) = before.stat.filter(|stat| stat.inode == found.inode) else { return Ok(How::Whole) };
+    if before.size == found.size && is_unchanged(found, &stat) && previous.is_sound(before)? {
+        return Ok(How::Unread);
+    }
+    Ok(match (found.kind, &before.digest) {
+        (Kind::Relation { fork: Fork::Main | Fork::Init, .. }, _) => How::Pages(previous.kept(before)?),
+        (_, Some(digest)) if previous.is_sound(before)? => How::IfChanged { digest: digest.clone(), size: before.size },
+        _ => How::Whole,
+    })
+}
+
+/// Whether nobody wrote to the file since it was looked at. The time of the inode's change cannot be set
+/// by any program, so restored or touched files are noticed; a file that was written shortly before it was
+/// looked at, or in the future, is not trusted.
+fn is_unchanged(found: &Found, before: &FileStat) -> bool {
+    let settled = before.mtime.max(before.ctime).saturating_add(SETTLED) < before.asked;
+    settled && (found.mtime_ns, found.ctime_ns) == (before.mtime, before.ctime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(mtime_ns: i64, ctime_ns: i64) -> Found {
+        let kind = Kind::Other;
+        Found { path: "base/1/2".into(), mode: 0o600, size: 8192, inode: 7, mtime_ns, ctime_ns, kind }
+    }
+
+    #[test]
+    fn only_settled_and_equal_times_mean_unchanged() {
+        const S: i64 = 1_000_000_000;
+        let before = |mtime, ctime, asked| FileStat { inode: 7, mtime, ctime, asked };
+        assert!(is_unchanged(&found(5 * S, 6 * S), &before(5 * S, 6 * S, 17 * S)));
+        assert!(!is_unchanged(&found(5 * S, 6 * S), &before(5 * S, 6 * S, 16 * S)), "written too shortly before");
+        assert!(!is_unchanged(&found(5 * S, 6 * S), &before(5 * S, 6 * S, 0)), "written in the future");
+        assert!(!is_unchanged(&found(5 * S, 6 * S + 1), &before(5 * S, 6 * S, 99 * S)), "time of writing was set back");
+        assert!(!is_unchanged(&found(5 * S + 1, 6 * S), &before(5 * S, 6 * S, 99 * S)));
+    }
+}

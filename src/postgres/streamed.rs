@@ -1,0 +1,122 @@
+//! The streamed reader of base backups: BASE_BACKUP through the replication protocol, straight into packs.
+//! It works with any cluster that can be connected to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::base_backup::{Order, PHASE, Span, Taken};
+use super::intake::{Item, take_in};
+use super::previous::Previous;
+use super::replication::{BackupMessage, BaseBackupOptions, BaseBackupStream, ReplicationConnection};
+use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::evidence::entry::DamagedBlock;
+use crate::repository::pack_stream;
+use crate::runtime::Runtime;
+use crate::units::{Lsn, Timeline};
+
+/// Messages between the protocol reader and the intake; the server's are of 32 to 128 KiB.
+const QUEUE: usize = 32;
+
+/// Takes a base backup over `connection` and stores what `previous` does not have.
+pub(super) async fn take(
+    order: &Order<'_>,
+    mut connection: ReplicationConnection,
+    previous: Arc<Previous>,
+) -> Result<Taken> {
+    let start_time = order.runtime.now();
+    let system = connection.identify_system().await?;
+    let wal_segment_size = connection.wal_segment_size().await?;
+    let server_version = connection.server_version();
+    let options = BaseBackupOptions {
+        label: order.label.to_owned(),
+        fast_checkpoint: order.fast_checkpoint,
+        max_rate_kib: order.max_rate.map(|rate| (rate / 1024) as u32),
+        ..Default::default()
+    };
+    let mut stream = connection.base_backup(&options).await?;
+    let (start_lsn, timeline) = stream.start();
+    let total = stream.tablespaces().iter().map(|t| t.size_kib.map(|k| k * 1024)).sum();
+    let began = Instant::now();
+    order.runtime.emit(Event::PhaseStarted { phase: PHASE, total });
+
+    let (content, writing) = pack_stream::start(order.repository, order.environment, order.level);
+    let (items, received) = mpsc::channel(QUEUE);
+    let known = previous.clone();
+    let intake = tokio::task::spawn_blocking(move || take_in(received, content, known));
+    let pumped = pump(&mut stream, items, order.runtime).await;
+    // The pipeline's own error says more than the pump's, which only finds the channel closed; but a
+    // failure of the source says more than an intake that was cut off.
+    let harvest = intake.await.or_err(ErrorKind::Internal, || "the intake ended unexpectedly".to_owned())?;
+    if let Err(Pump::Source(failure)) = pumped {
+        writing.abort();
+        return Err(failure);
+    }
+    let written = writing.written().await?;
+    let harvest = harvest?;
+    let Ok((stop_lsn, stop_timeline)) = pumped else {
+        return Err(error::internal("the intake ended before the server did"));
+    };
+    if stop_timeline != timeline {
+        return Err(moved(timeline, stop_timeline));
+    }
+    let span = Span {
+        system_id: system.system_id,
+        timeline,
+        start_lsn,
+        stop_lsn,
+        start_time,
+        server_version,
+        wal_segment_size,
+    };
+    let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
+    order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+    let warnings = stream.warnings().iter().map(ToString::to_string).collect();
+    let damaged: Vec<DamagedBlock> = Vec::new();
+    Ok(Taken { warnings, damaged, ..taken })
+}
+
+/// A failover in the middle: what was read belongs to no one history.
+pub(super) fn moved(from: Timeline, to: Timeline) -> error::Error {
+    error::source(format!("the server moved from timeline {from} to {to} during the base backup"))
+        .meaning("the backup is not usable and was not committed")
+        .hint("run it again")
+}
+
+/// How pumping ended early.
+enum Pump {
+    Source(error::Error),
+    IntakeGone,
+}
+
+/// Hands what the server sends to the intake, until the server says that it is complete.
+async fn pump(
+    stream: &mut BaseBackupStream,
+    items: mpsc::Sender<Item>,
+    runtime: &Runtime,
+) -> std::result::Result<(Lsn, Timeline), Pump> {
+    loop {
+        let item = match stream.next().await.map_err(Pump::Source)? {
+            BackupMessage::Archive { tablespace } => {
+                let prefix = match stream.tablespaces()[tablespace].oid {
+                    Some(oid) => format!("pg_tblspc/{oid}/"),
+                    None => String::new(),
+                };
+                Item::Archive(prefix)
+            }
+            BackupMessage::Manifest => Item::Manifest,
+            BackupMessage::Data(bytes) => {
+                runtime.emit(Event::Progress { phase: PHASE, bytes: bytes.len() as u64 });
+                Item::Data(bytes)
+            }
+            BackupMessage::Progress(_) => continue,
+            BackupMessage::Finished { end, timeline } => {
+                items.send(Item::Finished).await.map_err(|_| Pump::IntakeGone)?;
+                return Ok((end, timeline));
+            }
+        };
+        items.send(item).await.map_err(|_| Pump::IntakeGone)?;
+    }
+}

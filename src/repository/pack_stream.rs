@@ -1,0 +1,153 @@
+//! The writing pipeline for one source thread: a stream of plaintext becomes frames, frames become packs.
+//!
+//! ```text
+//! StreamWriter ──1 MiB──▶ compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
+//!   (a thread)  bounded           bounded by cores                  one pack              two in flight
+//! ```
+//!
+//! Every queue is bounded, so memory is, whatever the size of the source. A position in the stream is
+//! (frame, offset); frames are numbered through all packs in order, so a run of plaintext that crosses
+//! frames needs one entry in a map.
+
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Repository;
+use super::pack_put::{Filling, Putting, Written};
+use super::packs::{joined, panicked};
+use super::page_writer::FrameOut;
+use crate::error::{self, Result};
+use crate::vault::Frame;
+use crate::vault::frame::FRAME_SIZE;
+
+/// A place in the plaintext stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the frame, counted through all packs of this writer.
+    pub frame: u64,
+    /// Offset within the frame's plaintext.
+    pub offset: u32,
+}
+
+/// Plaintext of a frame and the sums of its pages, if it has any.
+type Plain = (Vec<u8>, Vec<u8>);
+
+/// The source's end of the pipeline; used from a blocking thread.
+#[derive(Debug)]
+pub struct StreamWriter {
+    frames: mpsc::Sender<Plain>,
+    buffer: Vec<u8>,
+    sent: u64,
+}
+
+impl StreamWriter {
+    /// Where the next byte will stand.
+    pub fn position(&self) -> Position {
+        match self.buffer.len() == FRAME_SIZE {
+            true => Position { frame: self.sent + 1, offset: 0 },
+            false => Position { frame: self.sent, offset: self.buffer.len() as u32 },
+        }
+    }
+
+    /// Adds plaintext; waits while the pipeline is full.
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.buffer.len() == FRAME_SIZE {
+                self.flush()?;
+            }
+            let take = bytes.len().min(FRAME_SIZE - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+        }
+        Ok(())
+    }
+
+    /// Sends what is buffered as a frame and ends the stream.
+    pub fn finish(mut self) -> Result<()> {
+        match self.buffer.is_empty() {
+            true => Ok(()),
+            false => self.flush(),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_SIZE));
+        self.send((frame, Vec::new()))
+    }
+
+    fn send(&mut self, plain: Plain) -> Result<()> {
+        self.sent += 1;
+        self.frames.blocking_send(plain).map_err(|_| pipeline_stopped())
+    }
+}
+
+impl FrameOut for StreamWriter {
+    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8]) -> Result<(u64, Vec<u8>)> {
+        let number = self.sent;
+        self.send((plaintext, sums.to_vec()))?;
+        Ok((number, Vec::with_capacity(FRAME_SIZE)))
+    }
+}
+
+/// The pipeline's task ended early: its own error says why, this one only stops the source.
+pub(super) fn pipeline_stopped() -> error::Error {
+    error::internal("the writing pipeline stopped")
+}
+
+/// The store's end of a pipeline.
+#[derive(Debug)]
+pub struct PackTask(pub(super) JoinHandle<Result<Written>>);
+
+impl PackTask {
+    /// Waits until everything is durable in the store.
+    pub async fn written(self) -> Result<Written> {
+        joined(self.0.await)
+    }
+
+    /// Stops the pipeline.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+/// Starts a pipeline that puts packs of `environment`.
+pub fn start(repository: &Repository, environment: &str, level: i32) -> (StreamWriter, PackTask) {
+    let (frames, received) = mpsc::channel(2);
+    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment));
+    let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
+    (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
+}
+
+async fn run(
+    mut received: mpsc::Receiver<Plain>,
+    mut filling: Filling,
+    mut putting: Putting,
+    level: i32,
+) -> Result<Written> {
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let mut compressing = FuturesOrdered::new();
+    let mut source_ended = false;
+    loop {
+        tokio::select! {
+            plain = received.recv(), if !source_ended && compressing.len() <= cores => match plain {
+                Some((plaintext, sums)) => compressing.push_back(tokio::task::spawn_blocking(move || {
+                    (Frame::compress(&plaintext, level), sums)
+                })),
+                None => source_ended = true,
+            },
+            Some(frame) = compressing.next(), if !compressing.is_empty() => {
+                let (frame, sums) = frame.map_err(panicked)?;
+                if let (_, Some(full)) = filling.push(frame, &sums)? {
+                    putting.put(full).await?;
+                }
+            }
+            else => break,
+        }
+    }
+    if let Some(last) = filling.take() {
+        putting.put(last).await?;
+    }
+    putting.all(filling.plain_bytes()).await
+}

@@ -1,0 +1,183 @@
+//! Sums of stored pages, so that a page can be compared with what lies in a directory without fetching it,
+//! and PostgreSQL's own manifest can name the CRC of a file whose pages were stored over many backups.
+//!
+//! A metadata object holds the sums of some packs, one line for each. For every page of [`PAGE`] bytes of
+//! every frame of the pack, in order, there are [`SUM`] bytes: CRC-32C and XXH3-64, both little endian, of
+//! the *file's* bytes in that page: what pads a short last page counts for neither.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Repository;
+use super::meta::{self, MetaObject, MetaWriter};
+use super::packs::{PackInfo, PackTable};
+use crate::error::{self, ErrorKind, Result, ResultExt};
+
+/// Size of a page; PostgreSQL's default `block_size`.
+pub const PAGE: usize = 8192;
+
+/// Bytes of one sum.
+pub const SUM: usize = 12;
+
+/// Sums are put when they take so many bytes.
+const OBJECT_SIZE: usize = 4 << 20;
+
+/// The sums of one page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageSum {
+    /// CRC-32C (Castagnoli), as PostgreSQL computes it.
+    pub crc32c: u32,
+    /// XXH3, 64 bits, without a seed.
+    pub xxh3: u64,
+}
+
+impl PageSum {
+    /// Of the bytes of a page.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { crc32c: crc32c::crc32c(bytes), xxh3: xxh3_64(bytes) }
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; SUM] {
+        let mut bytes = [0; SUM];
+        bytes[..4].copy_from_slice(&self.crc32c.to_le_bytes());
+        bytes[4..].copy_from_slice(&self.xxh3.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        Self {
+            crc32c: u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes")),
+            xxh3: u64::from_le_bytes(bytes[4..SUM].try_into().expect("8 bytes")),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Sums { pack: String, pages: String },
+}
+
+/// Gathers sums of packs into metadata objects.
+pub(super) struct SumsWriter {
+    repository: Arc<Repository>,
+    environment: String,
+    open: Option<MetaWriter>,
+    size: usize,
+    /// Packs in the open object.
+    inside: Vec<String>,
+    put: Vec<MetaObject>,
+    object_of: HashMap<String, String>,
+}
+
+impl SumsWriter {
+    pub(super) fn new(repository: Arc<Repository>, environment: &str) -> Self {
+        Self {
+            repository,
+            environment: environment.to_owned(),
+            open: None,
+            size: 0,
+            inside: Vec::new(),
+            put: Vec::new(),
+            object_of: HashMap::new(),
+        }
+    }
+
+    /// Adds the sums of one pack.
+    pub(super) async fn pack(&mut self, sha256: &str, sums: &[u8]) -> Result<()> {
+        let writer = match &mut self.open {
+            Some(writer) => writer,
+            None => self.open.insert(MetaWriter::fast(&self.repository)?),
+        };
+        writer.line(&Line::Sums { pack: sha256.to_owned(), pages: BASE64.encode(sums) })?;
+        self.inside.push(sha256.to_owned());
+        self.size += sums.len();
+        if self.size >= OBJECT_SIZE { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let Some(writer) = self.open.take() else { return Ok(()) };
+        let object = writer.put(&self.repository, &self.environment).await?;
+        self.object_of.extend(self.inside.drain(..).map(|pack| (pack, object.sha256.clone())));
+        self.put.push(object);
+        self.size = 0;
+        Ok(())
+    }
+
+    /// Puts the rest; tells each pack where its sums are, and all objects.
+    pub(super) async fn finish(mut self, packs: &mut [PackInfo]) -> Result<Vec<MetaObject>> {
+        self.flush().await?;
+        for pack in packs {
+            pack.sums = self.object_of.get(&pack.sha256).cloned();
+        }
+        Ok(self.put)
+    }
+}
+
+/// The sums of the packs of a manifest.
+#[derive(Debug, Default)]
+pub struct Sums {
+    /// By number of the pack in the table; empty where a pack has none.
+    packs: Vec<Vec<u8>>,
+    /// Number of the first page of each frame of a pack, where it has sums.
+    first_page: Vec<Vec<u32>>,
+}
+
+impl Sums {
+    /// Reads the sums of all packs in `table`: 12 bytes for each 8 KiB.
+    pub async fn read(repository: &Repository, environment: &str, table: &PackTable) -> Result<Self> {
+        let mut wanted: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
+        for (number, pack) in table.packs().iter().enumerate() {
+            if let Some(object) = &pack.sums {
+                wanted.entry(object).or_default().insert(&pack.sha256, number);
+            }
+        }
+        let count = table.packs().len();
+        let mut sums = Self { packs: vec![Vec::new(); count], first_page: vec![Vec::new(); count] };
+        for (object, packs) in wanted {
+            let mut found = 0;
+            meta::read(repository, environment, object, |Line::Sums { pack, pages }| {
+                let Some(&number) = packs.get(pack.as_str()) else { return Ok(()) };
+                let bytes = BASE64
+                    .decode(pages)
+                    .or_err(ErrorKind::Integrity, || format!("meta/{object} holds page sums that do not parse"))?;
+                let mut first = Vec::new();
+                let mut pages = 0;
+                for frame in &table.packs()[number].frames {
+                    first.push(pages);
+                    pages += frame.1.div_ceil(PAGE as u32);
+                }
+                if bytes.len() != pages as usize * SUM {
+                    return Err(error::integrity(format!(
+                        "meta/{object} does not hold one sum for each page of {pack}"
+                    )));
+                }
+                sums.packs[number] = bytes;
+                sums.first_page[number] = first;
+                found += 1;
+                Ok(())
+            })
+            .await?;
+            if found != packs.len() {
+                return Err(error::integrity(format!("meta/{object} lacks the page sums of a pack that names it")));
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The sum of the page at `offset` of a frame; `None` where the pack has none, or the place is no
+    /// page's beginning.
+    pub fn page(&self, table: &PackTable, frame: u64, offset: u32) -> Option<PageSum> {
+        let (pack, number) = table.locate(frame).ok()?;
+        if !(offset as usize).is_multiple_of(PAGE) {
+            return None;
+        }
+        let page = *self.first_page.get(pack)?.get(number as usize)? as usize + offset as usize / PAGE;
+        self.packs[pack].get(page * SUM..(page + 1) * SUM).map(PageSum::from_bytes)
+    }
+}
