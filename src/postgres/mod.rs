@@ -9,8 +9,7 @@
 pub mod account;
 pub mod backup;
 pub mod backup_label;
-#[allow(dead_code)] // until restores call it
-mod backup_manifest;
+pub(crate) mod backup_manifest;
 mod backup_wal;
 pub mod base_backup;
 pub mod control_file;
