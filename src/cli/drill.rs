@@ -111,8 +111,14 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
     let id = crate::postgres::base_backup::new_id(started_at)?;
     let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
     let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;
-    let wishes =
-        Wishes { pgdata: sandbox.pgdata(), filestore: Some(sandbox.filestore()), configuration: None, recover: true };
+    let wishes = Wishes {
+        pgdata: sandbox.pgdata(),
+        filestore: Some(sandbox.filestore()),
+        configuration: None,
+        recover: true,
+        delta: false,
+        force: false,
+    };
     let plan = restore::plan(&catalogue, resolved, &wishes)?;
     let tools = tools(context, environment, repository.clone(), catalogue, &plan)?;
     let request = drill::Request {

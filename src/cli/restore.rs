@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TARGET", default_value = "latest")]
     to: String,
 
-    /// Empty or absent directory that becomes the PostgreSQL data directory
+    /// Empty or absent directory that becomes the PostgreSQL data directory (with --delta: or a stopped copy of it)
     #[arg(long, value_name = "DIR")]
     pgdata: PathBuf,
 
@@ -50,6 +50,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "OLD=NEW")]
     tablespace_mapping: Vec<String>,
 
+    /// Restore over a stopped copy of this cluster, such as the old production directory: what is right there stays,
+    /// what differs is fetched and written, what the backup does not have is removed
+    #[arg(long)]
+    delta: bool,
+
+    /// With --delta: give up another cluster that lies there, or transactions that the repository does not have
+    #[arg(long, requires = "delta")]
+    force: bool,
+
     /// Only print what would be done; touches nothing
     #[arg(long)]
     plan: bool,
@@ -67,6 +76,8 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         filestore: arguments.filestore.as_ref().map(|d| absolute(d)).transpose()?,
         configuration: arguments.configuration.as_ref().map(|d| absolute(d)).transpose()?,
         recover: !arguments.no_start,
+        delta: arguments.delta,
+        force: arguments.force,
     };
     let (repository, catalogue, plan) =
         planned(context, environment, &target, arguments.timeline.map(Timeline), &wishes).await?;
@@ -82,6 +93,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
     let json = json!({
         "plan": plan,
         "restore": done.entry,
+        "transfer": done.transfer,
         "ledger": done.appended,
         "attachments": done.attachments.reconciled,
         "findings": done.attachments.findings,
@@ -243,6 +255,15 @@ fn report(plan: &Plan, done: &restore::Done) -> String {
             text += "its account must be able to run lifeboat and to read the configuration and the recovery key: \
                      `restore_command` in postgresql.auto.conf asks for them\n";
         }
+    }
+    if let Some(t) = done.transfer.filter(|t| t.kept_bytes > 0 || t.removed > 0) {
+        text += &format!(
+            "files: {} were right and stayed, {} were written ({} fetched), {} files and directories were removed\n",
+            ByteSize(t.kept_bytes),
+            ByteSize(t.written_bytes),
+            ByteSize(t.fetched_bytes),
+            t.removed
+        );
     }
     for a in &done.attachments.reconciled {
         text += &format!(

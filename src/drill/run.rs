@@ -128,7 +128,7 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
         .map(|(n, (_, source))| (source.clone(), request.sandbox.tablespace(n)))
         .collect::<HashMap<String, PathBuf>>();
     let total = manifest.logical_bytes();
-    phases.time(crate::restore::files::PHASE, Some(total), tools.files(plan, manifest.clone())).await?;
+    phases.time(crate::restore::files::PHASE, Some(total), tools.files(plan, manifest.clone(), false)).await?;
     let (bin_dir, account) = (tools.bin_dir.clone(), tools.account.clone());
     let files_check =
         phases.time("verifying files", None, judges::verify_backup(&bin_dir, account.as_ref(), &plan.pgdata)).await?;

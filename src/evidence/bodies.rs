@@ -217,6 +217,9 @@ pub struct Restore {
     pub configuration: Option<String>,
     /// Bytes written.
     pub bytes: u64,
+    /// Of a delta restore: bytes that were right where they lay, and were not written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept_bytes: u64,
     /// Attachments that could not be restored, by name.
     pub missing_attachments: Vec<String>,
     /// When it began.
@@ -225,4 +228,10 @@ pub struct Restore {
     pub seconds: f64,
     /// Its phases.
     pub phases: Vec<Phase>,
+}
+
+// The shape that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

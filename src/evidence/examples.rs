@@ -385,6 +385,7 @@ pub(crate) fn backups() -> Vec<Body> {
             filestore: Some("/var/lib/odoo/filestore".into()),
             configuration: None,
             bytes: 4_509_715_660,
+            kept_bytes: 0,
             missing_attachments: Vec::new(),
             started_at: at(900.0),
             seconds: 47.3,

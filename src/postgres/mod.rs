@@ -10,6 +10,7 @@
 pub mod account;
 pub mod backup;
 pub mod backup_label;
+pub(crate) mod backup_manifest;
 mod backup_wal;
 pub mod base_backup;
 pub mod block_files;

@@ -81,6 +81,12 @@ impl PackTable {
         Ok(self.packs[pack].frames[number as usize].1)
     }
 
+    /// Stored length of a frame.
+    pub fn stored_len(&self, frame: u64) -> Result<u64> {
+        let (pack, number) = self.locate(frame)?;
+        Ok(self.packs[pack].frames[number as usize].0.into())
+    }
+
     /// Where the frames of a pack lie within it.
     pub fn frames_of(&self, pack: usize) -> Result<Vec<FrameInfo>> {
         let mut offset = self.packs[pack].first;

@@ -132,8 +132,20 @@ pub struct Sums {
 impl Sums {
     /// Reads the sums of all packs in `table`: 12 bytes for each 8 KiB.
     pub async fn read(repository: &Repository, environment: &str, table: &PackTable) -> Result<Self> {
+        let all: Vec<usize> = (0..table.packs().len()).collect();
+        Self::read_packs(repository, environment, table, &all).await
+    }
+
+    /// Reads the sums of these packs of `table`; the others count as having none.
+    pub async fn read_packs(
+        repository: &Repository,
+        environment: &str,
+        table: &PackTable,
+        packs: &[usize],
+    ) -> Result<Self> {
         let mut wanted: BTreeMap<&str, HashMap<&str, usize>> = BTreeMap::new();
-        for (number, pack) in table.packs().iter().enumerate() {
+        for &number in packs {
+            let pack = &table.packs()[number];
             if let Some(object) = &pack.sums {
                 wanted.entry(object).or_default().insert(&pack.sha256, number);
             }

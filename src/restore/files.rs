@@ -9,20 +9,25 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::Serialize;
+
+use super::delta::{self, Compared, Lying, clear, compare_zeros};
+use super::manifest_text;
+use super::slices::{Slice, frames, groups, is_restored, of_packs, slices, sort_by_frame};
 use crate::disk::{Owner, failed, flush_file_system, sync_dir};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::repository::Repository;
-use crate::repository::base_manifest::{BaseManifest, FileEntry};
+use crate::repository::base_manifest::BaseManifest;
 use crate::repository::fetch::{FrameSink, fetch};
+use crate::repository::page_sums::{PAGE, Sums};
 use crate::runtime::Runtime;
+use crate::units::Lsn;
 
 const CONTROL: &str = "global/pg_control";
 const CONTROL_UNFINISHED: &str = "global/pg_control.lifeboat";
-
-/// Files of the source that must not come back: they would make the copy follow another server.
-const LEFT_OUT: [&str; 4] = ["standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts"];
 
 /// Where the files of a cluster go.
 #[derive(Debug, Clone)]
@@ -36,7 +41,7 @@ pub struct ClusterTarget {
 }
 
 impl ClusterTarget {
-    fn tablespace<'a>(&'a self, source: &'a str) -> &'a Path {
+    pub(super) fn tablespace<'a>(&'a self, source: &'a str) -> &'a Path {
         self.tablespaces.get(source).map_or(Path::new(source), PathBuf::as_path)
     }
 
@@ -47,31 +52,132 @@ impl ClusterTarget {
     }
 }
 
-/// Writes all files of `manifest`. May be repeated after an interruption: it writes everything again.
-pub async fn write(
-    repository: &Repository,
-    environment: &str,
-    manifest: Arc<BaseManifest>,
-    target: &ClusterTarget,
-    runtime: &Runtime,
-) -> Result<()> {
-    let (prepared, for_links) = (manifest.clone(), target.clone());
-    blocking(move || lay_out(&prepared, &for_links)).await?;
-    let sink = Arc::new(Writer {
-        slices: slices(&manifest)?,
-        manifest: manifest.clone(),
-        pgdata: target.pgdata.clone(),
-        runtime: runtime.clone(),
-    });
-    let mut wanted: Vec<u64> = sink.slices.iter().map(|s| s.frame).collect();
-    wanted.dedup();
-    fetch(repository, environment, &manifest.packs, wanted, sink).await?;
-    let target = target.clone();
-    blocking(move || make_durable(&manifest, &target)).await
+/// What became of the bytes of a restore's files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Transfer {
+    /// Bytes that were right where they lay, and were left alone.
+    pub kept_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Stored bytes of the frames that were fetched for that.
+    pub fetched_bytes: u64,
+    /// Files and directories that the backup does not have, removed.
+    pub removed: u64,
 }
 
-/// Creates directories, links and files of their final size.
-fn lay_out(manifest: &BaseManifest, target: &ClusterTarget) -> Result<()> {
+/// A base backup to be written.
+#[derive(Debug)]
+pub struct Files<'a> {
+    /// Where it is.
+    pub repository: &'a Repository,
+    /// Whose it is.
+    pub environment: &'a str,
+    /// What it holds.
+    pub manifest: Arc<BaseManifest>,
+    /// From here on it is consistent.
+    pub stop: Lsn,
+    /// Where it goes.
+    pub target: &'a ClusterTarget,
+    /// Keep what lies in the target and is right; remove what the backup does not have.
+    pub reuse: bool,
+    /// Clock and events.
+    pub runtime: &'a Runtime,
+}
+
+/// Writes all files of a base backup. May be repeated after an interruption; without `reuse` it writes everything again.
+pub async fn write(files: Files<'_>) -> Result<Transfer> {
+    let Files { repository, environment, manifest, stop, target, reuse, runtime } = files;
+    let mut transfer = Transfer::default();
+    if reuse {
+        let (manifest, target) = (manifest.clone(), target.clone());
+        transfer.removed =
+            blocking(move || forget_control(&target.pgdata).and_then(|()| clear(&manifest, &target))).await?;
+    }
+    let (prepared, for_links) = (manifest.clone(), target.clone());
+    let there = Arc::new(blocking(move || lay_out(&prepared, &for_links, reuse)).await?);
+    let all = slices(&manifest)?;
+    let ours = manifest_text::is_ours(&manifest);
+    let sums = match ours {
+        true => manifest_text::file_sums(repository, environment, &manifest, &all).await?,
+        false => Vec::new(),
+    };
+    let mut wanted = all;
+    if there.iter().any(|there| *there > 0) {
+        let compared = differing(repository, environment, &manifest, &target.pgdata, &there, wanted, runtime).await?;
+        transfer.kept_bytes = compared.kept;
+        transfer.written_bytes = compared.zeroed;
+        wanted = compared.wanted;
+    }
+    let frames = frames(&wanted);
+    for frame in &frames {
+        transfer.fetched_bytes += manifest.packs.stored_len(*frame)?;
+    }
+    let sink = Arc::new(Writer {
+        slices: wanted,
+        manifest: manifest.clone(),
+        pgdata: target.pgdata.clone(),
+        there,
+        kept: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+        runtime: runtime.clone(),
+    });
+    fetch(repository, environment, &manifest.packs, frames, sink.clone()).await?;
+    transfer.kept_bytes += sink.kept.load(Ordering::Relaxed);
+    transfer.written_bytes += sink.written.load(Ordering::Relaxed);
+    let target = target.clone();
+    blocking(move || {
+        if ours {
+            manifest_text::write(&manifest, &sums, stop, &target)?;
+        }
+        make_durable(&manifest, &target)
+    })
+    .await?;
+    Ok(transfer)
+}
+
+/// Compares what lies in the target with the sums of pages, as many packs at a time as share an object of sums.
+async fn differing(
+    repository: &Repository,
+    environment: &str,
+    manifest: &Arc<BaseManifest>,
+    pgdata: &Path,
+    there: &Arc<Vec<u64>>,
+    slices: Vec<Slice>,
+    runtime: &Runtime,
+) -> Result<Compared> {
+    let table = &manifest.packs;
+    let compare = |work: Box<dyn FnOnce(Lying<'_>) -> Result<Compared> + Send>| {
+        let (manifest, there, pgdata) = (manifest.clone(), there.clone(), pgdata.to_owned());
+        blocking(move || work(Lying { manifest: &manifest, pgdata: &pgdata, there: &there }))
+    };
+    let mut all = compare(Box::new(compare_zeros)).await?;
+    // What has no sums is compared after it was fetched.
+    let without = |slice: &&Slice| table.locate(slice.frame).is_ok_and(|(pack, _)| table.packs()[pack].sums.is_none());
+    all.wanted.extend(slices.iter().filter(without));
+    for group in groups(table) {
+        let sums = Sums::read_packs(repository, environment, table, &group).await?;
+        let part = of_packs(&slices, table, &group);
+        let found = compare(Box::new(move |lying| delta::compare(lying, &part, &sums))).await?;
+        runtime.emit(Event::Progress { phase: PHASE, bytes: found.kept });
+        all.kept += found.kept;
+        all.wanted.extend(found.wanted);
+    }
+    sort_by_frame(&mut all.wanted);
+    Ok(all)
+}
+
+/// From here on the directory cannot be started until it is whole again.
+fn forget_control(pgdata: &Path) -> Result<()> {
+    let path = pgdata.join(CONTROL);
+    match std::fs::remove_file(&path) {
+        Ok(()) => sync_dir(&pgdata.join("global")),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(()),
+        Err(e) => Err(failed("cannot remove", &path, e)),
+    }
+}
+
+/// Creates directories, links and files of their final size; tells how much of each file was there before.
+fn lay_out(manifest: &BaseManifest, target: &ClusterTarget, reuse: bool) -> Result<Vec<u64>> {
     make_dir(&target.pgdata, 0o700, target.owner)?;
     for (path, source) in &manifest.links {
         let location = target.tablespace(source);
@@ -90,23 +196,29 @@ fn lay_out(manifest: &BaseManifest, target: &ClusterTarget) -> Result<()> {
     for (path, mode) in &manifest.dirs {
         make_dir(&target.pgdata.join(path), *mode, target.owner)?;
     }
-    for file in restored(manifest) {
-        let path = target.pgdata.join(written_name(&file.path));
-        let create = || -> std::io::Result<()> {
+    let mut lay = Vec::with_capacity(manifest.files.len());
+    for file in &manifest.files {
+        if !is_restored(&file.path) {
+            lay.push(0);
+            continue;
+        }
+        let path = path_in(&target.pgdata, &file.path);
+        let create = || -> std::io::Result<u64> {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            let created = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            let created = OpenOptions::new().write(true).create(true).truncate(!reuse).mode(0o600).open(&path)?;
+            let there = created.metadata()?.len().min(file.size);
             created.set_len(file.size)?;
             created.set_permissions(std::fs::Permissions::from_mode(file.mode & 0o777))?;
             if let Some(owner) = target.owner {
                 std::os::unix::fs::fchown(&created, Some(owner.uid), Some(owner.gid))?;
             }
-            Ok(())
+            Ok(there)
         };
-        create().map_err(|e| failed("cannot create", &path, e))?;
+        lay.push(create().map_err(|e| failed("cannot create", &path, e))?);
     }
-    Ok(())
+    Ok(lay)
 }
 
 fn make_dir(path: &Path, mode: u32, owner: Option<Owner>) -> Result<()> {
@@ -121,48 +233,24 @@ fn make_dir(path: &Path, mode: u32, owner: Option<Owner>) -> Result<()> {
     make().map_err(|e| failed("cannot create directory", path, e))
 }
 
-fn restored(manifest: &BaseManifest) -> impl Iterator<Item = &FileEntry> {
-    manifest.files.iter().filter(|f| !LEFT_OUT.contains(&f.path.as_str()))
-}
-
-fn written_name(path: &str) -> &str {
+/// The name below the data directory under which a file is written.
+pub(super) fn written_name(path: &str) -> &str {
     if path == CONTROL { CONTROL_UNFINISHED } else { path }
 }
 
-/// A part of one frame that belongs into one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slice {
-    frame: u64,
-    offset: u32,
-    length: u32,
-    file: u32,
-    file_offset: u64,
-}
-
-/// Cuts the runs of all files at frame borders; sorted by frame.
-fn slices(manifest: &BaseManifest) -> Result<Vec<Slice>> {
-    let mut slices = Vec::new();
-    for (index, file) in manifest.files.iter().enumerate() {
-        if LEFT_OUT.contains(&file.path.as_str()) {
-            continue;
-        }
-        for run in &file.runs {
-            if run.file_offset + run.length > file.size {
-                return Err(error::integrity(format!("the manifest places bytes of {} behind its end", file.path)));
-            }
-            manifest.packs.cut(run.frame, run.offset, run.length, |frame, offset, length, done| {
-                slices.push(Slice { frame, offset, length, file: index as u32, file_offset: run.file_offset + done });
-            })?;
-        }
-    }
-    slices.sort_unstable_by_key(|s| (s.frame, s.file, s.file_offset));
-    Ok(slices)
+/// Where a file of the manifest is written.
+pub(super) fn path_in(pgdata: &Path, path: &str) -> PathBuf {
+    pgdata.join(written_name(path))
 }
 
 struct Writer {
     manifest: Arc<BaseManifest>,
     slices: Vec<Slice>,
     pgdata: PathBuf,
+    /// How much of each file was there before.
+    there: Arc<Vec<u64>>,
+    kept: AtomicU64,
+    written: AtomicU64,
     runtime: Runtime,
 }
 
@@ -174,19 +262,49 @@ impl FrameSink for Writer {
         let first = self.slices.partition_point(|s| s.frame < number);
         let mut open: Option<(u32, File)> = None;
         for slice in self.slices[first..].iter().take_while(|s| s.frame == number) {
-            let path = || self.pgdata.join(written_name(&self.manifest.files[slice.file as usize].path));
+            let path = || path_in(&self.pgdata, &self.manifest.files[slice.file as usize].path);
             let file = match open.take() {
                 Some((index, file)) if index == slice.file => file,
-                _ => OpenOptions::new().write(true).open(path()).map_err(|e| failed("cannot open", &path(), e))?,
+                _ => OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .open(path())
+                    .map_err(|e| failed("cannot open", &path(), e))?,
             };
             let from = slice.offset as usize;
             let bytes = plaintext
                 .get(from..from + slice.length as usize)
                 .ok_or_else(|| error::integrity(format!("frame {number} is shorter than its manifest says")))?;
-            file.write_all_at(bytes, slice.file_offset).map_err(|e| failed("cannot write", &path(), e))?;
+            self.place(&file, slice, bytes).map_err(|e| failed("cannot write", &path(), e))?;
             open = Some((slice.file, file));
         }
         self.runtime.emit(Event::Progress { phase: PHASE, bytes: plaintext.len() as u64 });
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Writes a part of a file; where something lay there before, only the pages that differ.
+    fn place(&self, file: &File, slice: &Slice, bytes: &[u8]) -> std::io::Result<()> {
+        let there = self.there[slice.file as usize].min(slice.end()).saturating_sub(slice.file_offset) as usize;
+        let mut lying = vec![0; there];
+        file.read_exact_at(&mut lying, slice.file_offset)?;
+        let (mut from, mut kept) = (None, 0);
+        for (at, page) in (0..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
+            if lying.get(at..at + page.len()) == Some(page) {
+                kept += page.len();
+                if let Some(from) = from.take() {
+                    file.write_all_at(&bytes[from..at], slice.file_offset + from as u64)?;
+                }
+            } else {
+                from.get_or_insert(at);
+            }
+        }
+        if let Some(from) = from {
+            file.write_all_at(&bytes[from..], slice.file_offset + from as u64)?;
+        }
+        self.kept.fetch_add(kept as u64, Ordering::Relaxed);
+        self.written.fetch_add((bytes.len() - kept) as u64, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -11,11 +11,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::occupied;
 use super::plan::Plan;
 use crate::disk::{failed, require_empty, sync_dir};
 use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::repository::coverage::Coverage;
 
-const NAME: &str = "lifeboat-restore.json";
+pub(super) const NAME: &str = "lifeboat-restore.json";
 
 /// A step that leaves something behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ struct Text {
     plan: String,
     /// A target that resolves to the same place later on, when `latest` is another.
     again: String,
+    /// The cluster that is being restored: until it is whole, nothing else in the directory tells.
+    #[serde(default)]
+    system_id: String,
     done: Vec<Step>,
 }
 
@@ -45,18 +50,23 @@ pub struct Journal {
     pgdata: PathBuf,
     text: Text,
     continued: bool,
+    took_over: bool,
 }
 
 impl Journal {
     /// Opens the journal of an interrupted restore of the same plan with the same directories, or starts
-    /// one where every target directory is empty.
-    pub fn open(plan: &Plan, tablespaces: &HashMap<String, PathBuf>) -> Result<Self> {
+    /// one where every target directory is empty. A delta restore also starts one where an interrupted restore
+    /// of the same cluster left off, and where [`occupied::admit`] accepts what lies in the data directory.
+    pub fn open(plan: &Plan, tablespaces: &HashMap<String, PathBuf>, wal: Option<&Coverage>) -> Result<Self> {
         let path = plan.pgdata.join(NAME);
         let identity = identity(plan, tablespaces);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 let text: Text = serde_json::from_slice(&bytes)
                     .or_err(ErrorKind::Internal, || format!("{} does not parse", path.display()))?;
+                if text.plan != identity && plan.delta && (text.system_id == plan.base.system_id || plan.force) {
+                    return Self::fresh(plan, identity, true);
+                }
                 if text.plan != identity {
                     return Err(error::usage(format!(
                         "{} holds an unfinished restore of something else",
@@ -64,19 +74,36 @@ impl Journal {
                     ))
                     .meaning("nothing was written")
                     .hint(format!("to finish it, repeat it with the same directories and `--to {}`", text.again))
-                    .hint("to begin anew, name another directory"));
+                    .hint("to begin anew, name another directory, or let `--delta` use what is there"));
                 }
-                Ok(Self { pgdata: plan.pgdata.clone(), text, continued: true })
+                Ok(Self { pgdata: plan.pgdata.clone(), text, continued: true, took_over: false })
             }
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                for target in plan.targets() {
-                    require_empty(target)?;
+                if plan.delta {
+                    let system_id = plan.base.system_id.parse();
+                    let system_id = system_id.or_err(ErrorKind::Integrity, || {
+                        format!("base backup {} has no system identifier", plan.base.id)
+                    })?;
+                    occupied::admit(&plan.pgdata, system_id, wal, plan.force)?;
                 }
-                let text = Text { plan: identity, again: plan.again(), done: Vec::new() };
-                Ok(Self { pgdata: plan.pgdata.clone(), text, continued: false })
+                Self::fresh(plan, identity, false)
             }
             Err(e) => Err(failed("cannot read", &path, e)),
         }
+    }
+
+    fn fresh(plan: &Plan, identity: String, took_over: bool) -> Result<Self> {
+        for target in plan.targets() {
+            require_empty(target).map_err(|e| match target == plan.pgdata {
+                true => e.hint(
+                    "`--delta` makes a stopped copy of this cluster equal to the backup, and keeps what is right",
+                ),
+                false => e,
+            })?;
+        }
+        let system_id = plan.base.system_id.clone();
+        let text = Text { plan: identity, again: plan.again(), system_id, done: Vec::new() };
+        Ok(Self { pgdata: plan.pgdata.clone(), text, continued: false, took_over })
     }
 
     /// Whether a step was done before.
@@ -87,6 +114,11 @@ impl Journal {
     /// Whether nothing was begun before.
     pub fn is_fresh(&self) -> bool {
         !self.continued
+    }
+
+    /// Whether an interrupted restore of something else is given up for this one.
+    pub fn took_over(&self) -> bool {
+        self.took_over
     }
 
     /// Writes the journal down before the first step: the directory is ours from here on.

@@ -7,8 +7,13 @@
 //! ```
 
 pub mod attachments;
+mod delta;
 pub mod files;
+#[cfg(test)]
+mod files_tests;
 pub mod journal;
+mod manifest_text;
+mod occupied;
 pub mod phases;
 pub mod plan;
 pub mod recover;
@@ -16,6 +21,7 @@ mod refusals;
 pub mod resolve;
 pub mod run;
 pub mod settle;
+mod slices;
 pub mod target;
 pub mod tools;
 pub mod wal_server;

@@ -23,6 +23,10 @@ pub struct Wishes {
     pub configuration: Option<PathBuf>,
     /// Whether a private server runs recovery to its end.
     pub recover: bool,
+    /// Whether the data directory may hold an older or damaged copy of the cluster, of which is kept what is right.
+    pub delta: bool,
+    /// Whether a delta restore may give up another cluster, or transactions that the repository lacks.
+    pub force: bool,
 }
 
 /// A filestore capture that attachments come from.
@@ -52,6 +56,10 @@ pub struct Plan {
     pub base: BaseBackup,
     /// Where the data directory goes.
     pub pgdata: PathBuf,
+    /// Whether what lies there is made equal to the backup, instead of being refused.
+    pub delta: bool,
+    /// Whether that gives up another cluster, or transactions that the repository lacks.
+    pub force: bool,
     /// Where attachments go.
     pub filestore: Option<PathBuf>,
     /// Where the configuration goes.
@@ -104,8 +112,11 @@ pub fn plan(catalogue: &Catalogue, target: Resolved, wishes: &Wishes) -> Result<
             .hint("leave out --configuration to restore the data alone"));
     }
     let steps = [
-        (true, "check that the target directories are empty"),
-        (true, "fetch and write the base backup, pg_control last"),
+        (!wishes.delta, "check that the target directories are empty"),
+        (!wishes.delta, "fetch and write the base backup, pg_control last"),
+        (wishes.delta, "check that the data directory holds this cluster, stopped, and nothing that would be lost"),
+        (wishes.delta, "remove pg_control, then everything that the base backup does not have"),
+        (wishes.delta, "compare every page that is there; fetch and write what differs, pg_control last"),
         (wishes.recover, "replay WAL with a private server to the stop point, promote, assert, stop"),
         (!wishes.recover, "write recovery settings for the operator's own start"),
         (
@@ -122,6 +133,8 @@ pub fn plan(catalogue: &Catalogue, target: Resolved, wishes: &Wishes) -> Result<
         base,
         target,
         pgdata: wishes.pgdata.clone(),
+        delta: wishes.delta,
+        force: wishes.force,
         filestore: wishes.filestore.clone(),
         configuration: wishes.configuration.clone(),
         filestores,
@@ -161,7 +174,8 @@ fn choose_export(catalogue: &Catalogue, time: DateTime<Utc>) -> Option<&Configur
 /// Seconds for `bytes`, at the rate of the newest restore or drill that was measured.
 fn estimate(catalogue: &Catalogue, bytes: u64) -> Option<f64> {
     let rate = catalogue.entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
-        Body::Restore(restore) if restore.seconds > 0.0 && restore.bytes > 0 => {
+        // What a delta restore could keep says nothing about the next one.
+        Body::Restore(restore) if restore.seconds > 0.0 && restore.bytes > 0 && restore.kept_bytes == 0 => {
             Some(restore.bytes as f64 / restore.seconds)
         }
         _ => None,
@@ -172,7 +186,7 @@ fn estimate(catalogue: &Catalogue, bytes: u64) -> Option<f64> {
 impl Plan {
     /// Every directory that must be empty.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
-        [Some(&self.pgdata), self.filestore.as_ref(), self.configuration.as_ref()]
+        [Some(&self.pgdata).filter(|_| !self.delta), self.filestore.as_ref(), self.configuration.as_ref()]
             .into_iter()
             .flatten()
             .map(PathBuf::as_path)

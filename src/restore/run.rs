@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 
 use super::attachments::{self, Attachments};
-use super::files;
+use super::files::{self, Transfer};
 use super::journal::{Journal, Step};
+use super::occupied;
 use super::phases::Phases;
 use super::plan::Plan;
 use super::recover::Stopped;
@@ -31,6 +32,8 @@ pub struct Done {
     pub entry: Restore,
     /// Where the ledger says it; `None` where this host may not write to it.
     pub appended: Option<Appended>,
+    /// What became of the files' bytes; `None` where an earlier try had written them.
+    pub transfer: Option<Transfer>,
     /// Where recovery stopped; `None` where the operator runs it.
     pub stopped: Option<Stopped>,
     /// What became of the attachments.
@@ -40,21 +43,31 @@ pub struct Done {
 /// Carries out `plan`.
 pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     let started_at = tools.runtime.now();
-    let mut journal = Journal::open(plan, &tools.tablespaces)?;
+    let mut journal = Journal::open(plan, &tools.tablespaces, tools.catalogue.wal.as_ref())?;
     let mut phases = Phases::new(&tools.runtime);
     let manifest = tools.manifest(plan).await?;
     refuse_unknown_tablespaces(tools, &manifest)?;
     if journal.is_fresh() {
+        if journal.took_over() {
+            end_orphan(&plan.pgdata).await?;
+        }
+        let directories = tools.target(plan).directories(&manifest);
+        if plan.delta {
+            occupied::refuse_running(&plan.pgdata, &directories[1..])?;
+        }
         refuse_full_tablespaces(tools, plan, &manifest)?;
-        require_space(plan)?;
+        require_space(plan, &manifest)?;
     } else {
         tools.runtime.emit(Event::Note(format!("continuing the interrupted restore in {}", plan.pgdata.display())));
         end_orphan(&plan.pgdata).await?;
     }
     journal.begin()?;
+    let mut transfer = None;
     if !journal.is_done(Step::Files) {
         let total = manifest.logical_bytes();
-        phases.time(files::PHASE, Some(total), tools.files(plan, manifest.clone())).await?;
+        let reuse = plan.delta || !journal.is_fresh();
+        let writing = tools.files(plan, manifest.clone(), reuse);
+        transfer = Some(phases.time(files::PHASE, Some(total), writing).await?);
         journal.done(Step::Files)?;
     }
     let recovers = plan.steps.iter().any(|s| s.starts_with("replay"));
@@ -71,9 +84,11 @@ pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     }
     let mut entry = entry(plan, &manifest, stopped.as_ref(), started_at, &phases, new_id(started_at)?);
     entry.missing_attachments = attachments.missing();
+    entry.kept_bytes = transfer.map_or(0, |t| t.kept_bytes);
+    entry.bytes -= entry.kept_bytes.min(entry.bytes);
     let appended = record(tools, plan, &entry).await;
     journal.finish()?;
-    Ok(Done { entry, appended, stopped, attachments })
+    Ok(Done { entry, appended, transfer, stopped, attachments })
 }
 
 /// Writes the exported configuration beside. A try that was interrupted is repeated from the start.
@@ -125,26 +140,49 @@ fn refuse_unknown_tablespaces(tools: &Tools, manifest: &BaseManifest) -> Result<
     }
 }
 
+/// A tablespace goes into an empty directory; a delta restore may also use the one that the data directory links to.
 fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) -> Result<()> {
-    for directory in tools.target(plan).directories(manifest).iter().skip(1) {
-        disk::require_empty(directory).map_err(|e| {
-            e.context("tablespace")
-                .hint("send it elsewhere with `--tablespace-mapping OLD=NEW`; a live cluster may still use this one")
+    let target = tools.target(plan);
+    for (path, source) in &manifest.links {
+        let place = target.tablespace(source);
+        let linked = std::fs::read_link(plan.pgdata.join(path)).ok().filter(|_| plan.delta);
+        if linked.as_deref() == Some(place) {
+            continue;
+        }
+        disk::require_empty(place).map_err(|e| {
+            let e = e
+                .context("tablespace")
+                .hint("send it elsewhere with `--tablespace-mapping OLD=NEW`; a live cluster may still use this one");
+            match linked {
+                Some(linked) => e.hint(format!(
+                    "{} has it in {}: `--tablespace-mapping {source}={}`",
+                    plan.pgdata.display(),
+                    linked.display(),
+                    linked.display()
+                )),
+                None => e,
+            }
         })?;
     }
     Ok(())
 }
 
 /// Refuses to begin where the files cannot fit.
-fn require_space(plan: &Plan) -> Result<()> {
+fn require_space(plan: &Plan, manifest: &BaseManifest) -> Result<()> {
     let existing = plan.pgdata.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let free = rustix::fs::statvfs(existing).map(|s| s.f_bavail * s.f_frsize);
+    let there = |path: &str| std::fs::metadata(plan.pgdata.join(path)).map_or(0, |about| about.len());
+    let reused: u64 = match plan.delta {
+        true => manifest.files.iter().map(|file| there(&file.path).min(file.size)).sum(),
+        false => 0,
+    };
+    let needed = plan.bytes.saturating_sub(reused);
     match free {
-        Ok(free) if free < plan.bytes => Err(error::usage(format!(
+        Ok(free) if free < needed => Err(error::usage(format!(
             "{} has {} free, the base backup alone takes {}",
             existing.display(),
             crate::units::ByteSize(free),
-            crate::units::ByteSize(plan.bytes)
+            crate::units::ByteSize(needed)
         ))
         .meaning("nothing was written")
         .hint("free space or name a directory on another disk")),
@@ -173,6 +211,7 @@ fn entry(
         filestore: text(&plan.filestore),
         configuration: text(&plan.configuration),
         bytes: manifest.logical_bytes() + stopped.map_or(0, |s| s.wal_bytes),
+        kept_bytes: 0,
         missing_attachments: Vec::new(),
         started_at,
         seconds: phases.seconds(),

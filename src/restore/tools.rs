@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{self, ClusterTarget};
+use super::files::{self, ClusterTarget, Files, Transfer};
 use super::plan::Plan;
 use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
 use crate::disk::{Owner, failed};
@@ -56,9 +56,18 @@ impl Tools {
         }
     }
 
-    /// Fetches and writes the base backup.
-    pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>) -> Result<()> {
-        files::write(&self.repository, &plan.environment, manifest, &self.target(plan), &self.runtime).await
+    /// Fetches and writes the base backup; with `reuse` it keeps what is right in the target.
+    pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>, reuse: bool) -> Result<Transfer> {
+        files::write(Files {
+            repository: &self.repository,
+            environment: &plan.environment,
+            manifest,
+            stop: plan.base.stop_lsn,
+            target: &self.target(plan),
+            reuse,
+            runtime: &self.runtime,
+        })
+        .await
     }
 
     /// Replays WAL to the stop point and asserts it; the server keeps running.

@@ -331,6 +331,8 @@ async fn bring_back(place: &Place, context: &Context, teller: &Teller) -> Result
         filestore: Some(place.join("restored/filestore")),
         configuration: Some(place.join("restored/configuration")),
         recover: true,
+        delta: false,
+        force: false,
     };
     let planning = restore_command::planned(context, environment, &Target::Latest, None, &wishes);
     let sentence = "A plan is made first: to the last moment that the repository holds.";
