@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::Result;
-use crate::restore::wal_server::hand_over;
+use crate::restore::messenger::hand_over;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -91,7 +91,9 @@ impl Intake {
                 let target =
                     entry.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned()).unwrap_or_default();
                 self.harvest.links.push((path, target));
-            } else if kind.is_file() && let Some(path) = whole_path(&path) {
+            } else if kind.is_file()
+                && let Some(path) = whole_path(&path)
+            {
                 self.incremental(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
             } else if kind.is_file() {
                 self.file(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;

@@ -13,6 +13,7 @@ pub mod files;
 mod files_tests;
 pub mod journal;
 mod manifest_text;
+pub mod messenger;
 mod occupied;
 pub mod phases;
 pub mod plan;

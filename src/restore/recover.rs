@@ -82,8 +82,8 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
     let line = wal.line(recovery.target.timeline);
     let places = Places { spool: &recovery.pgdata.join(SPOOL), folder: recovery.work_dir, program: recovery.program };
     hand_over(recovery.work_dir, recovery.account)?;
-    let serving =
-        WalServer::start(recovery.repository.clone(), recovery.catalogue.clone(), line, &places, recovery.account)?;
+    let (repository, catalogue) = (recovery.repository.clone(), recovery.catalogue.clone());
+    let serving = WalServer::start(repository, catalogue, line, recovery.target.stop_end, &places, recovery.account)?;
     signal_recovery(recovery.pgdata, recovery.account)?;
     let mut server = start(recovery, serving.restore_command())?;
     server.ready(None).await.map_err(|e| {

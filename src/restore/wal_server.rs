@@ -1,27 +1,32 @@
 //! WAL for a recovering private server: fetched ahead in parallel, handed over locally.
 //!
 //! The server runs as another account that may read neither the configuration nor the recovery key.
-//! So this process opens the archive, and `restore_command` is only a messenger: a copy of this
-//! program that asks over a Unix socket and moves the file into place. The messenger exits 1 only
+//! So this process opens the archive and lays whole files down ahead of recovery; `restore_command` takes the next one
+//! by its name (`mv`: less than `cp` would do). Where it is not there yet, a messenger asks: a copy of this
+//! program that speaks over a Unix socket and moves the file into place. The messenger exits 1 only
 //! when the answer says that the archive has no such file, and above 125 for everything else.
 //!
 //! ```text
-//! postgres ──restore_command──▶ messenger ──"GET name"──▶ WalServer ──▶ archive
-//!    ◀──────── file moved ────────┘ ◀──"OK path" | "ABSENT" | "FAILED why"──┘
+//! postgres ──restore_command──▶ mv ◀── ready/ ◀── fetched ahead ◀── WalServer ◀── archive
+//!    ◀──────────────────────────┘ else                                  │
+//!    ◀──────── messenger ──"GET name"──▶ ──"OK path" | "ABSENT" | "FAILED why"
 //! ```
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
 
+use super::messenger::{place_program, restore_command};
 use crate::disk::failed;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
@@ -30,10 +35,17 @@ use crate::repository::catalogue::Catalogue;
 use crate::repository::coverage::Leg;
 use crate::repository::packs::joined;
 use crate::repository::wal_archive::WalArchive;
+use crate::units::Lsn;
 use crate::wal_name::{SegmentName, WalFileName};
 
-/// Segments fetched ahead of the one that was asked for.
-const AHEAD: u64 = 4;
+/// Bytes of WAL on disk ahead of what recovery asked for last: enough for a store that answers in a tenth of a second.
+const AHEAD: u64 = 256 << 20;
+
+/// Bytes of WAL that are opened at the same time, in memory.
+const IN_MEMORY: u64 = 96 << 20;
+
+/// How often it is looked whether recovery took a file. While it takes one, the next ones lie there.
+const LOOK: Duration = Duration::from_millis(5);
 
 const SOCKET: &str = "wal.sock";
 
@@ -45,10 +57,28 @@ struct Shelf {
     segment_size: u64,
     line: Vec<Leg>,
     catalogue: Arc<Catalogue>,
+    /// Number of the last segment that recovery can want.
+    last: u64,
+    /// Segments fetched ahead.
+    depth: u64,
+    memory: Semaphore,
     spool: PathBuf,
+    /// Whole files, to be taken by their names.
+    ready: PathBuf,
     account: Option<Account>,
+    /// What is being fetched ahead, or lies there and was not taken yet, by number.
+    ahead: Mutex<BTreeMap<u64, Ahead>>,
     bytes: AtomicU64,
     failure: Mutex<Option<Error>>,
+}
+
+/// A file that may be taken, and its size.
+type Placed = (PathBuf, u64);
+
+#[derive(Debug)]
+struct Ahead {
+    name: SegmentName,
+    task: JoinHandle<Result<Option<Placed>>>,
 }
 
 /// Where a [`WalServer`] works.
@@ -71,18 +101,26 @@ pub struct WalServer {
 }
 
 impl WalServer {
-    /// Starts serving the catalogue's WAL along `line`. Files are put down in `spool`, on the file system
-    /// of the data directory; the socket is made in `folder`, whose path must be short; `program` is this
-    /// program.
+    /// Starts serving the catalogue's WAL along `line`, fetched ahead as far as `until`. Files are put down in `spool`,
+    /// on the file system of the data directory; the socket is made in `folder`, whose path must be short;
+    /// `program` is this program.
     pub fn start(
         repository: Arc<Repository>,
         catalogue: Arc<Catalogue>,
         line: Vec<Leg>,
+        until: Lsn,
         places: &Places<'_>,
         account: Option<&Account>,
     ) -> Result<Self> {
         let Places { spool, folder, program } = places;
-        std::fs::create_dir_all(spool).map_err(|e| failed("cannot create", spool, e))?;
+        let ready = spool.join("ready");
+        // What an interrupted recovery left may be half of a file.
+        if let Err(e) = std::fs::remove_dir_all(&ready)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(failed("cannot empty", &ready, e));
+        }
+        std::fs::create_dir_all(&ready).map_err(|e| failed("cannot create", &ready, e))?;
         let messenger = spool.join("lifeboat");
         place_program(program, &messenger)?;
         let socket = folder.join(SOCKET);
@@ -90,6 +128,7 @@ impl WalServer {
         let listener = UnixListener::bind(&socket)
             .or_err(ErrorKind::Internal, || format!("cannot listen on {}", socket.display()))?;
         own(spool, 0o700, account)?;
+        own(&ready, 0o700, account)?;
         own(&socket, 0o600, account)?;
         let segment_size = catalogue.wal.as_ref().map_or(16 << 20, |w| w.segment_size);
         let shelf = Arc::new(Shelf {
@@ -98,12 +137,17 @@ impl WalServer {
             segment_size,
             line,
             catalogue,
+            last: until.segment(segment_size),
+            depth: (AHEAD / segment_size).clamp(4, 64),
+            memory: Semaphore::new((IN_MEMORY / segment_size).clamp(1, 8) as usize),
             spool: spool.to_path_buf(),
+            ready,
             account: account.cloned(),
+            ahead: Mutex::default(),
             bytes: AtomicU64::new(0),
             failure: Mutex::new(None),
         });
-        let command = format!("{} wal-hand-over {} %f %p", shell_word(&messenger), shell_word(&socket));
+        let command = restore_command(&shelf.ready, &messenger, &socket);
         let task = tokio::spawn(serve(listener, shelf.clone()));
         Ok(Self { task, command, shelf })
     }
@@ -115,6 +159,7 @@ impl WalServer {
 
     /// Bytes of WAL handed over so far.
     pub fn bytes(&self) -> u64 {
+        Shelf::restock(&self.shelf);
         self.shelf.bytes.load(Ordering::Relaxed)
     }
 
@@ -130,21 +175,6 @@ impl Drop for WalServer {
     }
 }
 
-/// Puts the program where the server's account can run it; a link where possible, else a copy.
-fn place_program(program: &Path, to: &Path) -> Result<()> {
-    let _ = std::fs::remove_file(to);
-    let placed = std::fs::hard_link(program, to).or_else(|_| std::fs::copy(program, to).map(|_| ()));
-    placed.map_err(|e| failed("cannot place the program at", to, e))?;
-    if std::fs::metadata(to).map_err(|e| failed("cannot look at", to, e))?.permissions().mode() & 0o005 != 0o005 {
-        // A link shares its mode with the original, which is not ours to change.
-        let _ = std::fs::remove_file(to);
-        std::fs::copy(program, to).map_err(|e| failed("cannot place the program at", to, e))?;
-        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o755))
-            .map_err(|e| failed("cannot open", to, e))?;
-    }
-    Ok(())
-}
-
 fn own(path: &Path, mode: u32, account: Option<&Account>) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .map_err(|e| failed("cannot open", path, e))?;
@@ -154,28 +184,30 @@ fn own(path: &Path, mode: u32, account: Option<&Account>) -> Result<()> {
     Ok(())
 }
 
-/// Quotes a path for `/bin/sh`; `%` is special to PostgreSQL.
-fn shell_word(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''").replace('%', "%%"))
-}
-
 async fn serve(listener: UnixListener, shelf: Arc<Shelf>) {
-    let mut ahead: HashMap<u64, JoinHandle<Result<Option<PathBuf>>>> = HashMap::new();
     let mut answers = JoinSet::new();
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = looks.tick() => {
+                Shelf::restock(&shelf);
+                continue;
+            }
+        };
         // Recovery asks for one file at a time; a failing accept has nobody to tell.
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = accepted else { continue };
         while answers.try_join_next().is_some() {}
         let Some((name, stream)) = read_request(stream).await else { continue };
         let file = match name.parse::<WalFileName>() {
-            Ok(WalFileName::Segment(segment)) => Shelf::segment(&shelf, segment, &mut ahead).await,
+            Ok(WalFileName::Segment(segment)) => Shelf::segment(&shelf, segment).await,
             Ok(other) => shelf.file(other).await,
             Err(e) => Err(e),
         };
         let text = match &file {
-            Ok(Some(path)) => {
-                let size = std::fs::metadata(path).map_or(0, |m| m.len());
-                shelf.bytes.fetch_add(size, Ordering::Relaxed);
+            Ok(Some((path, size))) => {
+                shelf.bytes.fetch_add(*size, Ordering::Relaxed);
                 format!("OK {}\n", path.display())
             }
             Ok(None) => "ABSENT\n".to_owned(),
@@ -202,22 +234,50 @@ async fn answer(mut stream: UnixStream, text: String) {
 
 impl Shelf {
     /// The file of a segment; fetches the following ones ahead.
-    async fn segment(
-        shelf: &Arc<Shelf>,
-        segment: SegmentName,
-        ahead: &mut HashMap<u64, JoinHandle<Result<Option<PathBuf>>>>,
-    ) -> Result<Option<PathBuf>> {
+    async fn segment(shelf: &Arc<Shelf>, segment: SegmentName) -> Result<Option<Placed>> {
         let number = segment.number(shelf.segment_size)?;
-        ahead.retain(|n, _| *n >= number);
-        for next in number + 1..=number + AHEAD {
-            let Some(name) = shelf.expected(next) else { break };
-            ahead.entry(next).or_insert_with(|| tokio::spawn(fetch(shelf.clone(), name)));
+        let task = {
+            let mut ahead = shelf.ahead();
+            ahead.retain(|n, _| *n >= number);
+            // What was fetched ahead is of the timeline that this line has there; another is fetched now.
+            let task = ahead.remove(&number).filter(|a| a.name == segment).map(|a| a.task);
+            let task = task.unwrap_or_else(|| tokio::spawn(fetch(shelf.clone(), segment)));
+            Self::fill(shelf, &mut ahead, number + 1);
+            task
+        };
+        joined(task.await)
+    }
+
+    /// Notes which files recovery took, and fetches as many more.
+    fn restock(shelf: &Arc<Shelf>) {
+        let mut ahead = shelf.ahead();
+        while let Some(mut first) = ahead.first_entry() {
+            if !first.get().task.is_finished() {
+                return;
+            }
+            let path = shelf.ready.join(first.get().name.to_string());
+            if path.exists() {
+                return;
+            }
+            let (number, result) = (*first.key(), (&mut first.get_mut().task).now_or_never());
+            first.remove();
+            // Failures and absences are found again by the messenger, who has somebody to tell.
+            let Some(Ok(Ok(Some((_, size))))) = result else { return };
+            shelf.bytes.fetch_add(size, Ordering::Relaxed);
+            Self::fill(shelf, &mut ahead, number + 1);
         }
-        // What was fetched ahead is of the timeline that this line has there; another is fetched now.
-        match ahead.remove(&number) {
-            Some(task) if shelf.expected(number) == Some(segment) => joined(task.await),
-            _ => fetch(shelf.clone(), segment).await,
+    }
+
+    /// Fetches the segments from `from` on, as far ahead as is sensible.
+    fn fill(shelf: &Arc<Shelf>, ahead: &mut BTreeMap<u64, Ahead>, from: u64) {
+        for number in (from..from + shelf.depth).take_while(|number| *number <= shelf.last) {
+            let Some(name) = shelf.expected(number) else { break };
+            ahead.entry(number).or_insert_with(|| Ahead { name, task: tokio::spawn(fetch_ahead(shelf.clone(), name)) });
         }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, BTreeMap<u64, Ahead>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The segment that recovery will ask for.
@@ -226,7 +286,7 @@ impl Shelf {
         wal.complete(&self.line, number).or_else(|| wal.live(&self.line, number).map(|l| l.0))
     }
 
-    async fn file(&self, name: WalFileName) -> Result<Option<PathBuf>> {
+    async fn file(&self, name: WalFileName) -> Result<Option<Placed>> {
         match self.archive().read(&name).await? {
             Some(bytes) => self.put_down(&name.to_string(), &bytes).map(Some),
             None => Ok(None),
@@ -237,75 +297,103 @@ impl Shelf {
         WalArchive::new(&self.repository, &self.environment)
     }
 
-    fn put_down(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let path = self.spool.join(name);
-        std::fs::write(&path, bytes).map_err(|e| failed("cannot write", &path, e))?;
-        own(&path, 0o600, self.account.as_ref())?;
-        Ok(path)
+    /// Writes a file; it gets its name when it is whole and may be taken.
+    fn put_down(&self, name: &str, bytes: &[u8]) -> Result<Placed> {
+        let (unfinished, path) = (self.spool.join(name), self.ready.join(name));
+        std::fs::write(&unfinished, bytes).map_err(|e| failed("cannot write", &unfinished, e))?;
+        own(&unfinished, 0o600, self.account.as_ref())?;
+        std::fs::rename(&unfinished, &path).map_err(|e| failed("cannot rename", &unfinished, e))?;
+        Ok((path, bytes.len() as u64))
     }
 }
 
-async fn fetch(shelf: Arc<Shelf>, segment: SegmentName) -> Result<Option<PathBuf>> {
-    match shelf.archive().read_segment(&segment, shelf.segment_size).await? {
-        Some(bytes) => shelf.put_down(&segment.to_string(), &bytes).map(Some),
-        None => Ok(None),
-    }
+/// Fetches a segment that nobody waits for yet, when memory allows.
+async fn fetch_ahead(shelf: Arc<Shelf>, segment: SegmentName) -> Result<Option<Placed>> {
+    let _permit = shelf.memory.acquire().await.map_err(|_| error::internal("the WAL server ended"))?;
+    fetch(shelf.clone(), segment).await
 }
 
-/// The messenger's part: asks for `name` and moves the file to `destination`.
-pub fn hand_over(socket: &Path, name: &str, destination: &Path) -> Result<()> {
-    let lost = |e: std::io::Error| -> Error {
-        error::repository(format!("the process that restores cannot be asked for {name}")).source(e)
-    };
-    let mut stream = BlockingStream::connect(socket).map_err(lost)?;
-    writeln!(stream, "GET {name}").map_err(lost)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(lost)?;
-    match answer.trim_end().split_once(' ').unwrap_or((answer.trim_end(), "")) {
-        ("OK", path) => std::fs::rename(path, destination).or_else(|_| copy(Path::new(path), destination)),
-        ("ABSENT", _) => return Err(error::absent(format!("{name} is not in the archive"))),
-        ("FAILED", why) => return Err(error::repository(why.to_owned())),
-        _ => return Err(error::repository("the process that restores went away")),
-    }
-    .map_err(|e| failed("cannot place", destination, e))
-}
-
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    std::fs::copy(from, to)?;
-    std::fs::remove_file(from)
+/// Fetches a segment, opens it and puts it down, on a thread that may be kept busy.
+async fn fetch(shelf: Arc<Shelf>, segment: SegmentName) -> Result<Option<Placed>> {
+    let runtime = tokio::runtime::Handle::current();
+    let (on_thread, handle) = (shelf.clone(), runtime.clone());
+    let work = runtime.spawn_blocking(move || -> Result<Option<Placed>> {
+        let size = on_thread.segment_size;
+        match handle.block_on(on_thread.archive().read_segment(&segment, size))? {
+            Some(bytes) => on_thread.put_down(&segment.to_string(), &bytes).map(Some),
+            None => Ok(None),
+        }
+    });
+    joined(work.await)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::coverage::{Coverage, TimelineWal};
+    use crate::repository::testing;
+    use crate::restore::messenger::hand_over;
+    use crate::units::Timeline;
+    use crate::vault::Class;
 
-    #[test]
-    fn paths_survive_the_shell_and_postgresql() {
-        assert_eq!(shell_word(Path::new("/a b/it's 100%")), r"'/a b/it'\''s 100%%'");
-    }
+    const MIB: u64 = 1 << 20;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn absence_and_failure_are_told_apart() {
+    async fn what_was_fetched_ahead_is_taken_without_asking() {
+        let (repository, _) = testing::repository_and_writer().await;
+        let repository = Arc::new(repository);
+        let archive = WalArchive::new(&repository, "production");
+        let name = |number: u64| SegmentName::new(Timeline(1), number, MIB);
+        let content = |number: u64| vec![number as u8; MIB as usize];
+        for number in 1..=100 {
+            let mut sealer = archive.sealer(Class::Wal, 1).expect("a sealer");
+            sealer.write(&content(number));
+            archive.put(&WalFileName::Segment(name(number)), sealer, None).await.expect("stored");
+        }
+        let wal = TimelineWal { segments: (1..=100).collect(), ..TimelineWal::default() };
+        let coverage = Coverage { segment_size: MIB, timelines: BTreeMap::from([(Timeline(1), wal)]) };
+        let catalogue = Catalogue {
+            environment: "production".into(),
+            entries: Vec::new(),
+            ledger_problems: Vec::new(),
+            wal: Some(coverage),
+        };
+        let line = vec![Leg { timeline: Timeline(1), from: Lsn(0), to: None }];
         let folder = tempfile::tempdir().expect("dir");
-        let socket = folder.path().join("s");
-        let listener = UnixListener::bind(&socket).expect("bind");
-        let place = folder.path().join("file");
-        std::fs::write(&place, "wal").expect("write");
-        let answers = [format!("OK {}\n", place.display()), "ABSENT\n".into(), "FAILED store down\n".into()];
-        tokio::spawn(async move {
-            for text in answers {
-                let (stream, _) = listener.accept().await.expect("accept");
-                let (_, stream) = read_request(stream).await.expect("request");
-                answer(stream, text).await;
+        let program = folder.path().join("program");
+        std::fs::write(&program, "#!/bin/sh\nexit 77\n").expect("written");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
+        let spool = folder.path().join("spool");
+        let places = Places { spool: &spool, folder: folder.path(), program: &program };
+        let until = Lsn(90 * MIB + 5);
+        let server =
+            WalServer::start(repository.clone(), Arc::new(catalogue), line, until, &places, None).expect("started");
+        let destination = folder.path().join("RECOVERYXLOG");
+        // The messenger is the program that exits with 77 here.
+        let take = async |number: u64| {
+            let command = server.restore_command().replace("%f", &name(number).to_string());
+            let command = command.replace("%p", &destination.display().to_string());
+            let status = tokio::process::Command::new("/bin/sh").arg("-c").arg(command).status().await.expect("sh");
+            status.code().expect("an exit code")
+        };
+        assert_eq!(take(1).await, 77, "nothing was asked for yet");
+        let (socket, to) = (folder.path().join(SOCKET), destination.clone());
+        let asked = name(1).to_string();
+        tokio::task::spawn_blocking(move || hand_over(&socket, &asked, &to)).await.expect("a thread").expect("OK");
+        assert_eq!(std::fs::read(&destination).expect("moved"), content(1));
+        let ready = |number: u64| spool.join("ready").join(name(number).to_string());
+        let is_there = async |number: u64| {
+            while !ready(number).exists() {
+                tokio::time::sleep(LOOK).await;
             }
-        });
-        let destination = folder.path().join("dest");
-        let asked = destination.clone();
-        let kinds = tokio::task::spawn_blocking(move || {
-            [0, 1, 2].map(|_| hand_over(&socket, "00000002.history", &asked).map_err(|e| e.kind()))
-        });
-        let kinds = kinds.await.expect("thread");
-        assert_eq!(kinds, [Ok(()), Err(ErrorKind::Absent), Err(ErrorKind::Repository)]);
-        assert_eq!(std::fs::read(&destination).expect("moved"), b"wal");
+        };
+        for number in 2..=90 {
+            is_there(number).await;
+            assert_eq!(take(number).await, 0, "{number}");
+            assert_eq!(std::fs::read(&destination).expect("moved"), content(number));
+        }
+        assert_eq!(server.bytes(), 90 * MIB);
+        assert!(!ready(91).exists() && server.shelf.ahead().is_empty(), "behind the target nothing is wanted");
+        assert_eq!(take(91).await, 77);
     }
 }
