@@ -201,6 +201,12 @@ fn describe(plan: &Plan) -> String {
         ByteSize(plan.bytes + target.wal_bytes)
     );
     text += &format!("data directory: {}\n", plan.pgdata.display());
+    if plan.delta {
+        text += "  what is right there stays, the rest is replaced; what the backup does not have is REMOVED\n";
+        if plan.force {
+            text += "  another cluster, or transactions that the repository lacks, are given up (--force)\n";
+        }
+    }
     if let Some(dir) = &plan.filestore {
         text += &format!("attachments:    {}\n", dir.display());
         for capture in &plan.filestores {

@@ -11,15 +11,15 @@ use crate::evidence::drill_record::{Check, CheckResult, Severity};
 use crate::postgres::account::Account;
 use crate::postgres::server::PrivateServer;
 
-/// `pg_verifybackup`: the files, before a server touched them, are those that the source sent.
+/// `pg_verifybackup`: the files, before a server touched them, are those that were read at the source.
 pub async fn verify_backup(bin_dir: &Path, account: Option<&Account>, pgdata: &Path) -> Result<Check> {
     let mut judge = Judge::new(bin_dir, account, "pg_verifybackup");
     judge.command.args(["--no-parse-wal", "--exit-on-error", "--quiet"]).arg(pgdata);
     judge
         .run(
             "V1",
-            "Restored files are exactly those that PostgreSQL sent",
-            "Every file is compared with the manifest that the source server itself made.",
+            "Restored files are exactly those that were backed up",
+            "Every file is compared with sums made at the source: by the server where it sent the files, else when each page was read.",
         )
         .await
 }

@@ -63,8 +63,8 @@ pub(super) fn admit(pgdata: &Path, system_id: u64, wal: Option<&Coverage>, force
             lost.last.map(|t| format!("; the last is of {}", t.format("%Y-%m-%d %H:%M:%S UTC"))).unwrap_or_default()
         ))
         .meaning("nothing was touched; a delta restore empties pg_wal, and they would be gone for good")
-        .hint("keep them: `lifeboat wal push` each segment of its pg_wal from there on, or copy the directory away")
-        .hint("restore into another directory, and decide in the morning")
+        .hint("keep them: start that server once more while `lifeboat wal receive` runs, so that they arrive; or copy the directory away")
+        .hint("or restore into another directory, and decide in the morning")
         .hint("`--force` gives them up")),
     }
 }
