@@ -208,7 +208,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_doubted() {
         let whole = two_blocks(0x05, true);
-        for length in 1..whole.len() - 1 {
+        // 30 bytes are a record with one block and the 3 bytes of its image.
+        for length in (1..whole.len()).filter(|length| *length != 30) {
             assert!(collected(15, 10, 0, &whole[..length]).doubt().is_some(), "{length}");
         }
         assert!(collected(15, 10, 0, &[100, 0, 0, 0]).doubt().is_some());
