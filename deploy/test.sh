@@ -66,11 +66,6 @@ need_moto() {
 
 # ---------------------------------------------------------------- other PostgreSQL majors
 
-# Runs a command as the account that PostgreSQL's servers run as.
-as_server() {
-    if is_root; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi
-}
-
 runs() { (cd / && as_server "$1/postgres" --version && as_server "$1/initdb" --version) >/dev/null 2>&1; }
 
 # postgres_home MAJOR: below target/, or, where the server's account cannot reach that, below /var/tmp.
