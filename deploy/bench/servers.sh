@@ -28,14 +28,14 @@ stop_server() {
     started_clusters=("${kept[@]}")
 }
 
-# sql PGDATA COMMAND…: as superuser in `retail`, or in `postgres` of the others.
+# sql PGDATA COMMAND…: as superuser.
+sql_database=retail
 sql() {
-    local pgdata=$1 database=retail command arguments=()
-    [ "$pgdata" != "${small:-}" ] || database=postgres
+    local pgdata=$1 command arguments=()
     shift
     for command in "$@"; do arguments+=(-c "$command"); done
     as_server "$bin/psql" -X -qAt -v ON_ERROR_STOP=1 -h "$(server_setting "$pgdata" 5)" -p "$(server_setting "$pgdata" 4)" \
-        -U postgres -d "$database" "${arguments[@]}"
+        -U postgres -d "$sql_database" "${arguments[@]}"
 }
 
 end_process() {
@@ -141,8 +141,9 @@ starts_right() {
         as_server touch "$pgdata/recovery.signal" || return 1
     fi
     start_server "$pgdata" -p 5433 -c archive_mode=off -c autovacuum=off || return 1
-    local until=$((SECONDS + 600)) found
-    while [ "$(sql "$pgdata" 'SELECT pg_is_in_recovery()')" != f ]; do
+    # It answers as a hot standby before it is promoted.
+    local until=$((SECONDS + 600)) found recovering
+    while recovering=$(sql "$pgdata" 'SELECT pg_is_in_recovery()') || return 1 && [ "$recovering" != f ]; do
         [ "$SECONDS" -lt "$until" ] || return 1
         sleep 0.2
     done

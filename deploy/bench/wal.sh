@@ -7,6 +7,7 @@
 
 prepare_wal() {
     small=$run/small
+    sql_database=postgres
     step "Making a small cluster for WAL" make_small
     if wants replay; then step "Making $wal_mib MiB of WAL with pgbench" make_wal; fi
 }
@@ -56,27 +57,29 @@ fetch_base_and_archive() {
     for name in "$small"/pg_wal/????????????????????????; do as_server cp "$name" "$run/archive/"; done
 }
 
-# replay_with TOOL RESTORE_COMMAND: a server of our own on a copy of the base, to the end of WAL.
+# replay_with TOOL RESTORE_COMMAND: a server of our own on a copy of the base, to the end of WAL. Without
+# hot_standby it answers when recovery has ended.
 replay_with() {
-    local until=$((SECONDS + 1200)) seconds
+    local seconds until=$((SECONDS + 1200))
     as_server cp -a "$run/w/base" "$run/w/data"
-    : >"$run/w/data.log"
-    chmod 666 "$run/w/data.log"
     sync
     # As restore's own server; the target that --no-start wrote does not matter, both replay everything.
     start_server "$run/w/data" -p 5433 -c "restore_command='$2'" -c archive_mode=off -c hot_standby=off -c autovacuum=off -c jit=off \
         -c shared_buffers=256MB -c fsync=on -c max_wal_size=8GB -c checkpoint_timeout=30min -c recovery_init_sync_method=syncfs \
         || die "the server does not start for replay with $1"
-    while [ "$(sql "$run/w/data" 'SELECT pg_is_in_recovery()')" != f ]; do
-        [ "$SECONDS" -lt "$until" ] || die "replay with $1 does not end"
+    while ! sql "$run/w/data" 'SELECT 1' >/dev/null 2>&1; do
+        if [ "$SECONDS" -gt "$until" ] || ! server_runs "$run/w/data"; then
+            tail -n 20 "$run/w/data.log" >&2
+            die "replay with $1 does not end"
+        fi
         sleep 0.2
     done
     seconds=$(sed -n 's/.*redo done at .* elapsed: \([0-9.]*\) s.*/\1/p' "$run/w/data.log" | tail -n 1)
-    [ -n "$seconds" ] || die "the server's log does not say how long redo with $1 took"
+    [ -n "$seconds" ] || { tail -n 20 "$run/w/data.log" >&2; die "the server's log does not say how long redo with $1 took"; }
     same_history "$1" "$(sql "$run/w/data" "SELECT count(*) FROM pgbench_history")"
     stop_server "$run/w/data"
     rm -rf "$run/w/data" "$run/w/data.log"
-    echo "$round,replay,$1,$seconds,,,,,,," >>"$csv"
+    echo "$round,replay,\"$1\",$seconds,,,,,,," >>"$csv"
 }
 
 same_history() {
@@ -113,7 +116,7 @@ load() {
     bench_small -n -c 4 -j 2 -T 20 || die "pgbench failed"
     tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$run/output")
     [ -n "$tps" ] || die "pgbench does not say how many transactions there were"
-    echo "$round,throughput,$1,,,,,,,,$tps" >>"$csv"
+    echo "$round,throughput,\"$1\",,,,,,,,$tps" >>"$csv"
 }
 
 load_with_lifeboat() {

@@ -1,6 +1,7 @@
 //! Restores: to exactly the place that was asked for, refused where that cannot be, continued where they
 //! were interrupted, and never over anything that exists.
 
+mod dump;
 mod loss;
 mod places;
 mod targets;

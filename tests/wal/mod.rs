@@ -16,6 +16,7 @@ mod archive;
 mod base;
 mod histories;
 mod receive;
+mod receivewal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
