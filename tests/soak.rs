@@ -10,7 +10,6 @@ mod chaos;
 mod truth;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use self::chaos::{Chaos, Load, Random};
@@ -41,18 +40,31 @@ impl Plan {
     }
 }
 
-/// What happened, in order; printed when something went wrong.
+impl std::fmt::Display for Plan {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (seed, seconds) = (self.seed, self.span.as_secs());
+        write!(to, "LIFEBOAT_SOAK_SEED={seed} LIFEBOAT_SOAK_SECONDS={seconds} ./deploy/test.sh --soak")
+    }
+}
+
+/// Says what happens, as it happens; and, when the soak fails, how to have it again.
 #[derive(Debug)]
 struct Log {
     began: Instant,
-    lines: Mutex<Vec<String>>,
+    plan: Plan,
 }
 
 impl Log {
     fn say(&self, text: &str) {
-        let line = format!("{:7.2} s  {text}", self.began.elapsed().as_secs_f64());
-        println!("{line}");
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        println!("{:7.2} s  {text}", self.began.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("\nthe soak failed; again with the same choices: {}\n", self.plan);
+        }
     }
 }
 
@@ -69,16 +81,12 @@ fn soak() {
         skip!("no pg_waldump or no pgbench");
     }
     println!(
-        "soak: {:?}, seed {}, a base backup every {:?}, WAL segments of {segment_mib} MiB\n\
-         again: LIFEBOAT_SOAK_SEED={} LIFEBOAT_SOAK_SECONDS={} ./deploy/test.sh --soak",
-        plan.span,
-        plan.seed,
-        plan.between_backups,
-        plan.seed,
-        plan.span.as_secs()
+        "soak: {:?}, a base backup every {:?}, WAL segments of {segment_mib} MiB",
+        plan.span, plan.between_backups
     );
+    println!("seed {}; again: {plan}", plan.seed);
     let estate = Estate::builder(&scratch, &cluster).init();
-    let log = Log { began: Instant::now(), lines: Mutex::new(Vec::new()) };
+    let log = Log { began: Instant::now(), plan };
     let mut chaos = Chaos::new(&estate, &cluster, plan, &log);
     let first = estate.backup();
     log.say(&format!("base backup {first}"));

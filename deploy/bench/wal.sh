@@ -99,12 +99,14 @@ replay_lifeboat() {
     rm -rf "$run/w/data"
 }
 
+replay_cp() { replay_with cp "cp \"$run/archive/%f\" \"%p\""; }
+replay_fetch() { replay_with 'Lifeboat, wal fetch' "$lifeboat -c $run/lbw/lifeboat.toml wal fetch -e production %f \"%p\""; }
+
 replay_round() {
+    local i order=(replay_cp replay_lifeboat replay_fetch)
     round=$1
     say "Round $round of $rounds: replay"
-    replay_with 'cp' "cp \"$run/archive/%f\" \"%p\""
-    replay_lifeboat
-    replay_with 'Lifeboat, wal fetch' "$lifeboat -c $run/lbw/lifeboat.toml wal fetch -e production %f \"%p\""
+    for i in 0 1 2; do "${order[$(((i + round) % 3))]}"; done
 }
 
 # ---------------------------------------------------------------- throughput

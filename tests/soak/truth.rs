@@ -114,7 +114,8 @@ async fn write(dsn: &str, rows: &Mutex<Vec<Row>>, stop: &AtomicBool) {
     }
 }
 
-/// The last row that a recovery to this time keeps: PostgreSQL stops before the first commit in WAL that is later.
+/// The last row that a recovery to this time keeps: PostgreSQL stops before the first commit or abort in WAL that is
+/// later.
 ///
 /// Commit times are taken before the records are written, so that neighbours may stand in WAL in the other order;
 /// what `pg_waldump` prints of the seconds around decides.
@@ -124,24 +125,25 @@ pub(super) fn last_before(cluster: &Cluster, rows: &[Row], micros: i64) -> i64 {
     let last = rows.partition_point(|row| row.at < micros + AROUND).min(rows.len() - 1);
     let ids: BTreeMap<u64, i64> = rows[first..].iter().map(|row| (row.xid, row.id)).collect();
     let mut kept = rows[first].id;
-    for commit in commits(cluster, rows[first].after, rows[last].after) {
-        if commit.micros > micros {
+    for end in ends(cluster, rows[first].after, rows[last].after) {
+        if end.micros > micros {
             return kept;
         }
-        if let Some(id) = ids.get(&commit.xid) {
+        if let Some(id) = ids.get(&end.xid) {
             kept = *id;
         }
     }
-    panic!("no commit after {} up to {}", time_text(micros), lsn_text(rows[last].after));
+    panic!("no transaction ends after {} up to {}", time_text(micros), lsn_text(rows[last].after));
 }
 
-struct Commit {
+/// The end of a transaction. The journal's own never abort.
+struct End {
     xid: u64,
     micros: i64,
 }
 
-/// The commits that begin in this range of the server's WAL, in its order.
-fn commits(cluster: &Cluster, from: u64, to: u64) -> Vec<Commit> {
+/// The transactions that end in this range of the server's WAL, in its order.
+fn ends(cluster: &Cluster, from: u64, to: u64) -> Vec<End> {
     let waldump = tool(cluster.major(), "pg_waldump").expect("asked before");
     let mut command = as_server(&waldump);
     command.env("TZ", "UTC").args(["-r", "Transaction", "-t", "1", "-s", &lsn_text(from), "-e", &lsn_text(to), "-p"]);
@@ -149,17 +151,17 @@ fn commits(cluster: &Cluster, from: u64, to: u64) -> Vec<Commit> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "pg_waldump: {said}");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().filter_map(commit).collect()
+    text.lines().filter_map(end).collect()
 }
 
 /// `rmgr: Transaction len (rec/tot): 34/34, tx: 741, lsn: …, desc: COMMIT 2026-11-22 20:35:05.123456 UTC; …`
-fn commit(line: &str) -> Option<Commit> {
-    let (_, description) = line.split_once("desc: COMMIT ")?;
+fn end(line: &str) -> Option<End> {
+    let (_, description) = line.split_once("desc: COMMIT ").or_else(|| line.split_once("desc: ABORT "))?;
     let (time, _) = description.split_once(" UTC")?;
     let (_, rest) = line.split_once("tx:")?;
     let xid = rest.split(',').next()?.trim().parse().expect("a transaction id");
     let time = NaiveDateTime::parse_from_str(time, "%Y-%m-%d %H:%M:%S%.f").expect("a time");
-    Some(Commit { xid, micros: time.and_utc().timestamp_micros() })
+    Some(End { xid, micros: time.and_utc().timestamp_micros() })
 }
 
 /// pgbench's transactions are there as a whole or not at all.
