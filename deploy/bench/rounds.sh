@@ -49,6 +49,8 @@ base_round() {
     round=$1
     say "Round $round of $rounds: full backups"
     new_folder "$run/r"
+    # What was restored is started with the source's own WAL, which waits for that until the round is over.
+    sql "$data" "SELECT pg_create_physical_replication_slot('bench_keep', true)" >/dev/null
     each begin "$round"
     each full "$round"
     each streamed_full "$round"
@@ -69,6 +71,7 @@ base_round() {
         each restore "$round"
     fi
     each end "$round"
+    drop_slot "$data" bench_keep
 }
 
 # ---------------------------------------------------------------- what was measured, on what

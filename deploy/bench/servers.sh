@@ -51,7 +51,7 @@ end_all() {
     set +e
     for name in "${started_processes[@]}"; do end_process "$name"; done
     if [ -n "${data:-}" ] && server_runs "$data"; then
-        for name in lifeboat_bench barman_bench; do drop_slot "$data" "$name"; done
+        for name in lifeboat_bench barman_bench bench_keep; do drop_slot "$data" "$name"; done
     fi
     for name in "${started_clusters[@]}"; do stop_server "$name"; done
     cd /
@@ -67,6 +67,7 @@ drop_slot() {
     done
 }
 
+# make_cluster PGDATA WAL_KEEP_SIZE
 make_cluster() {
     as_server "$bin/initdb" -D "$1" -k -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null || return 1
     # Autovacuum would change pages at times of its own choosing.
@@ -85,7 +86,7 @@ fill_cluster() {
     local generator=$lifeboat_root/../shared/bench/make_retail_db.py
     [ -e "$generator" ] || generator=$scripts/retail.py
     rm -rf "$data" "$data.filled"
-    make_cluster "$data" 2GB || return 1
+    make_cluster "$data" 0 || return 1
     start_server "$data" -c fsync=off -c full_page_writes=off || return 1
     as_server "$bin/createdb" -h "$(server_setting "$data" 5)" -U postgres retail || return 1
     python3 "$generator" "$size" | sql "$data" >/dev/null || return 1
