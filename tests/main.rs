@@ -11,5 +11,6 @@ mod harness_smoke;
 mod inspect;
 mod odoo;
 mod restore;
+mod soak;
 mod versions;
 mod wal;

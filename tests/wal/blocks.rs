@@ -444,11 +444,7 @@ fn pages_changed_without_a_new_lsn_are_in_the_map() {
     let seen = working.sql("SELECT pg_relation_filepath('seen') || '_vm'");
     let (old, new) = (&before[Path::new(&seen)], &after[Path::new(&seen)]);
     assert!(old != new && page_lsn(new) < from.0, "the visibility map lost bits");
-    assert!(
-        dumped(&working, from, to, |fork| *fork == RelationFile::at(Path::new(&seen)).expect("a path").fork)
-            .forks
-            .is_empty()
-    );
+    assert!(dumped(&working, from, to, |fork| *fork == RelationFile::at(&seen).expect("a path").fork).forks.is_empty());
 }
 
 #[test]
