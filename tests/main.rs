@@ -8,6 +8,7 @@ mod faults;
 mod format;
 mod harness_smoke;
 mod inspect;
+mod lines;
 mod odoo;
 mod restore;
 mod versions;

@@ -39,7 +39,8 @@ pub struct Resolved {
     pub requested: String,
     /// The base backup that recovery starts from.
     pub base: String,
-    /// The timeline that recovery follows.
+    /// The timeline that recovery follows: the one that the stop lies on. Followed to a newer one, PostgreSQL
+    /// would stop at the same record and call the newer one its ancestor, from before that began.
     pub timeline: Timeline,
     /// Start of the last record that is replayed.
     pub stop_record: Lsn,
@@ -102,7 +103,7 @@ pub async fn resolve(
     Ok(Resolved {
         requested: target.to_string(),
         base: found.base.id.clone(),
-        timeline: search.line.last().map_or(newest, |leg| leg.timeline),
+        timeline: timeline_of(&search.line, found.stop.1).unwrap_or(newest),
         stop_record: found.stop.0,
         stop_end: found.stop.1,
         last_kept: found.last_kept,
@@ -115,6 +116,11 @@ pub async fn resolve(
 /// Whether a base backup lies on a line of history.
 fn on_line(line: &[Leg], base: &BaseBackup) -> bool {
     line.iter().any(|leg| leg.timeline == base.timeline && leg.to.is_none_or(|to| base.stop_lsn <= to))
+}
+
+/// The timeline of a line of history on which a record ends.
+fn timeline_of(line: &[Leg], end: Lsn) -> Option<Timeline> {
+    line.iter().find(|leg| leg.to.is_none_or(|left| end <= left)).map(|leg| leg.timeline)
 }
 
 pub(super) struct Search<'a> {

@@ -23,5 +23,7 @@ mod session;
 mod storer;
 mod tiers;
 
-pub(super) use intake::summary;
+pub(super) use intake::{diverged, summary};
+pub(super) use place::left_behind;
+pub(super) use prepare::piece_macs;
 pub use run::{ReceiveOptions, Received, Slot, Until, receive};

@@ -131,6 +131,7 @@ pub async fn receive(
         Slot::Configured => (environment.postgres.slot.clone(), None),
         Slot::Temporary { connection, name } => (name, Some(*connection)),
     };
+    let (tell_awaited, awaited) = watch::channel(false);
     let mut receiver = Receiver {
         patient: Arc::new(repository.with_retry(patience)),
         source: Source::new(&environment.postgres)?,
@@ -143,6 +144,10 @@ pub async fn receive(
         give_up_after: options.give_up_after,
         gone: Vec::new(),
         gaps: Vec::new(),
+        invalidated: None,
+        proof: None,
+        proven: None,
+        awaited,
         cluster: None,
         begun: None,
         durable: Lsn(0),
@@ -157,7 +162,9 @@ pub async fn receive(
     let (started_at, began) = (runtime.now(), Instant::now());
     let ended = tokio::select! {
         ended = receiver.run() => ended,
-        never = heartbeat::run(&source, environment.postgres.heartbeat, runtime), if heartbeat => match never {},
+        never = heartbeat::run(&source, environment.postgres.heartbeat, &tell_awaited, runtime), if heartbeat => {
+            match never {}
+        }
         never = record_hourly(repository, &environment.name, &ledger, &tally, runtime) => match never {},
     };
     match ended {
@@ -234,6 +241,14 @@ pub(super) struct Receiver<'a> {
     pub(super) gone: Vec<Place>,
     /// Gaps that were told.
     pub(super) gaps: Vec<(Lsn, Lsn)>,
+    /// Why the server gave the slot up, until that is told.
+    pub(super) invalidated: Option<String>,
+    /// The segment that the running session compares to prove that the server's history is ours.
+    pub(super) proof: Option<Place>,
+    /// The last segment that proved it, as long as the server stays the same.
+    pub(super) proven: Option<Place>,
+    /// Whether commits wait for this receiver.
+    awaited: watch::Receiver<bool>,
     /// The cluster, once compared with what the repository knows.
     pub(super) cluster: Option<u64>,
     /// Where receiving began first.
@@ -308,14 +323,24 @@ impl Receiver<'_> {
             status_every: prepared.status_every,
             tally: Arc::clone(&self.tally),
             until: self.until.clone(),
+            awaited: self.awaited.clone(),
             stop,
             runtime: self.runtime,
         };
         self.timeline = place.timeline;
-        self.durable = place.at;
+        self.durable = prepared.beginning.durable;
         let began = Instant::now();
         let ended = session.run(prepared.stream, prepared.beginning).await?;
         self.durable = ended.durable;
+        // A timeline that was received to its end went through the segment that was to be compared.
+        self.proven = match ended.end {
+            End::Timeline { .. } => self.proof.take().or(self.proven),
+            _ => None,
+        };
+        if !self.own_slot {
+            // The temporary slot lives in this session; the next timeline is received through it, too.
+            self.temporary = ended.connection;
+        }
         if matches!(&ended.end, End::Lost(e) if wal_is_gone(e)) {
             self.gone.push(place);
         }

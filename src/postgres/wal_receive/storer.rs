@@ -64,16 +64,21 @@ impl Storer {
             Job::Segment { name, sealed, summary, has_pieces } => {
                 let file = WalFileName::Segment(name);
                 let end = summary.end;
-                let stored = archive.put(&file, sealed, Some(&WalSummary::Segment(summary))).await?;
-                self.runtime.emit(Event::WalStored { name: name.to_string(), stored: stored.size });
-                self.tell(end);
-                self.count(|t| {
-                    t.segments += 1;
-                    t.stored_bytes += stored.size;
-                    if let Some(sha256) = stored.sha256 {
-                        t.stored.insert(name, (stored.size, sha256));
-                    }
-                });
+                // It may be one that is compared, and a whole segment need not be sent for that.
+                if archive.same(&file, &sealed).await? {
+                    self.tell(end);
+                } else {
+                    let stored = archive.put(&file, sealed, Some(&WalSummary::Segment(summary))).await?;
+                    self.runtime.emit(Event::WalStored { name: name.to_string(), stored: stored.size });
+                    self.tell(end);
+                    self.count(|t| {
+                        t.segments += 1;
+                        t.stored_bytes += stored.size;
+                        if let Some(sha256) = stored.sha256 {
+                            t.stored.insert(name, (stored.size, sha256));
+                        }
+                    });
+                }
                 if has_pieces {
                     let deleted = match archive.pieces(&name).await {
                         Ok(pieces) => self.delete(archive, pieces).await,
@@ -87,9 +92,12 @@ impl Storer {
         Ok(())
     }
 
+    /// Never less than before: what is compared again is durable already.
     fn tell(&self, durable: Lsn) {
-        self.durable.send_replace(durable);
-        self.runtime.emit(Event::WalDurable { lsn: durable });
+        let more = |known: &mut Lsn| durable > std::mem::replace(known, durable.max(*known));
+        if self.durable.send_if_modified(more) {
+            self.runtime.emit(Event::WalDurable { lsn: durable });
+        }
     }
 
     fn piece(&self, segment: &SegmentName, offset: u64, end: u64) -> Piece {
