@@ -73,19 +73,21 @@ impl Receiver<'_> {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let (proof, mut places) = if self.own_slot {
-            let oldest = oldest_kept(&self.source, &history, system.flush_lsn, segment_size).await?;
+        let oldest = oldest_kept(&self.source, &history, system.flush_lsn, segment_size).await?;
+        let mut places = if self.own_slot {
             let server = Kept { restart: slot.restart, oldest, flush: system.flush_lsn };
-            let places = place::candidates(&history, coverage, server, segment_size);
-            (places.first().and_then(|first| place::proof(&history, coverage, *first, segment_size)), places)
+            place::candidates(&history, coverage, server, segment_size)
         } else {
             // A temporary slot is for what comes from now on; what is archived of that is compared.
             let at = slot.restart.unwrap_or(system.flush_lsn).segment_start(segment_size);
             let timeline = history.of_segment(at.segment(segment_size), segment_size);
-            (None, vec![Place { timeline, at }])
+            vec![Place { timeline, at }]
         };
         let wanted = places.first().copied();
-        if let Some(proof) = proof.filter(|proof| self.proven != Some(*proof)) {
+        let proof = wanted.and_then(|first| place::proof(&history, coverage, first, segment_size));
+        // A temporary slot has one try, so nothing is tried that may be gone.
+        let there = |proof: &Place| oldest.map_or(self.own_slot, |oldest| oldest <= proof.at);
+        if let Some(proof) = proof.filter(there).filter(|proof| self.proven != Some(*proof)) {
             places.insert(0, proof);
         }
         let Some(place) = places.into_iter().find(|p| !self.gone.contains(p)) else {
