@@ -10,7 +10,9 @@ use crate::common::{Cluster, ClusterBuilder, Estate, Output, Running, Scratch, o
 
 mod failover;
 mod foreign;
+mod gaps;
 mod standby;
+mod synchronous;
 mod timelines;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,9 +12,10 @@
 //!    └──────────────────────────── durable ◄───────────────┘
 //! ```
 //!
-//! `run` begins again after outages and timelines, `prepare` finds out and `place` decides where, `tiers` keeps
+//! `heal` fetches what is missing further back. `run` begins again after outages and timelines, `prepare` finds out and `place` decides where, `tiers` keeps
 //! pieces few.
 
+mod heal;
 mod intake;
 mod place;
 mod prepare;

@@ -25,7 +25,7 @@ use crate::vault::index_key::ContentMac;
 use crate::wal_name::{SegmentName, WalFileName};
 
 /// Status updates are sent at least this often.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
+pub(super) const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// Pieces whose summaries are read at the same time.
 const PARALLEL: usize = 8;
@@ -105,7 +105,7 @@ impl Receiver<'_> {
             self.history(&mut connection, place.timeline).await?;
         }
         let complete_to = place::complete_to(coverage, place, segment_size);
-        let pieces = self.known_pieces(place.timeline, complete_to, segment_size).await?;
+        let pieces = known_pieces(self.archive(), place.timeline, complete_to, segment_size).await?;
         // What is only compared was reported as durable before, and the slot must not be moved back for it.
         let durable = if Some(place) == proof { Lsn(place.at.0 + segment_size) } else { place.at };
         self.proof = proof.filter(|proof| *proof == place);
@@ -204,19 +204,6 @@ impl Receiver<'_> {
         Ok(history)
     }
 
-    /// The stored pieces of a segment, with the digests by which their bytes will be compared.
-    async fn known_pieces(&self, timeline: Timeline, at: Lsn, segment_size: u64) -> Result<Vec<KnownPiece>> {
-        let segment = SegmentName::holding(timeline, at, segment_size);
-        let macs = piece_macs(self.archive(), chain(self.archive().pieces(&segment).await?)).await?;
-        let known = |(piece, mac): (Piece, ContentMac)| KnownPiece {
-            key: piece.key,
-            start: Lsn(at.0 + piece.offset),
-            end: Lsn(at.0 + piece.end),
-            mac,
-        };
-        Ok(macs.into_iter().map(known).collect())
-    }
-
     /// A slot that the server gave up is told and recorded, whether WAL is missing for it or not.
     async fn tell_invalidation(&mut self, gap: bool) {
         let Some(reason) = self.invalidated.take() else { return };
@@ -274,7 +261,7 @@ impl Receiver<'_> {
 
 /// The start of the oldest segment in the server's `pg_wal` from which on none is missing; `None` where the
 /// role may not look.
-async fn oldest_kept(
+pub(super) async fn oldest_kept(
     source: &Source,
     history: &TimelineHistory,
     flush: Lsn,
@@ -291,6 +278,24 @@ async fn oldest_kept(
         number -= 1;
     }
     Ok(Some(Lsn(number * segment_size)))
+}
+
+/// The stored pieces of the segment that begins at `at`, with the digests by which their bytes will be compared.
+pub(super) async fn known_pieces(
+    archive: WalArchive<'_>,
+    timeline: Timeline,
+    at: Lsn,
+    segment_size: u64,
+) -> Result<Vec<KnownPiece>> {
+    let segment = SegmentName::holding(timeline, at, segment_size);
+    let macs = piece_macs(archive, chain(archive.pieces(&segment).await?)).await?;
+    let known = |(piece, mac): (Piece, ContentMac)| KnownPiece {
+        key: piece.key,
+        start: Lsn(at.0 + piece.offset),
+        end: Lsn(at.0 + piece.end),
+        mac,
+    };
+    Ok(macs.into_iter().map(known).collect())
 }
 
 /// The digests of stored pieces.

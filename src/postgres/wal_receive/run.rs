@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::heal::Healer;
 use super::place::Place;
 use super::session::{End, Session};
 use super::storer::Tally;
@@ -157,7 +158,16 @@ pub async fn receive(
         stop,
         runtime,
     };
-    let (source, tally) = (receiver.source.clone(), Arc::clone(&receiver.tally));
+    let (source, tally, own_slot) = (receiver.source.clone(), Arc::clone(&receiver.tally), receiver.own_slot);
+    let healer = Healer {
+        repository: Arc::clone(&receiver.patient),
+        environment,
+        source: &source,
+        level: options.level,
+        tally: Arc::clone(&tally),
+        stop,
+        runtime,
+    };
     let ledger = ledger(repository, &environment.name).await?;
     let (started_at, began) = (runtime.now(), Instant::now());
     let ended = tokio::select! {
@@ -165,6 +175,7 @@ pub async fn receive(
         never = heartbeat::run(&source, environment.postgres.heartbeat, &tell_awaited, runtime), if heartbeat => {
             match never {}
         }
+        never = healer.run(), if own_slot => match never {},
         never = record_hourly(repository, &environment.name, &ledger, &tally, runtime) => match never {},
     };
     match ended {
