@@ -56,7 +56,7 @@ fn a_gap_is_recorded_shown_in_the_way_and_healed_by_wal_push() {
     let show = shown(&estate);
     assert_eq!(show["gaps"].as_array().map(Vec::len), Some(1), "{show}");
     assert!(told_of(&show["broken"]).contains("WAL has a hole"), "{show}");
-    let doctor = estate.run(&["doctor"]);
+    let doctor = estate.lifeboat.run(&["--format", "json", "doctor"]);
     assert!(doctor.code() != Some(0) && doctor.stdout.contains("gap in WAL"), "{doctor:?}");
     let verify = estate.run(&["verify"]).stdout;
     assert!(verify.contains("missing WAL segment") || verify.contains("no WAL was archived from"), "{verify}");
