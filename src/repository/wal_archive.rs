@@ -178,10 +178,9 @@ impl<'a> WalArchive<'a> {
     /// Whether the archive holds exactly what was sealed; other content under the same name is an error.
     pub async fn same(&self, name: &WalFileName, sealed: &WalSealer) -> Result<bool> {
         match self.holds(name, &sealed.mac.clone().finish()).await? {
-            Some(false) => Err(diverged(
-                &layout::wal_file(self.environment, name.timeline(), &name.to_string()),
-                sealed.length,
-            )),
+            Some(false) => {
+                Err(diverged(&layout::wal_file(self.environment, name.timeline(), &name.to_string()), sealed.length))
+            }
             held => Ok(held == Some(true)),
         }
     }

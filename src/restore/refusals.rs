@@ -108,8 +108,7 @@ impl Search<'_> {
                     "{asked} ({target}) cannot be reached: WAL segment {} is missing",
                     gap.first
                 ));
-                let before =
-                    format!("the nearest possible before it is `--to lsn:{}`{}", gap.from, committed(last));
+                let before = format!("the nearest possible before it is `--to lsn:{}`{}", gap.from, committed(last));
                 after_gap(error.hint(before), later)
             }
             None => error::not_recoverable(format!(

@@ -163,3 +163,31 @@ fn a_clone_that_is_behind_the_original_is_refused() {
     }
     assert!(before == (content(&estate, "wal"), names(&estate, "wal-live")), "something was stored");
 }
+
+#[test]
+fn two_clones_that_stream_at_the_same_time_do_not_mix() {
+    let scratch = Scratch::new();
+    let mut original = cluster(&scratch).start();
+    let estate = Estate::builder(&scratch, &original).init();
+    original.psql("postgres", "CREATE TABLE t (i int)");
+    receive_all(&estate, &original);
+    original.stop();
+    let clone = clone_of(&original, &scratch, "clone");
+    original.start();
+    // As a copy of the whole machine does it: the same configuration, beside another server.
+    let config = fs::read_to_string(scratch.join("lifeboat.toml")).expect("a configuration");
+    let copied = scratch.write("clone.toml", config.replace(&original.dsn(), &clone.dsn()));
+    let of_clone = crate::common::Lifeboat::new(copied);
+    let mut receivers = [estate.lifeboat.clone(), of_clone].map(|l| l.spawn(&["wal", "receive", "-e", "production"]));
+    // Neither is busy: heartbeats are all that is written, into one and the same segment.
+    wait_until("the difference is found", PATIENCE, || receivers.iter_mut().any(|r| !r.is_running()));
+    let ended = receivers.iter_mut().position(|r| !r.is_running()).expect("one has ended");
+    let [one, other] = receivers;
+    let (ended, _other) = if ended == 0 { (one, other) } else { (other, one) };
+    let failure = ended.wait(PATIENCE).expect_code(6);
+    assert!(
+        failure.stderr.contains("other content") || failure.stderr.contains("has written only up to"),
+        "{}",
+        failure.stderr
+    );
+}

@@ -99,15 +99,7 @@ fn wal_file(cluster: &Cluster, name: &str) -> PathBuf {
 }
 
 fn push(estate: &Estate, path: &Path) -> Output {
-    estate.lifeboat.run(&[
-        "--format",
-        "json",
-        "wal",
-        "push",
-        "-e",
-        "production",
-        path.to_str().expect("UTF-8"),
-    ])
+    estate.lifeboat.run(&["--format", "json", "wal", "push", "-e", "production", path.to_str().expect("UTF-8")])
 }
 
 /// Starts a base backup and waits until the server sends files; the server must be slowed down by `max_rate`.

@@ -60,8 +60,7 @@ fn a_standby_that_is_promoted_during_its_backup_fails_it() {
     let scratch = Scratch::new();
     let primary = cluster(&scratch).start();
     let Some(standby) = primary.standby("standby") else { skip!("no pg_basebackup") };
-    let estate =
-        Estate::builder(&scratch, &primary).dsn(&standby.dsn()).postgres("max_rate = \"4 MiB\"").init();
+    let estate = Estate::builder(&scratch, &primary).dsn(&standby.dsn()).postgres("max_rate = \"4 MiB\"").init();
     let running = backup_under_way(&estate, &standby);
     standby.promote();
     let failure = told(running.wait(PATIENCE), 4);

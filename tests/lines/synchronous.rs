@@ -37,11 +37,13 @@ fn no_acknowledged_commit_is_lost_when_server_and_receiver_die_together() {
         let mut server = cluster(&scratch).config(SYNCHRONOUS).start();
         let estate = Estate::builder(&scratch, &server).init();
         let receiver = estate.receive(&server);
-        let journals: Vec<Journal> = (0..2).map(|n| {
-            let database = format!("d{n}");
-            server.psql("postgres", &format!("CREATE DATABASE {database}"));
-            Journal::start(&server, &database)
-        }).collect();
+        let journals: Vec<Journal> = (0..2)
+            .map(|n| {
+                let database = format!("d{n}");
+                server.psql("postgres", &format!("CREATE DATABASE {database}"));
+                Journal::start(&server, &database)
+            })
+            .collect();
         estate.backup();
         journals.iter().for_each(|journal| journal.wait_for(20));
         std::thread::sleep(Duration::from_millis(pause)); // a moment that nothing announces
@@ -79,9 +81,8 @@ fn commits_wait_while_the_store_is_away() {
     server.psql("postgres", "CREATE TABLE t (i int)");
     commit(&server, "INSERT INTO t VALUES (1)").recv_timeout(PATIENCE).expect("durable and told");
     proxy.cut();
-    let with = |level: &str, i: u32| {
-        commit(&server, &format!("SET synchronous_commit = {level}; INSERT INTO t VALUES ({i})"))
-    };
+    let with =
+        |level: &str, i: u32| commit(&server, &format!("SET synchronous_commit = {level}; INSERT INTO t VALUES ({i})"));
     // Whatever PostgreSQL calls the level: Lifeboat has nothing to offer before the store has it.
     let waits = [with("on", 2), with("remote_write", 3), with("remote_apply", 4)];
     waiting(&server, 3);

@@ -117,6 +117,7 @@ impl Healer<'_> {
             .filter(|proof| proof.timeline == wanted.timeline && oldest.is_some_and(|oldest| oldest <= proof.at));
         let place = proof.unwrap_or(wanted);
         let archive = WalArchive::new(&self.repository, &self.environment.name);
+        let (pieces, stored) = known_pieces(archive, place.timeline, at, size).await?;
         let beginning = Beginning {
             system_id: system.system_id,
             segment_size: size,
@@ -124,7 +125,8 @@ impl Healer<'_> {
             at: place.at,
             durable: at,
             complete_to: at,
-            pieces: known_pieces(archive, place.timeline, at, size).await?,
+            pieces,
+            stored,
         };
         let session = Session {
             repository: Arc::clone(&self.repository),
@@ -141,7 +143,7 @@ impl Healer<'_> {
         let stream = connection.start_physical(None, place.at, place.timeline).await?;
         match session.run(stream, beginning).await?.end {
             End::Reached | End::Timeline { .. } => Ok(true),
-            End::Stopped => Ok(false),
+            End::Stopped | End::Others => Ok(false),
             End::Lost(e) => Err(e),
         }
     }

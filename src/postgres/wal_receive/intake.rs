@@ -22,6 +22,9 @@ use crate::wal_name::SegmentName;
 /// So many bytes are made a piece whether the store is busy or not.
 const PENDING_LIMIT: u64 = 32 << 20;
 
+/// The most that is spent on compressing a piece, which is gone when its segment is complete.
+const PIECE_LEVEL: i32 = 1;
+
 /// What comes in; the end of the channel makes a last piece of what is left.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -63,15 +66,10 @@ pub(super) struct Beginning {
     pub(super) durable: Lsn,
     /// The segments before, from `at` on, are stored complete; their bytes are compared as they end.
     pub(super) complete_to: Lsn,
-    /// The chain of pieces of the segment behind them that is stored already.
+    /// The pieces of the segment behind them, by their ends; their bytes are compared as well.
     pub(super) pieces: Vec<KnownPiece>,
-}
-
-impl Beginning {
-    /// Everything before is stored already, from `at` on.
-    pub(super) fn stored(&self) -> Lsn {
-        self.pieces.last().map_or(self.complete_to, |piece| piece.end)
-    }
+    /// Everything before is stored already without a hole, from `at` on.
+    pub(super) stored: Lsn,
 }
 
 #[derive(Debug)]
@@ -116,8 +114,7 @@ impl Intake {
         beginning: Beginning,
         jobs: mpsc::Sender<Job>,
     ) -> Result<Self> {
-        let cut_at = beginning.stored().0;
-        let Beginning { system_id, segment_size, timeline, at, pieces, complete_to, .. } = beginning;
+        let Beginning { system_id, segment_size, timeline, at, pieces, complete_to, stored, .. } = beginning;
         let mut reader = WalReader::new(segment_size, at, Some(system_id))?;
         reader.set_newest_timeline(timeline);
         let whole = WalArchive::new(&repository, environment).sealer(Class::Wal, level)?;
@@ -131,7 +128,7 @@ impl Intake {
             segment_size,
             timeline,
             position: at.0,
-            cut_at,
+            cut_at: stored.0,
             reader,
             whole,
             in_segment: Default::default(),
@@ -188,11 +185,10 @@ impl Intake {
         self.whole.write(bytes);
         let from = self.position;
         self.position += bytes.len() as u64;
-        if stored_before {
-            if self.compare(from, bytes)?.is_err() {
-                return Ok(Err(StorerGone));
-            }
-        } else {
+        if self.compare(from, bytes)?.is_err() {
+            return Ok(Err(StorerGone));
+        }
+        if !stored_before {
             self.window.extend_from_slice(bytes);
         }
         if self.position.is_multiple_of(self.segment_size) {
@@ -218,7 +214,8 @@ impl Intake {
             if seen.finish() != piece.mac {
                 return Err(diverged(&piece.key));
             }
-            if self.send(Job::Verified(piece.end)).is_err() {
+            // A piece behind a hole proves nothing about what lies before it.
+            if piece.end.0 <= self.cut_at && self.send(Job::Verified(piece.end)).is_err() {
                 return Ok(Err(StorerGone));
             }
         }
@@ -235,7 +232,8 @@ impl Intake {
         let summary = self.summary(&counted, self.cut_at);
         let cut = self.tiers.cut(self.cut_at - start, self.position - start, summary);
         let length = (self.position - start - cut.offset) as usize;
-        let mut sealed = WalArchive::new(&self.repository, &self.environment).sealer(Class::WalPiece, self.level)?;
+        let level = self.level.min(PIECE_LEVEL);
+        let mut sealed = WalArchive::new(&self.repository, &self.environment).sealer(Class::WalPiece, level)?;
         sealed.write(&self.window[self.window.len() - length..]);
         self.cut_at = self.position;
         self.window.drain(..self.window.len().saturating_sub(MERGE_LIMIT as usize));

@@ -174,10 +174,7 @@ mod tests {
     ) -> Vec<(u32, u64)> {
         let at = |number: u64| Lsn(number * SIZE + 99);
         let server = Kept { restart: restart.map(at), oldest: None, flush: Lsn(flush * SIZE + 7) };
-        candidates(history, coverage, server, SIZE)
-            .iter()
-            .map(|p| (p.timeline.0, p.at.0 / SIZE))
-            .collect()
+        candidates(history, coverage, server, SIZE).iter().map(|p| (p.timeline.0, p.at.0 / SIZE)).collect()
     }
 
     #[test]
@@ -203,7 +200,8 @@ mod tests {
         let first = TimelineHistory::first(Timeline(1));
         let wal = coverage(&[(1, &[2, 3, 4], &[], &[])]);
         let from = |oldest| {
-            let server = Kept { restart: Some(Lsn(9 * SIZE)), oldest: Some(Lsn(oldest * SIZE)), flush: Lsn(9 * SIZE + 5) };
+            let server =
+                Kept { restart: Some(Lsn(9 * SIZE)), oldest: Some(Lsn(oldest * SIZE)), flush: Lsn(9 * SIZE + 5) };
             candidates(&first, Some(&wal), server, SIZE).iter().map(|p| p.at.0 / SIZE).collect::<Vec<_>>()
         };
         assert_eq!(from(7), [5, 7, 9]);

@@ -105,7 +105,7 @@ impl Receiver<'_> {
             self.history(&mut connection, place.timeline).await?;
         }
         let complete_to = place::complete_to(coverage, place, segment_size);
-        let pieces = known_pieces(self.archive(), place.timeline, complete_to, segment_size).await?;
+        let (pieces, stored) = known_pieces(self.archive(), place.timeline, complete_to, segment_size).await?;
         // What is only compared was reported as durable before, and the slot must not be moved back for it.
         let durable = if Some(place) == proof { Lsn(place.at.0 + segment_size) } else { place.at };
         self.proof = proof.filter(|proof| *proof == place);
@@ -128,6 +128,7 @@ impl Receiver<'_> {
             durable,
             complete_to,
             pieces,
+            stored,
         };
         Ok(Prepared { stream, place, beginning, status_every })
     }
@@ -271,47 +272,48 @@ pub(super) async fn oldest_kept(
     let Ok(rows) = sql.query("SELECT name FROM pg_ls_waldir()", &[]).await else { return Ok(None) };
     let files: HashSet<SegmentName> = rows.iter().filter_map(|row| row.get::<_, &str>(0).parse().ok()).collect();
     let mut number = flush.segment(segment_size);
-    let there = |number: u64| {
-        files.contains(&SegmentName::new(history.of_segment(number, segment_size), number, segment_size))
-    };
+    let there =
+        |number: u64| files.contains(&SegmentName::new(history.of_segment(number, segment_size), number, segment_size));
     while number > 0 && there(number - 1) {
         number -= 1;
     }
     Ok(Some(Lsn(number * segment_size)))
 }
 
-/// The stored pieces of the segment that begins at `at`, with the digests by which their bytes will be compared.
+/// The stored pieces of the segment that begins at `at`, with the digests by which their bytes will be compared, by
+/// their ends; and how far they reach without a hole.
 pub(super) async fn known_pieces(
     archive: WalArchive<'_>,
     timeline: Timeline,
     at: Lsn,
     segment_size: u64,
-) -> Result<Vec<KnownPiece>> {
+) -> Result<(Vec<KnownPiece>, Lsn)> {
     let segment = SegmentName::holding(timeline, at, segment_size);
-    let macs = piece_macs(archive, chain(archive.pieces(&segment).await?)).await?;
+    let mut macs = piece_macs(archive, archive.pieces(&segment).await?).await?;
+    let chained = chain(macs.iter().map(|(piece, _)| piece.clone()).collect());
+    let stored = Lsn(at.0 + chained.last().map_or(0, |piece| piece.end));
+    macs.sort_by_key(|(piece, _)| piece.end);
     let known = |(piece, mac): (Piece, ContentMac)| KnownPiece {
         key: piece.key,
         start: Lsn(at.0 + piece.offset),
         end: Lsn(at.0 + piece.end),
         mac,
     };
-    Ok(macs.into_iter().map(known).collect())
+    Ok((macs.into_iter().map(known).collect(), stored))
 }
 
-/// The digests of stored pieces.
+/// The digests of stored pieces; one that vanished meanwhile was merged into another or into its segment.
 pub(in crate::postgres) async fn piece_macs(
     archive: WalArchive<'_>,
     pieces: Vec<Piece>,
 ) -> Result<Vec<(Piece, ContentMac)>> {
     futures::stream::iter(pieces)
         .map(|piece| async move {
-            let (mac, _) = archive.piece_summary(&piece).await?.ok_or_else(|| {
-                error::repository(format!("{} vanished while it was looked at", piece.key))
-                    .hint("another receiver may be at work on this environment; run it again")
-            })?;
-            Ok((piece, mac))
+            let digest = archive.piece_summary(&piece).await?;
+            Ok(digest.map(|(mac, _)| (piece, mac)))
         })
         .buffered(PARALLEL)
+        .try_filter_map(|known| std::future::ready(Ok(known)))
         .try_collect()
         .await
 }

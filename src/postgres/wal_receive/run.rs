@@ -286,6 +286,10 @@ impl Receiver<'_> {
             let failure = match self.session().await {
                 Ok((End::Reached, _)) => return Ok(true),
                 Ok((End::Stopped, _)) => return Ok(false),
+                Ok((End::Others, _)) => {
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                    continue;
+                }
                 Ok((End::Timeline { next, switch }, _)) => {
                     self.runtime.emit(Event::Note(format!(
                         "timeline {} ended at {switch}; timeline {} follows",

@@ -56,6 +56,8 @@ pub(super) enum End {
     Stopped,
     /// Everything asked for is durable.
     Reached,
+    /// Somebody else stores pieces of the same segment: they must be compared with what the server has.
+    Others,
     /// The timeline ended.
     Timeline { next: Timeline, switch: Lsn },
     /// The server or the way to it is gone.
@@ -121,12 +123,13 @@ impl Session<'_> {
             segment_size: beginning.segment_size,
             received: at,
             server_end: at,
-            cut: beginning.stored(),
+            cut: beginning.stored,
             cut_by: None,
         };
         let (tell, mut durable) = watch::channel(beginning.durable);
-        let pipeline = self.pipeline(beginning, tell)?;
-        let end = self.stream(&mut stream, &pipeline, &mut progress, &mut durable).await;
+        let (tell_others, others) = watch::channel(false);
+        let pipeline = self.pipeline(beginning, tell, tell_others)?;
+        let end = self.stream(&mut stream, &pipeline, &mut progress, &mut durable, others).await;
         let finished = self.finish(pipeline, &mut stream, &mut durable, &end).await;
         finished.map_err(|e| self.kept_by_postgresql(e, &progress, *durable.borrow()))?;
         let Some(end) = end else {
@@ -142,7 +145,13 @@ impl Session<'_> {
         Ok(Ended { end, durable, received_any: progress.received > at, connection })
     }
 
-    fn pipeline(&self, beginning: Beginning, durable: watch::Sender<Lsn>) -> Result<Pipeline> {
+    fn pipeline(
+        &self,
+        beginning: Beginning,
+        durable: watch::Sender<Lsn>,
+        others: watch::Sender<bool>,
+    ) -> Result<Pipeline> {
+        let own = beginning.pieces.iter().map(|piece| piece.key.clone()).collect();
         let (items, taken) = mpsc::channel(QUEUE);
         let (jobs, stored) = mpsc::channel(1);
         let intake = Intake::new(Arc::clone(&self.repository), self.environment, self.level, beginning, jobs)?;
@@ -152,6 +161,9 @@ impl Session<'_> {
             runtime: self.runtime.clone(),
             durable,
             tally: Arc::clone(&self.tally),
+            others,
+            own,
+            looked: None,
         };
         Ok(Pipeline {
             items,
@@ -167,6 +179,7 @@ impl Session<'_> {
         pipeline: &Pipeline,
         progress: &mut Progress,
         durable: &mut watch::Receiver<Lsn>,
+        mut others: watch::Receiver<bool>,
     ) -> Option<End> {
         let mut until = self.until.clone();
         let mut status_by = Instant::now();
@@ -180,6 +193,7 @@ impl Session<'_> {
             let report = tokio::select! {
                 () = self.stop.cancelled() => return Some(End::Stopped),
                 () = pipeline.items.closed() => return None,
+                Ok(()) = others.changed() => return Some(End::Others),
                 changed = durable.changed() => {
                     if changed.is_err() {
                         return None;

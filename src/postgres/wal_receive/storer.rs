@@ -2,7 +2,9 @@
 //!
 //! What is told through `durable` is in the store without a hole from where receiving began.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +18,9 @@ use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::Lsn;
 use crate::wal_name::{SegmentName, WalFileName};
+
+/// Others' pieces are looked for this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What one run of the receiver stored.
 #[derive(Debug, Default)]
@@ -36,19 +41,26 @@ pub(super) struct Storer {
     pub(super) runtime: Runtime,
     pub(super) durable: watch::Sender<Lsn>,
     pub(super) tally: Arc<Mutex<Tally>>,
+    /// Told once somebody else's pieces are found.
+    pub(super) others: watch::Sender<bool>,
+    /// The pieces that this process stored or compared.
+    pub(super) own: HashSet<String>,
+    /// When others' pieces were looked for last.
+    pub(super) looked: Option<Instant>,
 }
 
 impl Storer {
     /// Stores everything, to the end of the channel.
-    pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
         while let Some(job) = jobs.recv().await {
             self.store(job).await?;
         }
         Ok(())
     }
 
-    async fn store(&self, job: Job) -> Result<()> {
-        let archive = WalArchive::new(&self.repository, &self.environment);
+    async fn store(&mut self, job: Job) -> Result<()> {
+        let (repository, environment) = (Arc::clone(&self.repository), self.environment.clone());
+        let archive = WalArchive::new(&repository, &environment);
         match job {
             Job::Piece { segment, offset, sealed, summary, replaces } => {
                 let end = summary.end;
@@ -60,10 +72,14 @@ impl Storer {
                 });
                 let replaced = replaces.into_iter().map(|(offset, end)| self.piece(&segment, offset, end)).collect();
                 self.tidied(self.delete(archive, replaced).await);
+                self.own.insert(piece.key);
+                self.look_for_others(archive, &segment).await?;
             }
             Job::Segment { name, sealed, summary, has_pieces } => {
                 let file = WalFileName::Segment(name);
                 let end = summary.end;
+                let folder = layout::wal_live_segment(&environment, name.timeline, &name.to_string());
+                self.own.retain(|key| !key.starts_with(&folder));
                 // It may be one that is compared, and a whole segment need not be sent for that.
                 if archive.same(&file, &sealed).await? {
                     self.tell(end);
@@ -88,6 +104,19 @@ impl Storer {
                 }
             }
             Job::Verified(end) => self.tell(end),
+        }
+        Ok(())
+    }
+
+    /// Two servers that write the same timeline differ only in bytes: a clone's receiver stores pieces beside ours,
+    /// and none has a name that the other wants. A base backup's own receiver does so, too, with the same bytes.
+    async fn look_for_others(&mut self, archive: WalArchive<'_>, segment: &SegmentName) -> Result<()> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        if archive.pieces(segment).await?.iter().any(|piece| !self.own.contains(&piece.key)) {
+            self.others.send_replace(true);
         }
         Ok(())
     }
