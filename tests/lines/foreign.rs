@@ -191,3 +191,22 @@ fn two_clones_that_stream_at_the_same_time_do_not_mix() {
         failure.stderr
     );
 }
+
+#[test]
+fn pieces_that_appear_beside_ones_own_are_compared() {
+    let scratch = Scratch::new();
+    let original = cluster(&scratch).start();
+    let estate = Estate::builder(&scratch, &original).init();
+    let receiver = estate.receive(&original);
+    original.psql("postgres", "CREATE TABLE t (i int)");
+    estate.caught_up(&original);
+    // A clone's receiver cuts where it likes: no name of its pieces is one of ours.
+    let piece = estate.objects("wal-live").pop().expect("a piece");
+    let name = piece.file_name().expect("a name").to_string_lossy().into_owned();
+    let (from, to) = name.split_once('-').expect("a range");
+    let other = format!("{from}-{:0width$}", to.parse::<u64>().expect("a number") - 8, width = to.len());
+    fs::copy(&piece, piece.with_file_name(other)).expect("a copy");
+    let failure = receiver.wait(PATIENCE).expect_code(6);
+    assert!(failure.stderr.contains("other content"), "{}", failure.stderr);
+    assert!(names(&estate, "wal-live").contains(&name), "what was there first is kept");
+}

@@ -70,7 +70,8 @@ fn commits_wait_while_the_store_is_away() {
     let Some(moto) = Moto::start_new(&scratch) else { skip!("LIFEBOAT_TEST_MOTO is not set") };
     moto.create_bucket("estate");
     let proxy = FlakyProxy::new(moto.port());
-    let server = cluster(&scratch).config(SYNCHRONOUS).start();
+    // The receiver reports thrice in that time, whether it has news or not.
+    let server = cluster(&scratch).config(SYNCHRONOUS).config("wal_sender_timeout = 2s").start();
     let estate = Estate::builder(&scratch, &server)
         .repository(&format!(
             "{}\naccess_key_id = {{ env = \"AWS_ACCESS_KEY_ID\" }}\nsecret_access_key = {{ env = \"AWS_SECRET_ACCESS_KEY\" }}",
@@ -87,7 +88,7 @@ fn commits_wait_while_the_store_is_away() {
     let waits = [with("on", 2), with("remote_write", 3), with("remote_apply", 4)];
     waiting(&server, 3);
     with("local", 5).recv_timeout(PATIENCE).expect("local commits do not wait");
-    std::thread::sleep(Duration::from_secs(1)); // longer than a commit ever takes here
+    std::thread::sleep(Duration::from_secs(2)); // several reports, none of which may say too much
     assert!(waits.iter().all(|wait| wait.try_recv().is_err()), "a commit returned without the store");
     proxy.restore();
     for wait in waits {
