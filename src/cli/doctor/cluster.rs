@@ -251,11 +251,12 @@ async fn slot(findings: &mut Findings, environment: &Environment, client: &Clien
     match (status, slot.active) {
         ("lost", _) => {
             let lost =
-                error::source(format!("{name} is lost: PostgreSQL removed WAL that was not yet in the repository"))
+                error::source(format!("{name} is lost: PostgreSQL no longer keeps WAL that is not in the repository"))
                     .hint(format!(
-                        "SELECT pg_drop_replication_slot('{name}'); `lifeboat wal receive` then creates it anew"
+                        "start `lifeboat wal receive -e {}`: it makes the slot anew and fetches what is still there",
+                        environment.name
                     ))
-                    .hint(format!("take a base backup now: `lifeboat backup all -e {}`", environment.name));
+                    .hint("if it names a gap then, take a base backup at once");
             findings.fail("slot", &lost);
         }
         ("unreserved", _) => findings.warning(

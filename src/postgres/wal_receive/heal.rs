@@ -64,7 +64,7 @@ impl Healer<'_> {
             tried.push(gap.clone());
             match self.fetch(&coverage, &gap).await {
                 Ok(true) => self.runtime.emit(Event::Note(format!(
-                    "the gap in the archived WAL from {} to {} was healed from the server's pg_wal",
+                    "WAL that was missing from {} on (to {}) was healed from the server's pg_wal",
                     gap.from, gap.to
                 ))),
                 Ok(false) => {}

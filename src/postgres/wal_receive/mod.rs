@@ -17,6 +17,7 @@
 
 mod heal;
 mod intake;
+mod options;
 mod place;
 mod prepare;
 mod run;
@@ -25,6 +26,7 @@ mod storer;
 mod tiers;
 
 pub(super) use intake::{diverged, summary};
+pub use options::{ReceiveOptions, Received, Slot, Until};
 pub(super) use place::left_behind;
 pub(super) use prepare::piece_macs;
-pub use run::{ReceiveOptions, Received, Slot, Until, receive};
+pub use run::receive;

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::heal::Healer;
+use super::options::{ReceiveOptions, Received, Slot};
 use super::place::Place;
 use super::session::{End, Session};
 use super::storer::Tally;
@@ -43,78 +44,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How the server is made to keep WAL.
-#[derive(Debug)]
-pub enum Slot {
-    /// The environment's slot; made where it is missing.
-    Configured,
-    /// A temporary slot that lives in this session and was made with `RESERVE_WAL`.
-    Temporary {
-        /// The session.
-        connection: Box<ReplicationConnection>,
-        /// Name of the slot.
-        name: String,
-    },
-}
-
-/// Up to where WAL is wanted; may become known while receiving.
-#[derive(Debug, Clone)]
-pub struct Until(watch::Receiver<Option<Lsn>>);
-
-impl Until {
-    /// For ever.
-    pub fn stopped() -> Self {
-        Self(watch::channel(None).1)
-    }
-
-    /// Until everything before `lsn` is durable.
-    pub fn durable(lsn: Lsn) -> Self {
-        Self(watch::channel(Some(lsn)).1)
-    }
-
-    /// Until everything before the position that the sender will tell is durable.
-    pub fn told() -> (watch::Sender<Option<Lsn>>, Self) {
-        let (tell, told) = watch::channel(None);
-        (tell, Self(told))
-    }
-}
-
-/// How to receive.
-#[derive(Debug)]
-pub struct ReceiveOptions {
-    /// How the server is made to keep WAL.
-    pub slot: Slot,
-    /// Up to where.
-    pub until: Until,
-    /// Whether to write heartbeats while the cluster is idle.
-    pub heartbeat: bool,
-    /// zstd level.
-    pub level: i32,
-    /// How long an outage of the server or the store is borne; `None`: for ever.
-    pub give_up_after: Option<Duration>,
-}
-
-/// What was received.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Received {
-    /// Where receiving began.
-    pub from: Lsn,
-    /// Everything before is durable.
-    pub durable: Lsn,
-    /// The timeline there.
-    pub timeline: Timeline,
-    /// Complete segments stored.
-    pub segments: u64,
-    /// Pieces stored.
-    pub pieces: u64,
-    /// Bytes stored.
-    pub stored_bytes: u64,
-    /// Whether all that was asked for is durable; always false where there was no end to reach.
-    pub reached: bool,
-    /// Ledger entries about complete ranges.
-    pub recorded: Vec<Appended>,
-}
-
 /// Receives WAL of `environment` until `until` is reached or `stop` is cancelled.
 pub async fn receive(
     repository: &Repository,
@@ -140,7 +69,7 @@ pub async fn receive(
         own_slot: temporary.is_none(),
         temporary,
         slot: name,
-        until: options.until.0,
+        until: options.until.position(),
         level: options.level,
         give_up_after: options.give_up_after,
         gone: Vec::new(),
