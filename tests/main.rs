@@ -9,6 +9,7 @@ mod faults;
 mod format;
 mod harness_smoke;
 mod inspect;
+mod lines;
 mod odoo;
 mod restore;
 mod soak;

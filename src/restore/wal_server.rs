@@ -246,6 +246,14 @@ impl Shelf {
 }
 
 async fn fetch(shelf: Arc<Shelf>, segment: SegmentName) -> Result<Option<PathBuf>> {
+    if let Some((newer, left)) = shelf.catalogue.wal.as_ref().and_then(|wal| wal.continued(&segment))
+        && let Some(mut bytes) = shelf.archive().read_segment(&newer, shelf.segment_size).await?
+    {
+        // What lies behind the switch is the newer timeline's own.
+        let shared = (left.0 % shelf.segment_size) as usize;
+        bytes[shared..].fill(0);
+        return shelf.put_down(&segment.to_string(), &bytes).map(Some);
+    }
     match shelf.archive().read_segment(&segment, shelf.segment_size).await? {
         Some(bytes) => shelf.put_down(&segment.to_string(), &bytes).map(Some),
         None => Ok(None),
