@@ -122,6 +122,11 @@ check_account() {
         "Create it: useradd --system --no-create-home --shell /usr/sbin/nologin postgres" "Or run this as an ordinary user."
 }
 
+# Runs a command as the account that PostgreSQL's servers run as.
+as_server() {
+    if is_root; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi
+}
+
 # ---------------------------------------------------------------- Rust
 
 # cargo, of at least the version that Cargo.toml names.

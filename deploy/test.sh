@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change is accepted: format, lints, documentation, every test.
 #
-# usage: ./deploy/test.sh [--quick]      --quick: only this machine's PostgreSQL, not 13 to 18
+# usage: ./deploy/test.sh [--quick] [--soak]
+#   --quick: only this machine's PostgreSQL, not 13 to 18
+#   --soak: instead of the tests, minutes of load, kills and restores, each checked (tests/soak.rs);
+#           LIFEBOAT_SOAK_SECONDS (300; 90 is a short one) and LIFEBOAT_SOAK_SEED (printed) choose
 #
 # Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
 # and what the independent reader of the format needs (cryptography), both from PyPI into
@@ -16,10 +19,13 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 quick=
+soak=
 for argument in "$@"; do
     case $argument in
         --quick) quick=yes ;;
-        *) die "unknown option: $argument" "usage: ./deploy/test.sh [--quick]" ;;
+        # One server, and nothing but the soak.
+        --soak) soak=yes quick=yes ;;
+        *) die "unknown option: $argument" "usage: ./deploy/test.sh [--quick] [--soak]" ;;
     esac
 done
 
@@ -65,11 +71,6 @@ need_moto() {
 }
 
 # ---------------------------------------------------------------- other PostgreSQL majors
-
-# Runs a command as the account that PostgreSQL's servers run as.
-as_server() {
-    if is_root; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi
-}
 
 runs() { (cd / && as_server "$1/postgres" --version && as_server "$1/initdb" --version) >/dev/null 2>&1; }
 
@@ -207,17 +208,22 @@ if [ -z "${LIFEBOAT_TEST_FIXTURES:-}" ] && [ -d ../shared/fixtures ]; then
     export LIFEBOAT_TEST_FIXTURES
 fi
 
-step "Format" cargo fmt --check
-step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings
-step "One crypto library" one_crypto_library
-step "Documentation" document
+tests=(--no-fail-fast)
+if [ -n "$soak" ]; then
+    tests=(--test integration -- soak::soak --exact --ignored --nocapture)
+else
+    step "Format" cargo fmt --check
+    step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings
+    step "One crypto library" one_crypto_library
+    step "Documentation" document
+fi
 
 make_run_directory
 trap 'clean_up || true' EXIT
 trap 'exit 130' INT TERM
 say "Tests"
 tested=0
-cargo test --locked --no-fail-fast || tested=$?
+cargo test --locked "${tests[@]}" || tested=$?
 trap - EXIT
 clean_up || exit 1
 exit "$tested"

@@ -140,6 +140,7 @@ async fn take(
         start_time: runtime.now(),
         server_version: present.server_version,
         wal_segment_size: connection.wal_segment_size().await?,
+        hints_logged: present.hints_logged(),
     };
     let order = Order {
         repository,
@@ -160,7 +161,7 @@ async fn take(
                 drop(connection);
                 direct::take(&order, directory, span, previous, progress.as_mut()).await
             }
-            None => streamed::take(&order, connection, previous).await,
+            None => streamed::take(&order, connection, span, previous).await,
         }
     };
     let needed = |taken: &Taken| Needed {
@@ -248,7 +249,10 @@ async fn resumed(
                 "going on with a backup that was interrupted: {} packs of it are stored",
                 unfinished.packs.len()
             )));
-            Ok((previous.resume(repository, &environment.name, unfinished).await?, Some(progress)))
+            Ok((
+                previous.resume(repository, &environment.name, unfinished, present.hints_logged()).await?,
+                Some(progress),
+            ))
         }
     }
 }

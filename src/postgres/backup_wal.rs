@@ -57,7 +57,7 @@ impl<'a> WalKeeper<'a> {
         runtime: &'a Runtime,
     ) -> Result<Self> {
         let name = slot_name(id);
-        let mut connection: ReplicationConnection = source.replication().await?;
+        let mut connection: ReplicationConnection = source.backup_replication().await?;
         if connection.create_physical_slot(&name, true).await? != SlotCreated::Created {
             return Err(error::internal(format!("the replication slot \"{name}\" exists already")));
         }

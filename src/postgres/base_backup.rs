@@ -56,6 +56,8 @@ pub(super) struct Span {
     pub(super) start_time: DateTime<Utc>,
     pub(super) server_version: u32,
     pub(super) wal_segment_size: u64,
+    /// Data checksums or `wal_log_hints` are on.
+    pub(super) hints_logged: bool,
 }
 
 /// A base backup whose files are stored.
@@ -105,6 +107,7 @@ impl Taken {
             start_lsn: span.start_lsn,
             server_version: span.server_version,
             wal_segment_size: span.wal_segment_size,
+            hints_logged: span.hints_logged,
             previous: previous.id.clone(),
         };
         let manifest = harvest.into_manifest(header, previous, &written)?;

@@ -213,3 +213,135 @@ impl WalSpan<'_> {
         keeper.finish(&bytes, reader)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::wal::{Fork, Unfinished};
+    use crate::repository::StateDir;
+    use crate::runtime::Runtime;
+    use crate::units::Timeline;
+
+    const SIZE: u64 = 1 << 20;
+
+    fn at(segments: f64) -> Lsn {
+        Lsn((segments * SIZE as f64) as u64)
+    }
+
+    fn fork(relation: u32) -> RelationFork {
+        RelationFork { tablespace: 1663, database: 5, relation, fork: Fork::Main }
+    }
+
+    /// What is kept of a segment, with one block of relation `number` and the number of its timeline.
+    fn stretch(timeline: u32, number: u32, start: Lsn, end: Lsn) -> Stretch {
+        let mut bytes = vec![0, 0, 1, 0xFF, 0x0C, 5];
+        bytes.extend([u8::try_from(number).expect("small"), 0, 0, 1, u8::try_from(timeline).expect("small")]);
+        Stretch {
+            system_id: 7,
+            timeline: Timeline(timeline),
+            segment_size: SIZE,
+            at: Lsn(u64::from(number) * SIZE),
+            start,
+            end,
+            map: BlockMap::decode(&bytes).expect("one block"),
+            unfinished: None,
+        }
+    }
+
+    fn whole(timeline: u32, number: u32) -> Stretch {
+        stretch(timeline, number, at(number.into()), at(f64::from(number) + 1.0))
+    }
+
+    /// The record that begins at `end` of the stretch goes on behind its segment.
+    fn going_on(mut stretch: Stretch) -> Stretch {
+        let mut bytes = stretch.end.0.to_le_bytes().to_vec();
+        bytes.extend([0; 12 + 24]);
+        stretch.unfinished = Unfinished::from_bytes(&bytes);
+        assert!(stretch.unfinished.is_some());
+        stretch
+    }
+
+    fn history() -> TimelineHistory {
+        TimelineHistory::first(Timeline(1)).descend(Timeline(2), at(5.5), "promoted")
+    }
+
+    fn load(kept: &[Stretch], from: Lsn, to: Lsn) -> Result<ChangedBlocks, String> {
+        let folder = tempfile::tempdir().expect("dir");
+        let files = BlockFiles::new(&StateDir::new(folder.path()), "production", &Runtime::silent());
+        kept.iter().for_each(|stretch| files.write(stretch));
+        let span = WalSpan { system_id: 7, segment_size: SIZE, history: &history(), from, to };
+        ChangedBlocks::load(&files, &span, None).map_err(|why| why.to_string())
+    }
+
+    #[test]
+    fn segments_make_one_map() {
+        let kept = [whole(1, 3), going_on(stretch(1, 4, at(4.0), at(4.75))), stretch(2, 5, at(4.75), at(5.25))];
+        let found = load(&kept, at(3.5), at(5.25)).expect("covered");
+        for (relation, timeline) in [(3, 1), (4, 1), (5, 2)] {
+            assert_eq!(found.touched(&fork(relation)).in_file(0).collect::<Vec<_>>(), [timeline], "{relation}");
+        }
+        assert!(found.touched(&fork(6)).is_nothing());
+        assert!(load(&kept, at(3.5), at(5.25 + 0.01)).is_err(), "the last one does not reach that far");
+        assert!(load(&kept, at(2.9), at(4.0)).is_err(), "the first one begins later");
+        assert!(load(&kept[..1], at(3.5), at(4.0)).is_ok());
+        assert!(load(&kept[..1], at(3.5), Lsn(at(4.0).0 + 40)).is_ok(), "only a page header lies between");
+        assert!(load(&kept[..1], at(3.5), Lsn(at(4.0).0 + 48)).is_err());
+    }
+
+    #[test]
+    fn a_hole_is_no_answer() {
+        let missing = load(&[whole(1, 2), whole(1, 4)], at(2.0), at(4.5)).expect_err("no segment 3");
+        assert!(missing.contains("000000010000000000000003 are not kept"), "{missing}");
+        let late = load(&[whole(1, 2), stretch(1, 3, at(3.1), at(4.0))], at(2.0), at(3.5)).expect_err("hole");
+        assert!(late.contains("begins only at"), "{late}");
+        let crossing = [going_on(stretch(1, 2, at(2.0), at(2.75))), whole(1, 3)];
+        assert!(load(&crossing, at(2.0), at(3.5)).is_err(), "nobody knows the record across the border");
+        let early = load(&[stretch(1, 2, at(2.0), at(2.5)), whole(1, 3)], at(2.0), at(3.5)).expect_err("partial");
+        assert!(early.contains("not kept to its end"), "{early}");
+        let foreign = load(&[Stretch { system_id: 8, ..whole(1, 2) }], at(2.0), at(2.5)).expect_err("foreign");
+        assert!(foreign.contains("cluster 8"), "{foreign}");
+        let mut doubtful = whole(1, 2);
+        doubtful.map = BlockMap::decode(&[3, b'w', b'h', b'y', 0, 0]).expect("a doubt");
+        assert_eq!(load(&[doubtful], at(2.0), at(2.5)).expect_err("doubtful"), "why");
+    }
+
+    #[test]
+    fn only_the_line_counts() {
+        let (old, new) = (stretch(1, 5, at(5.0), at(5.5)), stretch(2, 5, at(5.5), at(6.0)));
+        assert!(load(&[old.clone(), new], at(5.0), at(5.9)).is_ok());
+        assert!(load(std::slice::from_ref(&old), at(5.0), at(5.9)).is_err());
+        assert!(load(&[old, whole(2, 5)], at(5.0), at(5.9)).is_ok(), "the newer one holds the older one's bytes");
+        assert!(load(&[whole(2, 5)], at(5.0), at(5.9)).is_ok());
+        assert!(load(&[whole(1, 5)], at(5.0), at(5.5)).is_ok());
+        assert!(load(&[whole(1, 5)], at(5.0), at(5.9)).is_err(), "an old primary that went on");
+        assert!(load(&[whole(2, 4)], at(4.0), at(4.5)).is_err(), "timeline 2 had not begun");
+        assert!(load(&[whole(1, 5), whole(1, 6)], at(5.0), at(6.5)).is_err());
+    }
+
+    #[test]
+    fn files_of_a_gibibyte_are_asked_one_by_one() {
+        let mut bytes = vec![0, 0, 1, 0xFF, 0x0C, 5, 77, 0];
+        // Limit 262146; blocks 131071, 131072, 262143, 262144.
+        bytes.extend([0x83, 0x80, 0x10, 4, 0xFF, 0xFF, 0x07, 0, 0xFE, 0xFF, 0x07, 0]);
+        let found = ChangedBlocks(BlockMap::decode(&bytes).expect("a map"));
+        let touched = found.touched(&fork(77));
+        let file = |number| touched.in_file(number).collect::<Vec<_>>();
+        assert_eq!(
+            [file(0), file(1), file(2), file(3)],
+            [vec![131_071], vec![131_072, 262_143], vec![262_144], vec![]]
+        );
+        assert_eq!(touched.limit(), Some(262_146));
+        assert!(touched.block(262_144) && !touched.block(262_145) && touched.block(262_146) && touched.block(u32::MAX));
+    }
+
+    #[test]
+    fn what_wal_does_not_name_is_changed() {
+        let found = ChangedBlocks(BlockMap::decode(&[0, 1, 0xFF, 0x0C, 5, 0]).expect("a database"));
+        assert_eq!(found.touched(&fork(1)).limit(), Some(0));
+        let elsewhere = RelationFork { database: 6, ..fork(1) };
+        assert!(found.touched(&elsewhere).is_nothing());
+        for unmapped in [Fork::FreeSpaceMap, Fork::VisibilityMap] {
+            assert_eq!(found.touched(&RelationFork { fork: unmapped, ..elsewhere }).limit(), Some(0));
+        }
+    }
+}

@@ -165,7 +165,9 @@ impl Intake {
     /// What the previous backup has of a relation whose pages tell when they changed.
     fn kept(&self, path: &str) -> Result<Option<Kept>> {
         match (RelationFile::at(path), self.previous.file(path)) {
-            (Some(relation), Some(before)) if relation.has_lsn() => self.previous.kept(before).map(Some),
+            (Some(relation), Some(before)) if relation.has_lsn() && self.previous.by_lsn => {
+                self.previous.kept(before).map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -255,6 +257,7 @@ mod tests {
             start_lsn: Lsn(1),
             server_version: 150_000,
             wal_segment_size: 16 << 20,
+            hints_logged: true,
             previous: None,
         }
     }

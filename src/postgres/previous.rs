@@ -2,7 +2,8 @@
 //!
 //! A page whose LSN lies before the previous backup's start has not changed since: whatever changed it
 //! before was written to disk by the checkpoint with which that backup started (`access/transam/README`).
-//! That holds only if the previous backup belongs to the same history, so [`Previous::find`] takes none
+//! That needs data checksums or `wal_log_hints`; without, only WAL itself tells what changed.
+//! And it holds only if the previous backup belongs to the same history, so [`Previous::find`] takes none
 //! whose end the cluster's present timeline does not contain: a cluster that was rewound, restored to an
 //! earlier state or replaced is read whole.
 
@@ -10,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::backup_manifest::ManifestText;
 use super::progress::{Attempt, NotedFile, Unfinished};
+use super::relation_file::RelationFile;
 use super::replication::ReplicationConnection;
 use super::wal::TimelineHistory;
 use crate::error::Result;
@@ -31,6 +33,10 @@ pub(super) struct Previous {
     pub(super) id: Option<String>,
     /// Where it started: older pages are unchanged.
     pub(super) since: Lsn,
+    /// Whether a page with an older LSN is an older page. Without data checksums and `wal_log_hints`,
+    /// VACUUM marks pages as all-visible without moving their LSN, and an old page beside the new
+    /// visibility map would give wrong answers.
+    pub(super) by_lsn: bool,
     /// Its timeline and the end of the WAL it needs.
     pub(super) stop: Option<(Timeline, Lsn)>,
     /// Its packs.
@@ -56,6 +62,10 @@ pub(super) struct Present {
     pub(super) lsn: Lsn,
     /// `server_version_num`.
     pub(super) server_version: u32,
+    /// Whether data checksums are on.
+    pub(super) checksums: bool,
+    /// Whether `wal_log_hints` is on.
+    pub(super) log_hints: bool,
 }
 
 impl Previous {
@@ -76,7 +86,8 @@ impl Previous {
             }
             let manifest = BaseManifest::read(repository, environment, &base.manifest).await?;
             if manifest.header.server_version / 10_000 == present.server_version / 10_000 {
-                return Ok(Self { stop: Some((base.timeline, base.stop_lsn)), ..Self::of(manifest)? });
+                let by_lsn = manifest.header.hints_logged && present.hints_logged();
+                return Ok(Self { by_lsn, stop: Some((base.timeline, base.stop_lsn)), ..Self::of(manifest)? });
             }
         }
         Ok(Self::default())
@@ -102,7 +113,9 @@ impl Previous {
         repository: &Repository,
         environment: &str,
         unfinished: Unfinished,
+        hints_logged: bool,
     ) -> Result<Self> {
+        self.by_lsn = hints_logged && (self.by_lsn || self.id.is_none());
         let first_frame = self.packs.frames();
         let files: HashMap<u32, &NotedFile> = unfinished.files.iter().map(|f| (f.number, f)).collect();
         let mut sums = SumsWriter::new(repository, environment);
@@ -156,7 +169,7 @@ impl Previous {
     /// A previous backup whose pages before `since` are unchanged.
     #[cfg(test)]
     pub(super) fn built_on(manifest: BaseManifest, since: Lsn) -> Result<Self> {
-        Ok(Self { since, ..Self::of(manifest)? })
+        Ok(Self { since, by_lsn: true, ..Self::of(manifest)? })
     }
 
     /// It as PostgreSQL's own manifest, for UPLOAD_MANIFEST: of which only names, sizes and the range of
@@ -168,7 +181,9 @@ impl Previous {
         (timeline, stop): (Timeline, Lsn),
     ) -> std::io::Result<Vec<u8>> {
         let mut text = ManifestText::new(Vec::new(), server_version, system_id)?;
-        for file in self.files.values() {
+        // Visibility maps change without WAL naming their blocks: the server is to send them whole.
+        let named = |f: &&FileEntry| RelationFile::at(&f.path).is_none_or(|r| r.has_lsn());
+        for file in self.files.values().filter(named) {
             text.file(&file.path, file.size, file.mtime as i64, 0)?;
         }
         text.finish(timeline, self.since, stop)
@@ -227,7 +242,14 @@ impl Present {
             }
         };
         let (system_id, server_version) = (system.system_id, connection.server_version());
-        Ok(Self { system_id, history, lsn: system.flush_lsn, server_version })
+        let checksums = connection.show("data_checksums").await? == "on";
+        let log_hints = connection.show("wal_log_hints").await? == "on";
+        Ok(Self { system_id, history, lsn: system.flush_lsn, server_version, checksums, log_hints })
+    }
+
+    /// Whether no page changes without a new LSN.
+    pub(super) fn hints_logged(&self) -> bool {
+        self.checksums || self.log_hints
     }
 
     /// Whether an interrupted attempt may be gone on with: its beginning is part of this cluster's past.
@@ -243,6 +265,8 @@ impl Present {
     fn grew_out_of(&self, base: &BaseBackup) -> bool {
         base.system_id == self.system_id.to_string()
             && base.stop_lsn <= self.lsn
+            // Switched on or off while the server was down, pages change and WAL does not say so.
+            && base.data_checksums == self.checksums
             && self.history.contains(base.timeline, base.stop_lsn)
     }
 }

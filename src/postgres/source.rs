@@ -30,6 +30,9 @@ impl Source {
         if let Some(password) = &config.password {
             dsn.password(password.resolve()?.expose_secret());
         }
+        if dsn.get_application_name().is_none() {
+            dsn.application_name("lifeboat");
+        }
         // A cut network must be noticed on idle SQL sessions too.
         dsn.keepalives_idle(Duration::from_secs(30));
         let tls = config.tls_root.clone().map_or(TlsTrust::Unverified, TlsTrust::RootFile);
@@ -53,10 +56,28 @@ impl Source {
         connect_sql_with(&dsn, &self.tls).await
     }
 
+    /// The name under which sessions show up in the server, and by which `synchronous_standby_names` knows the
+    /// WAL receiver.
+    pub fn application_name(&self) -> &str {
+        self.dsn.get_application_name().unwrap_or_default()
+    }
+
     /// A replication session.
     pub async fn replication(&self) -> Result<ReplicationConnection> {
+        self.connect(&self.dsn).await
+    }
+
+    /// A replication session that receives WAL for a base backup. It goes by another name, because it begins where
+    /// the backup does: no commit may take it for the receiver, whose WAL has no hole before.
+    pub async fn backup_replication(&self) -> Result<ReplicationConnection> {
+        let mut dsn = self.dsn.clone();
+        dsn.application_name(format!("backup_{}", self.application_name()));
+        self.connect(&dsn).await
+    }
+
+    async fn connect(&self, dsn: &Config) -> Result<ReplicationConnection> {
         let options = ConnectOptions { tls: self.tls.clone(), ..Default::default() };
-        ReplicationConnection::connect_with(&self.dsn, &options).await
+        ReplicationConnection::connect_with(dsn, &options).await
     }
 }
 

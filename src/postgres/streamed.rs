@@ -23,12 +23,9 @@ const QUEUE: usize = 32;
 pub(super) async fn take(
     order: &Order<'_>,
     mut connection: ReplicationConnection,
+    span: Span,
     previous: Arc<Previous>,
 ) -> Result<Taken> {
-    let start_time = order.runtime.now();
-    let system = connection.identify_system().await?;
-    let wal_segment_size = connection.wal_segment_size().await?;
-    let server_version = connection.server_version();
     let incremental = offer_manifest(order, &mut connection, &previous).await?;
     let options = BaseBackupOptions {
         incremental,
@@ -63,15 +60,7 @@ pub(super) async fn take(
     if stop_timeline != timeline {
         return Err(moved(timeline, stop_timeline));
     }
-    let span = Span {
-        system_id: system.system_id,
-        timeline,
-        start_lsn,
-        stop_lsn,
-        start_time,
-        server_version,
-        wal_segment_size,
-    };
+    let span = Span { timeline, start_lsn, stop_lsn, ..span };
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();

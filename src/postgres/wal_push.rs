@@ -10,7 +10,7 @@ use super::block_files::{BlockFiles, Keeper, Stretch};
 use super::identity::{cluster_of_segment, known_cluster, same_cluster};
 use super::wal::segment::{Carry, validate};
 use super::wal::{SegmentHeader, SegmentName, TimelineHistory, WalFileName, WalReader};
-use super::wal_receive::summary;
+use super::wal_receive::{diverged, left_behind, piece_macs, summary};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
@@ -57,6 +57,9 @@ pub async fn push(
         return Ok(Pushed { name, created: Created::Same, stored: None });
     }
     let (about, changed) = check(repository, environment, &name, &bytes, blocks).await?;
+    if let WalFileName::Segment(segment) = &name {
+        belongs(repository, environment, segment, &bytes).await?;
+    }
     let seal = archive.sealer(Class::Wal, level)?;
     let sealed = tokio::task::spawn_blocking(move || {
         let mut sealer = seal;
@@ -74,6 +77,29 @@ fn keep(changed: Option<Stretch>, blocks: Option<&BlockFiles>) {
     if let (Some(changed), Some(files)) = (changed, blocks) {
         files.complete(&changed);
     }
+}
+
+/// Refuses a segment of an old primary or a clone: one that ends behind the place where its timeline was left, or
+/// that differs from the pieces of it which a receiver stored. It would be kept under a name that nothing has yet.
+async fn belongs(repository: &Repository, environment: &str, segment: &SegmentName, bytes: &[u8]) -> Result<()> {
+    let archive = WalArchive::new(repository, environment);
+    let end = Lsn(segment.start(bytes.len() as u64)?.0 + bytes.len() as u64);
+    for newer in archive.timelines().await?.into_iter().filter(|timeline| *timeline > segment.timeline) {
+        let Some(text) = archive.history(newer).await? else { continue };
+        let left = TimelineHistory::parse(newer, &text)?.switch_from(segment.timeline);
+        if let Some(left) = left.filter(|left| *left < end) {
+            return Err(left_behind(&format!("{segment} ends at {end}"), segment.timeline, left, newer));
+        }
+    }
+    let index = &repository.seal.index;
+    for (piece, known) in piece_macs(archive, archive.pieces(segment).await?).await? {
+        let mut mac = index.content_mac();
+        mac.update(bytes.get(piece.offset as usize..piece.end as usize).unwrap_or_default());
+        if mac.finish() != known {
+            return Err(diverged(&piece.key));
+        }
+    }
+    Ok(())
 }
 
 /// Checks what can be checked of a file; says what the archive is to know of it and which blocks it changes.

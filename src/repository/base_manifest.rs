@@ -77,6 +77,10 @@ pub struct Header {
     pub server_version: u32,
     /// Size of a WAL segment in bytes.
     pub wal_segment_size: u64,
+    /// Whether every change of a page moved its LSN: data checksums or `wal_log_hints` were on. Without,
+    /// a page may have changed although its LSN is old.
+    #[serde(default)]
+    pub hints_logged: bool,
     /// Id of the base backup whose pages this one took over where they had not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,

@@ -120,9 +120,12 @@ impl Coverage {
         legs
     }
 
-    /// The complete file for segment `number` along `line`.
+    /// The complete file for segment `number` along `line`. Where a timeline was left within the segment, its own
+    /// file goes another way behind that place: pieces of the newer one say more.
     pub fn complete(&self, line: &[Leg], number: u64) -> Option<SegmentName> {
-        self.pick(line, number, |wal| wal.segments.contains(&number))
+        let complete = self.pick(line, number, |wal| wal.segments.contains(&number))?;
+        let live = self.pick(line, number, |wal| wal.live.contains_key(&number));
+        live.is_none_or(|live| live.timeline <= complete.timeline).then_some(complete)
     }
 
     /// The segment of which pieces are there, and how many bytes they cover.
@@ -141,14 +144,31 @@ impl Coverage {
             .map(|leg| SegmentName::new(leg.timeline, number, self.segment_size))
     }
 
+    /// Where the last bytes of a timeline are when its last segment was not archived as such: at the beginning
+    /// of the same segment of the timeline that it was left for, which is a copy up to the switch.
+    pub fn continued(&self, segment: &SegmentName) -> Option<(SegmentName, Lsn)> {
+        let number = segment.number(self.segment_size).ok()?;
+        let own = self.timelines.get(&segment.timeline);
+        if own.is_some_and(|wal| wal.segments.contains(&number)) {
+            return None;
+        }
+        let covered = own.and_then(|wal| wal.live.get(&number)).copied().unwrap_or_default();
+        let newer = self.timelines.iter().filter_map(|(timeline, wal)| {
+            let (_, left) = wal.ancestors.last().filter(|(ancestor, _)| *ancestor == segment.timeline)?;
+            let has = wal.segments.contains(&number) || wal.live.contains_key(&number);
+            let more = left.segment(self.segment_size) == number && left.0 % self.segment_size > covered;
+            (has && more).then_some((SegmentName::new(*timeline, number, self.segment_size), *left))
+        });
+        newer.max_by_key(|(_, left)| *left)
+    }
+
     /// How far WAL reaches along `line` from `start` on; `None` where even the segment of `start` is missing.
     pub fn reach(&self, line: &[Leg], start: Lsn) -> Option<Reach> {
         let mut number = start.segment(self.segment_size);
         let mut reached: Option<(Lsn, Timeline)> = None;
         loop {
             let (complete, live) = (self.complete(line, number), self.live(line, number));
-            // In the segment of a switch, pieces of the new timeline say more than the old one's file.
-            if let Some(name) = complete.filter(|c| live.is_none_or(|(l, _)| l.timeline <= c.timeline)) {
+            if let Some(name) = complete {
                 reached = Some((Lsn((number + 1) * self.segment_size), name.timeline));
                 number += 1;
                 continue;
@@ -168,13 +188,13 @@ impl Coverage {
             .filter_map(|leg| {
                 let wal = self.timelines.get(&leg.timeline)?;
                 let first = (number + 1).max(leg.from.segment(self.segment_size));
-                wal.segments
-                    .range(first..)
-                    .next()
-                    .copied()
-                    .into_iter()
-                    .chain(wal.live.range(first..).next().map(|l| *l.0))
-                    .min()
+                // What a timeline went on to write after it was left follows nothing on this line.
+                let last = leg.to.map_or(u64::MAX, |left| left.previous_segment(self.segment_size));
+                let mut following = (first <= last).then_some(first..=last).into_iter();
+                following.find_map(|numbers| {
+                    let complete = wal.segments.range(numbers.clone()).next().copied();
+                    complete.into_iter().chain(wal.live.range(numbers).next().map(|live| *live.0)).min()
+                })
             })
             .min()?;
         let timeline = line
@@ -286,12 +306,29 @@ mod tests {
         let switch = 4 * SIZE + 1000;
         let wal = coverage(&[(1, &[2, 3, 4, 5, 6], &[], &[]), (2, &[], &[(4, 5000)], &[(1, switch)])]);
         let reach = wal.reach(&wal.line(Timeline(2)), Lsn(2 * SIZE)).expect("reaches");
-        assert_eq!((reach.end, reach.timeline), (Lsn(4 * SIZE + 5000), Timeline(2)));
+        let expected = Reach { end: Lsn(4 * SIZE + 5000), timeline: Timeline(2), gap: None };
+        assert_eq!(reach, expected);
+        assert_eq!((wal.complete(&wal.line(Timeline(2)), 4), wal.complete(&wal.line(Timeline(2)), 5)), (None, None));
         let old = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
         assert_eq!(old.end, Lsn(7 * SIZE));
         // A switch on the border of segments 4 and 5: segment 5 is the new timeline's alone.
         let wal = coverage(&[(1, &[4, 5], &[], &[]), (2, &[], &[], &[(1, 5 * SIZE)])]);
         assert_eq!(wal.reach(&wal.line(Timeline(2)), Lsn(4 * SIZE)).expect("reaches").end, Lsn(5 * SIZE));
+    }
+
+    #[test]
+    fn the_end_of_a_timeline_is_found_in_the_one_that_follows() {
+        let switch = 4 * SIZE + 1000;
+        let name = |timeline| SegmentName::new(Timeline(timeline), 4, SIZE);
+        let of = |own: &[u64], live: &[(u64, u64)]| {
+            coverage(&[(1, own, live, &[]), (2, &[4], &[], &[(1, switch)])]).continued(&name(1))
+        };
+        assert_eq!(of(&[3], &[]), Some((name(2), Lsn(switch))));
+        assert_eq!(of(&[3], &[(4, 999)]), Some((name(2), Lsn(switch))));
+        assert_eq!(of(&[3], &[(4, 1000)]), None, "its own pieces reach as far");
+        assert_eq!(of(&[3, 4], &[]), None);
+        let deeper = coverage(&[(1, &[3], &[], &[]), (3, &[4], &[], &[(1, 3 * SIZE + 5), (2, switch)])]);
+        assert_eq!(deeper.continued(&name(1)), None, "timeline 3 did not leave timeline 1 there");
     }
 
     #[test]

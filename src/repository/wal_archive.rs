@@ -175,6 +175,16 @@ impl<'a> WalArchive<'a> {
         Ok(self.tail(&key).await?.map(|t| t.mac == *mac))
     }
 
+    /// Whether the archive holds exactly what was sealed; other content under the same name is an error.
+    pub async fn same(&self, name: &WalFileName, sealed: &WalSealer) -> Result<bool> {
+        match self.holds(name, &sealed.mac.clone().finish()).await? {
+            Some(false) => {
+                Err(diverged(&layout::wal_file(self.environment, name.timeline(), &name.to_string()), sealed.length))
+            }
+            held => Ok(held == Some(true)),
+        }
+    }
+
     async fn tail(&self, key: &str) -> Result<Option<Tail>> {
         let Some(info) = self.store().info(key).await? else { return Ok(None) };
         let start = info.size.saturating_sub(TAIL_LENGTH as u64);

@@ -86,6 +86,7 @@ async fn stored(repository: &Repository, files: Vec<(&str, Vec<u8>)>, sums: bool
             start_lsn: Lsn(0x100),
             server_version: 150_000,
             wal_segment_size: 16 << 20,
+            hints_logged: true,
             previous: None,
         },
         dirs: dirs.map(|dir| (dir.to_owned(), 0o700)).to_vec(),

@@ -26,6 +26,8 @@ mod slices;
 pub mod target;
 pub mod tools;
 pub mod wal_server;
+#[cfg(test)]
+mod wal_server_tests;
 
 pub use plan::{Plan, Wishes, plan};
 pub use resolve::{Resolved, resolve};

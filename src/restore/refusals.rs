@@ -64,36 +64,53 @@ impl Search<'_> {
         .hint(format!("the nearest possible time is {}", text(last.time)))
     }
 
-    pub(super) fn in_gap(&self, time: DateTime<Utc>, last: Transaction, later: &BaseBackup, reach: Reach) -> Error {
+    pub(super) fn in_gap(
+        &self,
+        time: DateTime<Utc>,
+        last: Transaction,
+        later: Option<&BaseBackup>,
+        reach: Reach,
+    ) -> Error {
         let missing = reach.gap.map_or_else(String::new, |gap| match gap.segments {
             1 => format!(" (WAL segment {} is missing)", gap.first),
             n => format!(" ({n} WAL segments are missing: {} to {})", gap.first, gap.last),
         });
-        error::not_recoverable(format!("{} lies in a gap{missing}", text(time)))
-            .hint(format!("the nearest possible before it is {}", text(last.time)))
-            .hint(format!("the nearest possible after it is {}: `--to backup:{}`", text(later.stop_time), later.id))
+        let lies = if later.is_some() { "lies in a gap" } else { "lies in a gap or behind it" };
+        let error = error::not_recoverable(format!("{} {lies}{missing}", text(time)))
+            .hint(format!("the nearest possible before it is {}", text(last.time)));
+        after_gap(error, later)
     }
 
     /// Everything behind a gap is newer: to stop before it is a loss that somebody has to choose.
-    pub(super) fn latest_behind_gap(&self, gap: &Gap) -> Error {
+    pub(super) fn latest_behind_gap(&self, gap: &Gap, last: Option<Transaction>) -> Error {
         let missing = match gap.segments {
             1 => format!("WAL segment {} is missing", gap.first),
             n => format!("{n} WAL segments are missing: {} to {}", gap.first, gap.last),
         };
         error::not_recoverable(format!("the latest state cannot be reached: {missing}"))
             .meaning("there is newer WAL in the repository, and no base backup behind the gap to replay it from")
-            .hint(format!("the nearest possible is `--to lsn:{}`", gap.from))
+            .hint(format!("the nearest possible is `--to lsn:{}`{}", gap.from, committed(last)))
+            .hint(HEAL)
             .hint(format!("`lifeboat verify -e {}` names everything that is missing", self.catalogue.environment))
     }
 
-    pub(super) fn position_unreachable(&self, target: Lsn, asked: &Target, reach: &Reach) -> Error {
+    pub(super) fn position_unreachable(
+        &self,
+        target: Lsn,
+        asked: &Target,
+        reach: &Reach,
+        last: Option<Transaction>,
+        later: Option<&BaseBackup>,
+    ) -> Error {
         match &reach.gap {
-            Some(gap) => error::not_recoverable(format!(
-                "{asked} ({target}) cannot be reached: WAL segment {} is missing",
-                gap.first
-            ))
-            .hint(format!("the nearest possible before it is `--to lsn:{}`", gap.from))
-            .hint(format!("after it, a base backup that ends behind {} is needed", gap.to)),
+            Some(gap) => {
+                let error = error::not_recoverable(format!(
+                    "{asked} ({target}) cannot be reached: WAL segment {} is missing",
+                    gap.first
+                ));
+                let before = format!("the nearest possible before it is `--to lsn:{}`{}", gap.from, committed(last));
+                after_gap(error.hint(before), later)
+            }
             None => error::not_recoverable(format!(
                 "{asked} ({target}) lies behind the last WAL in the repository, which ends at {}",
                 reach.end
@@ -109,6 +126,28 @@ impl Search<'_> {
         ))
         .hint(format!("run `lifeboat verify -e {} --deep`", self.catalogue.environment))
     }
+}
+
+/// What may still close a gap.
+const HEAL: &str = "if the missing segments are still somewhere (the server's pg_wal, another archive), `lifeboat wal push` \
+                    them: then nothing is missing any more";
+
+/// Names what is nearest behind a gap.
+fn after_gap(error: Error, later: Option<&BaseBackup>) -> Error {
+    match later {
+        Some(later) => error.hint(format!(
+            "the nearest possible after it is {}: `--to backup:{}`",
+            text(later.stop_time),
+            later.id
+        )),
+        None => error.hint("after it nothing can be restored: there is no base backup behind the gap"),
+    }
+    .hint(HEAL)
+}
+
+/// The time that belongs to the last place before a gap.
+fn committed(last: Option<Transaction>) -> String {
+    last.map_or_else(String::new, |last| format!(", whose last transaction committed at {}", text(last.time)))
 }
 
 /// A time as targets are written, in UTC to the microsecond.

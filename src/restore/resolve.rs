@@ -39,7 +39,8 @@ pub struct Resolved {
     pub requested: String,
     /// The base backup that recovery starts from.
     pub base: String,
-    /// The timeline that recovery follows.
+    /// The timeline that recovery follows: the one that the stop lies on. Followed to a newer one, PostgreSQL
+    /// would stop at the same record and call the newer one its ancestor, from before that began.
     pub timeline: Timeline,
     /// Start of the last record that is replayed.
     pub stop_record: Lsn,
@@ -102,7 +103,7 @@ pub async fn resolve(
     Ok(Resolved {
         requested: target.to_string(),
         base: found.base.id.clone(),
-        timeline: search.line.last().map_or(newest, |leg| leg.timeline),
+        timeline: timeline_of(&search.line, found.stop.1).unwrap_or(newest),
         stop_record: found.stop.0,
         stop_end: found.stop.1,
         last_kept: found.last_kept,
@@ -115,6 +116,11 @@ pub async fn resolve(
 /// Whether a base backup lies on a line of history.
 fn on_line(line: &[Leg], base: &BaseBackup) -> bool {
     line.iter().any(|leg| leg.timeline == base.timeline && leg.to.is_none_or(|to| base.stop_lsn <= to))
+}
+
+/// The timeline of a line of history on which a record ends.
+fn timeline_of(line: &[Leg], end: Lsn) -> Option<Timeline> {
+    line.iter().find(|leg| leg.to.is_none_or(|left| end <= left)).map(|leg| leg.timeline)
 }
 
 pub(super) struct Search<'a> {
@@ -145,9 +151,15 @@ impl<'a> Search<'a> {
 
     async fn latest(&self) -> Result<Found<'a>> {
         let (base, reach) = self.usable().next().ok_or_else(|| self.no_base(None))?;
-        if let Some(gap) = &reach.gap {
-            return Err(self.latest_behind_gap(gap));
+        let found = self.end_of(base, &reach).await?;
+        match &reach.gap {
+            Some(gap) => Err(self.latest_behind_gap(gap, found.last_kept)),
+            None => Ok(found),
         }
+    }
+
+    /// The last record that a base backup reaches.
+    async fn end_of(&self, base: &'a BaseBackup, reach: &Reach) -> Result<Found<'a>> {
         let mut from = reach.end.previous_segment(self.wal.segment_size).saturating_sub(1);
         let first = base.start_lsn.segment(self.wal.segment_size);
         loop {
@@ -179,10 +191,10 @@ impl<'a> Search<'a> {
             match self.time_from(base, &reach, time).await? {
                 TimeSearch::Found(found) if found.stop.1 >= base.stop_lsn => return Ok(found),
                 TimeSearch::Found(_) | TimeSearch::Before => too_late = Some((base, reach)),
-                TimeSearch::Behind { last } => {
-                    let Some((later, _)) = too_late else { return Err(self.after_everything(time, last)) };
-                    return Err(self.in_gap(time, last, later, reach));
+                TimeSearch::Behind { last } if too_late.is_some() || reach.gap.is_some() => {
+                    return Err(self.in_gap(time, last, too_late.map(|(later, _)| later), reach));
                 }
+                TimeSearch::Behind { last } => return Err(self.after_everything(time, last)),
             }
         }
         Err(self.before_everything(time))
@@ -260,7 +272,12 @@ impl<'a> Search<'a> {
             return Err(self.no_base(Some(target)));
         };
         if reach.end < target {
-            return Err(self.position_unreachable(target, asked, &reach));
+            let last = match reach.gap {
+                Some(_) => self.end_of(base, &reach).await?.last_kept,
+                None => None,
+            };
+            let later = self.bases.iter().find(|base| base.stop_lsn > target).copied();
+            return Err(self.position_unreachable(target, asked, &reach, last, later));
         }
         let first = base.start_lsn.segment(size);
         let mut from = target.previous_segment(size).saturating_sub(1);

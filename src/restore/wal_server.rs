@@ -45,9 +45,9 @@ const AHEAD: u64 = 256 << 20;
 const IN_MEMORY: u64 = 96 << 20;
 
 /// How often it is looked whether recovery took a file. While it takes one, the next ones lie there.
-const LOOK: Duration = Duration::from_millis(5);
+pub(super) const LOOK: Duration = Duration::from_millis(5);
 
-const SOCKET: &str = "wal.sock";
+pub(super) const SOCKET: &str = "wal.sock";
 
 /// The archive as one recovery sees it.
 #[derive(Debug)]
@@ -155,6 +155,12 @@ impl WalServer {
     /// The `restore_command`.
     pub fn restore_command(&self) -> &str {
         &self.command
+    }
+
+    /// Whether nothing is fetched ahead any more.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.shelf.ahead().is_empty()
     }
 
     /// Bytes of WAL handed over so far.
@@ -293,6 +299,18 @@ impl Shelf {
         }
     }
 
+    async fn read(&self, segment: &SegmentName) -> Result<Option<Vec<u8>>> {
+        if let Some((newer, left)) = self.catalogue.wal.as_ref().and_then(|wal| wal.continued(segment))
+            && let Some(mut bytes) = self.archive().read_segment(&newer, self.segment_size).await?
+        {
+            // What lies behind the switch is the newer timeline's own.
+            let shared = (left.0 % self.segment_size) as usize;
+            bytes[shared..].fill(0);
+            return Ok(Some(bytes));
+        }
+        self.archive().read_segment(segment, self.segment_size).await
+    }
+
     fn archive(&self) -> WalArchive<'_> {
         WalArchive::new(&self.repository, &self.environment)
     }
@@ -318,82 +336,10 @@ async fn fetch(shelf: Arc<Shelf>, segment: SegmentName) -> Result<Option<Placed>
     let runtime = tokio::runtime::Handle::current();
     let (on_thread, handle) = (shelf.clone(), runtime.clone());
     let work = runtime.spawn_blocking(move || -> Result<Option<Placed>> {
-        let size = on_thread.segment_size;
-        match handle.block_on(on_thread.archive().read_segment(&segment, size))? {
+        match handle.block_on(on_thread.read(&segment))? {
             Some(bytes) => on_thread.put_down(&segment.to_string(), &bytes).map(Some),
             None => Ok(None),
         }
     });
     joined(work.await)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::repository::coverage::{Coverage, TimelineWal};
-    use crate::repository::testing;
-    use crate::restore::messenger::hand_over;
-    use crate::units::Timeline;
-    use crate::vault::Class;
-
-    const MIB: u64 = 1 << 20;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_was_fetched_ahead_is_taken_without_asking() {
-        let (repository, _) = testing::repository_and_writer().await;
-        let repository = Arc::new(repository);
-        let archive = WalArchive::new(&repository, "production");
-        let name = |number: u64| SegmentName::new(Timeline(1), number, MIB);
-        let content = |number: u64| vec![number as u8; MIB as usize];
-        for number in 1..=100 {
-            let mut sealer = archive.sealer(Class::Wal, 1).expect("a sealer");
-            sealer.write(&content(number));
-            archive.put(&WalFileName::Segment(name(number)), sealer, None).await.expect("stored");
-        }
-        let wal = TimelineWal { segments: (1..=100).collect(), ..TimelineWal::default() };
-        let coverage = Coverage { segment_size: MIB, timelines: BTreeMap::from([(Timeline(1), wal)]) };
-        let catalogue = Catalogue {
-            environment: "production".into(),
-            entries: Vec::new(),
-            ledger_problems: Vec::new(),
-            wal: Some(coverage),
-        };
-        let line = vec![Leg { timeline: Timeline(1), from: Lsn(0), to: None }];
-        let folder = tempfile::tempdir().expect("dir");
-        let program = folder.path().join("program");
-        std::fs::write(&program, "#!/bin/sh\nexit 77\n").expect("written");
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
-        let spool = folder.path().join("spool");
-        let places = Places { spool: &spool, folder: folder.path(), program: &program };
-        let until = Lsn(90 * MIB + 5);
-        let server =
-            WalServer::start(repository.clone(), Arc::new(catalogue), line, until, &places, None).expect("started");
-        let destination = folder.path().join("RECOVERYXLOG");
-        // The messenger is the program that exits with 77 here.
-        let take = async |number: u64| {
-            let command = server.restore_command().replace("%f", &name(number).to_string());
-            let command = command.replace("%p", &destination.display().to_string());
-            let status = tokio::process::Command::new("/bin/sh").arg("-c").arg(command).status().await.expect("sh");
-            status.code().expect("an exit code")
-        };
-        assert_eq!(take(1).await, 77, "nothing was asked for yet");
-        let (socket, to) = (folder.path().join(SOCKET), destination.clone());
-        let asked = name(1).to_string();
-        tokio::task::spawn_blocking(move || hand_over(&socket, &asked, &to)).await.expect("a thread").expect("OK");
-        assert_eq!(std::fs::read(&destination).expect("moved"), content(1));
-        let ready = |number: u64| spool.join("ready").join(name(number).to_string());
-        let is_there = async |number: u64| {
-            while !ready(number).exists() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        for number in 2..=90 {
-            is_there(number).await;
-            assert_eq!(take(number).await, 0, "{number}");
-            assert_eq!(std::fs::read(&destination).expect("moved"), content(number));
-        }
-        assert_eq!(server.bytes(), 90 * MIB);
-        assert!(!ready(91).exists() && server.shelf.ahead().is_empty(), "behind the target nothing is wanted");
-        assert_eq!(take(91).await, 77);
-    }
 }

@@ -135,7 +135,10 @@ impl Estate {
         let mut running = self.lifeboat.spawn(&["wal", "receive", "-e", "production"]);
         wait_until("the receiver streams", PATIENCE, || {
             assert!(running.is_running(), "the receiver ended: {}", running.said());
-            cluster.psql("postgres", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'") != "0"
+            cluster.psql(
+                "postgres",
+                "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = 'lifeboat'",
+            ) != "0"
         });
         running
     }
@@ -143,7 +146,9 @@ impl Estate {
     /// Waits until everything that PostgreSQL has flushed is durable in the repository.
     pub(crate) fn caught_up(&self, cluster: &Cluster) {
         let now = cluster.psql("postgres", "SELECT pg_current_wal_insert_lsn()");
-        let question = format!("SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= '{now}'");
+        let question = format!(
+            "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'lifeboat' AND flush_lsn >= '{now}'"
+        );
         wait_until("the receiver has caught up", PATIENCE, || cluster.psql("postgres", &question) != "0");
     }
 

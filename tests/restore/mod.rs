@@ -2,6 +2,7 @@
 //! were interrupted, and never over anything that exists.
 
 mod delta;
+mod dump;
 mod loss;
 mod places;
 mod targets;

@@ -17,6 +17,7 @@ mod base;
 mod blocks;
 mod histories;
 mod receive;
+mod receivewal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -11,6 +11,7 @@ use crate::cli::context::Context;
 use crate::cli::text::{counted, time_and_age};
 use crate::config::Environment;
 use crate::error::{self, Result};
+use crate::evidence::entry::BaseBackup;
 use crate::postgres::account::Account;
 use crate::postgres::replication::SystemIdentity;
 use crate::postgres::slot_state::wal_state;
@@ -19,8 +20,9 @@ use crate::postgres::sql::explain;
 use crate::postgres::tools;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
+use crate::repository::coverage::Gap;
 use crate::repository::frontier::Recovery;
-use crate::units::{ByteSize, Span};
+use crate::units::{ByteSize, Lsn, Span};
 
 /// An older newest base backup is told: a day and two hours of grace for a nightly one.
 const BASE_AGE: Duration = Duration::from_secs(26 * 3600);
@@ -232,7 +234,7 @@ async fn clock(findings: &mut Findings, context: &Context, client: &Client) -> R
 }
 
 /// The slot; gives the end of the server's WAL.
-async fn slot(findings: &mut Findings, environment: &Environment, client: &Client) -> Option<crate::units::Lsn> {
+async fn slot(findings: &mut Findings, environment: &Environment, client: &Client) -> Option<Lsn> {
     let name = &environment.postgres.slot;
     let state = findings.take("slot", wal_state(client, name).await)?;
     let Some(slot) = state.slot else {
@@ -249,11 +251,12 @@ async fn slot(findings: &mut Findings, environment: &Environment, client: &Clien
     match (status, slot.active) {
         ("lost", _) => {
             let lost =
-                error::source(format!("{name} is lost: PostgreSQL removed WAL that was not yet in the repository"))
+                error::source(format!("{name} is lost: PostgreSQL no longer keeps WAL that is not in the repository"))
                     .hint(format!(
-                        "SELECT pg_drop_replication_slot('{name}'); `lifeboat wal receive` then creates it anew"
+                        "start `lifeboat wal receive -e {}`: it makes the slot anew and fetches what is still there",
+                        environment.name
                     ))
-                    .hint(format!("take a base backup now: `lifeboat backup all -e {}`", environment.name));
+                    .hint("if it names a gap then, take a base backup at once");
             findings.fail("slot", &lost);
         }
         ("unreserved", _) => findings.warning(
@@ -283,7 +286,7 @@ async fn backups(
     environment: &Environment,
     repository: &Repository,
     identity: Option<SystemIdentity>,
-    server_end: Option<crate::units::Lsn>,
+    server_end: Option<Lsn>,
 ) -> Option<i32> {
     let name = &environment.name;
     let catalogue = findings.take("repository content", Catalogue::load(repository, name).await)?;
@@ -324,6 +327,9 @@ async fn backups(
             .hint(format!("run `lifeboat verify -e {name}` for all that is missing"));
         findings.fail("base backup", &broken);
     }
+    if let Some(wal) = &catalogue.wal {
+        gaps(findings, name, wal.gaps(), newest, catalogue.bases().map(|b| b.start_lsn).min());
+    }
     if let Some(window) = recovery.newest() {
         let unsaved = server_end.map(|end| end.0.saturating_sub(window.to.lsn.0));
         let age = match unsaved {
@@ -336,6 +342,27 @@ async fn backups(
         by_age(findings, "exposure", words, age, environment.objectives.rpo, to_do);
     }
     newest.server_version.split(['.', ' ', 'b', 'r']).next().and_then(|major| major.parse().ok())
+}
+
+/// WAL that is missing between what is archived: behind the newest base backup the present cannot be reached; before
+/// it, only moments of the past.
+fn gaps(findings: &mut Findings, name: &str, gaps: Vec<Gap>, newest: &BaseBackup, oldest: Option<Lsn>) {
+    for gap in gaps.into_iter().filter(|gap| oldest.is_some_and(|oldest| gap.to > oldest)) {
+        let which = match gap.segments {
+            1 => format!("WAL segment {} is missing", gap.first),
+            n => format!("{n} WAL segments are missing, {} to {}", gap.first, gap.last),
+        };
+        let words = format!("{which}: {} to {} cannot be restored", gap.from, gap.to);
+        let push = "`lifeboat wal push` the missing segments if they still exist anywhere";
+        if gap.to > newest.start_lsn {
+            let lost = error::integrity(format!("{words}, nor anything later"))
+                .hint(format!("take a base backup now: `lifeboat backup base -e {name}`"))
+                .hint(push);
+            findings.fail("gap in WAL", &lost);
+        } else {
+            findings.warning("gap in WAL", words, push);
+        }
+    }
 }
 
 /// Whether this host could start a restored cluster (a host that only backs up need not) and export roles.

@@ -102,3 +102,86 @@ impl Keeper {
         self.border = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::wal::forge::{Draft, Forge, commit};
+    use crate::repository::StateDir;
+    use crate::runtime::Runtime;
+
+    const SIZE: u64 = Forge::SEGMENT;
+
+    fn block_reference(relation: u32, data: u16) -> Draft {
+        let mut body = vec![0, 0x20];
+        body.extend(data.to_le_bytes());
+        body.extend([1663, 5, relation, 8].iter().flat_map(|n| n.to_le_bytes()));
+        body.extend(vec![0xAA; usize::from(data)]);
+        Draft { rmgr: 10, info: 0, xid: 7, body }
+    }
+
+    fn relations(stretch: &Stretch) -> Vec<u32> {
+        let mut found: Vec<u32> = stretch.map.forks().map(|(fork, _)| fork.relation).collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn each_file_begins_where_the_one_before_ends() {
+        let folder = tempfile::tempdir().expect("dir");
+        let files = BlockFiles::new(&StateDir::new(folder.path()), "production", &Runtime::silent());
+        let mut forge = Forge::new(Lsn(3 * SIZE));
+        forge.record(&block_reference(1, 5));
+        let crossing = Lsn(4 * SIZE - 64);
+        forge.fill_to(crossing);
+        forge.record(&block_reference(2, 9000));
+        forge.record(&block_reference(3, 5));
+        forge.fill_to(Lsn(5 * SIZE - 24));
+        forge.record(&commit(9, 1));
+        let bytes = forge.finish();
+        let (first, second) = bytes[..2 * SIZE as usize].split_at(SIZE as usize);
+        let begin = |at: u64| {
+            let mut reader = WalReader::new(SIZE, Lsn(at), Some(Forge::SYSTEM)).expect("a segment");
+            let keeper = Keeper::begin(files.clone(), &mut reader, Forge::SYSTEM, Timeline(1), SIZE);
+            (reader, keeper)
+        };
+        let feed = |reader: &mut WalReader, keeper: &mut Keeper, bytes: &[u8]| {
+            for part in bytes.chunks(1000) {
+                reader.feed(part, |_| {}).expect("sound");
+                keeper.fed(part, reader);
+            }
+        };
+        let kept = |number| files.read(&SegmentName::new(Timeline(1), number, SIZE)).expect("kept");
+
+        let (mut reader, mut keeper) = begin(3 * SIZE);
+        feed(&mut reader, &mut keeper, &first[..5000]);
+        keeper.keep(&reader);
+        assert_eq!((kept(3).start, kept(3).unfinished.is_none()), (Lsn(3 * SIZE), true));
+        assert!(!kept(3).is_complete() && kept(3).end <= Lsn(3 * SIZE + 5000));
+        feed(&mut reader, &mut keeper, &first[5000..]);
+        keeper.complete(&mut reader);
+        assert_eq!((kept(3).start, kept(3).end, relations(&kept(3))), (Lsn(3 * SIZE), crossing, vec![1]));
+        assert!(kept(3).is_complete());
+        feed(&mut reader, &mut keeper, second);
+        keeper.complete(&mut reader);
+        let straight = kept(4);
+        assert_eq!((straight.start, straight.end, relations(&straight)), (crossing, Lsn(5 * SIZE - 24), vec![2, 3]));
+
+        // Another process, begun at the border, comes to the same.
+        let (mut reader, mut keeper) = begin(4 * SIZE);
+        feed(&mut reader, &mut keeper, &second[..20_000]);
+        keeper.keep(&reader);
+        assert_eq!((kept(4).start, relations(&kept(4))), (crossing, vec![2, 3]));
+        feed(&mut reader, &mut keeper, &second[20_000..]);
+        keeper.complete(&mut reader);
+        assert_eq!(kept(4), straight);
+
+        // Without the file before, what crosses the border stays unknown.
+        files.prune(Lsn(4 * SIZE), SIZE);
+        let (mut reader, mut keeper) = begin(4 * SIZE);
+        feed(&mut reader, &mut keeper, second);
+        keeper.complete(&mut reader);
+        assert!(kept(4).start > Lsn(4 * SIZE));
+        assert_eq!(relations(&kept(4)), [3]);
+    }
+}

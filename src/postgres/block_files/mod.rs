@@ -29,7 +29,7 @@ mod keeper;
 mod stretch;
 
 pub(super) use keeper::Keeper;
-pub use stretch::Stretch;
+pub(super) use stretch::Stretch;
 
 /// No more files are kept for an environment.
 const MOST_FILES: usize = 50_000;

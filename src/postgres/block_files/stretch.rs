@@ -35,7 +35,7 @@ const LEVEL: i32 = 1;
 
 /// The blocks that a stretch of WAL, at most a segment, changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stretch {
+pub(in crate::postgres) struct Stretch {
     pub(in crate::postgres) system_id: u64,
     pub(in crate::postgres) timeline: Timeline,
     pub(in crate::postgres) segment_size: u64,

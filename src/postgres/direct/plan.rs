@@ -23,8 +23,9 @@ pub(super) enum How {
     Whole,
     /// A relation: pages are stored that the previous backup does not have as they are.
     Pages(Kept),
-    /// A relation of which WAL says what changed: these stretches, by offset, as [`How::Pages`].
-    Stretches(Kept, Vec<(u64, u64)>),
+    /// A relation of which WAL says what changed: these stretches, by offset, are stored, whatever their
+    /// pages say.
+    Stretches(Vec<(u64, u64)>),
     /// Whatever is not made of pages with an LSN: stored whole if its digest is another.
     IfChanged {
         /// The previous content's digest and size.
@@ -38,7 +39,7 @@ impl How {
     pub(super) fn touches(&self, from: u64, end: u64) -> bool {
         match self {
             Self::Unread => false,
-            Self::Stretches(_, stretches) => {
+            Self::Stretches(stretches) => {
                 let first = stretches.partition_point(|(_, e)| *e <= from);
                 stretches.get(first).is_some_and(|(f, _)| *f < end)
             }
@@ -103,10 +104,11 @@ fn how(found: &Found, before: &FileEntry, previous: &Previous, changed: Option<&
         (Kind::Relation(file), _) if file.has_lsn() => {
             let kept = previous.kept(before)?;
             match changed {
-                None => How::Pages(kept),
+                None if previous.by_lsn => How::Pages(kept),
+                None => How::Whole,
                 Some(changed) => {
                     let stretches = stretches(&file, changed, &kept.again, before.size, found.size);
-                    if stretches.is_empty() { How::Unread } else { How::Stretches(kept, stretches) }
+                    if stretches.is_empty() { How::Unread } else { How::Stretches(stretches) }
                 }
             }
         }
@@ -114,9 +116,6 @@ fn how(found: &Found, before: &FileEntry, previous: &Previous, changed: Option<&
         _ => How::Whole,
     })
 }
-
-/// Stretches closer than this are read as one: the pages between them tell that they are old.
-const GAP: u64 = 4 * PAGE as u64;
 
 /// What may have changed of a file, in bytes: what WAL touched, what is to be read again, and what lies
 /// behind its old end.
@@ -141,7 +140,7 @@ fn stretches(
         let end = end.min(size);
         match joined.last_mut() {
             _ if from >= end => {}
-            Some(last) if from <= last.1 + GAP => last.1 = last.1.max(end),
+            Some(last) if from <= last.1 => last.1 = last.1.max(end),
             _ => joined.push((from, end)),
         }
     }

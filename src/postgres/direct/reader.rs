@@ -115,7 +115,7 @@ impl Reading {
     pub(super) fn bytes(&self) -> u64 {
         let of = |task: &Task| match &task.how {
             How::Unread => 0,
-            How::Stretches(_, stretches) => stretches.iter().map(|(from, end)| end - from).sum(),
+            How::Stretches(stretches) => stretches.iter().map(|(from, end)| end - from).sum(),
             _ => task.found.size,
         };
         self.tasks.iter().map(of).sum()
@@ -174,11 +174,11 @@ impl<O: FrameOut> Hand<'_, O> {
     /// A stretch of a relation.
     fn pages(&mut self, unit: Unit, task: &Task, file: &File) -> Result<()> {
         match &task.how {
-            How::Stretches(kept, stretches) => {
+            How::Stretches(stretches) => {
                 let first = stretches.partition_point(|(_, end)| *end <= unit.from);
                 for (from, end) in stretches[first..].iter().take_while(|(from, _)| *from < unit.end) {
                     let part = Unit { from: unit.from.max(*from), end: unit.end.min(*end), ..unit };
-                    self.stretch(part, task, file, Some(kept))?;
+                    self.stretch(part, task, file, None)?;
                 }
                 Ok(())
             }

@@ -21,7 +21,7 @@ mod references;
 pub mod segment;
 
 #[cfg(test)]
-mod forge;
+pub(in crate::postgres) mod forge;
 #[cfg(test)]
 mod judge;
 #[cfg(test)]

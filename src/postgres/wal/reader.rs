@@ -29,6 +29,7 @@ use super::record::{Record, RecordKind};
 use super::references::collect;
 use crate::wal_name::is_segment_size;
 
+mod changes;
 mod page;
 mod partial;
 
@@ -159,44 +160,6 @@ impl WalReader {
     /// page is a copy of the ancestor's and still says so; only its first record tells.
     pub fn set_newest_timeline(&mut self, timeline: Timeline) {
         self.newest_timeline = Some(timeline);
-    }
-
-    /// Collects from now on which blocks the records change.
-    pub fn collect_blocks(&mut self) {
-        self.blocks.get_or_insert_default();
-    }
-
-    /// What was collected, if anything was to be.
-    pub fn blocks(&self) -> Option<&BlockMap> {
-        self.blocks.as_ref()
-    }
-
-    /// Adds to what was collected.
-    pub(crate) fn add_blocks(&mut self, map: &BlockMap) {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.merge(map);
-        }
-    }
-
-    /// Takes what was collected and begins anew.
-    pub(crate) fn take_blocks(&mut self) -> Option<BlockMap> {
-        self.blocks.as_mut().map(std::mem::take)
-    }
-
-    /// Of records that start here or later, none was missed; unknown while reading is still within a
-    /// record that began before the first byte fed.
-    pub fn whole_from(&self) -> Option<Lsn> {
-        self.whole_from
-    }
-
-    /// Every record that starts before this position, and not before [`WalReader::whole_from`], was
-    /// handed out.
-    pub fn whole_to(&self) -> Lsn {
-        match self.state {
-            State::Record => Lsn(self.record.start),
-            State::Zeros { at } | State::Corrupt { at, .. } => at,
-            _ => Lsn(self.last_end.map_or(0, |end| end.0).max(self.position)),
-        }
     }
 
     /// The position behind the last byte fed.

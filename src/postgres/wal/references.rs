@@ -208,7 +208,8 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_doubted() {
         let whole = two_blocks(0x05, true);
-        for length in 1..whole.len() - 1 {
+        // 30 and 40 bytes are whole records: one block, two blocks, without main data.
+        for length in (1..whole.len()).filter(|length| ![30, 40].contains(length)) {
             assert!(collected(15, 10, 0, &whole[..length]).doubt().is_some(), "{length}");
         }
         assert!(collected(15, 10, 0, &[100, 0, 0, 0]).doubt().is_some());

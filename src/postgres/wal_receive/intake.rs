@@ -23,6 +23,9 @@ use crate::wal_name::SegmentName;
 /// So many bytes are made a piece whether the store is busy or not.
 const PENDING_LIMIT: u64 = 32 << 20;
 
+/// The most that is spent on compressing a piece, which is gone when its segment is complete.
+const PIECE_LEVEL: i32 = 1;
+
 /// What comes in; the end of the channel makes a last piece of what is left.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -47,8 +50,8 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) struct KnownPiece {
     pub(super) key: String,
-    pub(super) offset: u64,
-    pub(super) end: u64,
+    pub(super) start: Lsn,
+    pub(super) end: Lsn,
     pub(super) mac: ContentMac,
 }
 
@@ -60,8 +63,14 @@ pub(super) struct Beginning {
     pub(super) timeline: Timeline,
     /// Start of a segment.
     pub(super) at: Lsn,
-    /// The chain of pieces of this segment that is stored already.
+    /// What the server may be told to be durable before anything comes.
+    pub(super) durable: Lsn,
+    /// The segments before, from `at` on, are stored complete; their bytes are compared as they end.
+    pub(super) complete_to: Lsn,
+    /// The pieces of the segment behind them, by their ends; their bytes are compared as well.
     pub(super) pieces: Vec<KnownPiece>,
+    /// Everything before is stored already without a hole, from `at` on.
+    pub(super) stored: Lsn,
 }
 
 #[derive(Debug)]
@@ -107,13 +116,12 @@ impl Intake {
         beginning: Beginning,
         jobs: mpsc::Sender<Job>,
     ) -> Result<Self> {
-        let Beginning { system_id, segment_size, timeline, at, pieces } = beginning;
+        let Beginning { system_id, segment_size, timeline, at, pieces, complete_to, stored, .. } = beginning;
         let mut reader = WalReader::new(segment_size, at, Some(system_id))?;
         reader.set_newest_timeline(timeline);
         let whole = WalArchive::new(&repository, environment).sealer(Class::Wal, level)?;
         let index = &repository.seal.index;
-        let cut_at = at.0 + pieces.last().map_or(0, |p| p.end);
-        let has_pieces = !pieces.is_empty();
+        let has_pieces = !pieces.is_empty() && complete_to == at;
         let comparisons = pieces.into_iter().map(|piece| Comparison { piece, seen: index.content_mac() }).collect();
         Ok(Self {
             environment: environment.to_owned(),
@@ -122,7 +130,7 @@ impl Intake {
             segment_size,
             timeline,
             position: at.0,
-            cut_at,
+            cut_at: stored.0,
             reader,
             whole,
             in_segment: Default::default(),
@@ -189,11 +197,10 @@ impl Intake {
         self.whole.write(bytes);
         let from = self.position;
         self.position += bytes.len() as u64;
-        if stored_before {
-            if self.compare(from, bytes)?.is_err() {
-                return Ok(Err(StorerGone));
-            }
-        } else {
+        if self.compare(from, bytes)?.is_err() {
+            return Ok(Err(StorerGone));
+        }
+        if !stored_before {
             self.window.extend_from_slice(bytes);
         }
         if self.position.is_multiple_of(self.segment_size) {
@@ -207,20 +214,20 @@ impl Intake {
 
     /// Compares bytes with the pieces that hold them already.
     fn compare(&mut self, from: u64, bytes: &[u8]) -> Result<std::result::Result<(), StorerGone>> {
-        let start = Lsn(from).segment_start(self.segment_size).0;
-        let (from, to) = (from - start, self.position - start);
+        let to = self.position;
         for comparison in &mut self.comparisons {
-            let (first, last) = (comparison.piece.offset.max(from), comparison.piece.end.min(to));
+            let (first, last) = (comparison.piece.start.0.max(from), comparison.piece.end.0.min(to));
             if first < last {
                 comparison.seen.update(&bytes[(first - from) as usize..(last - from) as usize]);
             }
         }
-        while self.comparisons.first().is_some_and(|c| c.piece.end <= to) {
+        while self.comparisons.first().is_some_and(|c| c.piece.end.0 <= to) {
             let Comparison { piece, seen } = self.comparisons.remove(0);
             if seen.finish() != piece.mac {
                 return Err(diverged(&piece.key));
             }
-            if self.send(Job::Verified(Lsn(start + piece.end))).is_err() {
+            // A piece behind a hole proves nothing about what lies before it.
+            if piece.end.0 <= self.cut_at && self.send(Job::Verified(piece.end)).is_err() {
                 return Ok(Err(StorerGone));
             }
         }
@@ -237,7 +244,8 @@ impl Intake {
         let summary = self.summary(&counted, self.cut_at);
         let cut = self.tiers.cut(self.cut_at - start, self.position - start, summary);
         let length = (self.position - start - cut.offset) as usize;
-        let mut sealed = WalArchive::new(&self.repository, &self.environment).sealer(Class::WalPiece, self.level)?;
+        let level = self.level.min(PIECE_LEVEL);
+        let mut sealed = WalArchive::new(&self.repository, &self.environment).sealer(Class::WalPiece, level)?;
         sealed.write(&self.window[self.window.len() - length..]);
         self.cut_at = self.position;
         self.window.drain(..self.window.len().saturating_sub(MERGE_LIMIT as usize));
@@ -265,8 +273,8 @@ impl Intake {
         self.since_cut = Default::default();
         self.tiers.clear();
         self.window.clear();
-        self.cut_at = self.position;
-        let has_pieces = std::mem::take(&mut self.has_pieces);
+        self.cut_at = self.cut_at.max(self.position);
+        let has_pieces = std::mem::replace(&mut self.has_pieces, !self.comparisons.is_empty());
         Ok(self.send(Job::Segment { name: self.segment(Lsn(start)), sealed, summary, has_pieces }))
     }
 
@@ -309,7 +317,8 @@ pub(in crate::postgres) fn summary(
     }
 }
 
-fn diverged(key: &str) -> Error {
+/// The error for a piece that holds other bytes than the server has at its place.
+pub(in crate::postgres) fn diverged(key: &str) -> Error {
     error::integrity(format!("{key} was archived with other content than the server has at that place now"))
         .meaning(
             "two servers write the same timeline: an old primary that came back, a clone, or a copy restored to an \
@@ -317,4 +326,8 @@ fn diverged(key: &str) -> Error {
         )
         .hint("find the server that should not archive here, and stop its archiving")
         .hint("a restored copy that is to live on beside the original needs an environment of its own")
+        .hint(
+            "only if this server is the right one: save and remove the other one's pieces of that segment below \
+             wal-live/, then start again",
+        )
 }

@@ -12,10 +12,12 @@
 //!    └──────────────────────────── durable ◄───────────────┘
 //! ```
 //!
-//! `run` begins again after outages and timelines, `prepare` finds out and `place` decides where, `tiers` keeps
+//! `heal` fetches what is missing further back. `run` begins again after outages and timelines, `prepare` finds out and `place` decides where, `tiers` keeps
 //! pieces few.
 
+mod heal;
 mod intake;
+mod options;
 mod place;
 mod prepare;
 mod run;
@@ -23,5 +25,8 @@ mod session;
 mod storer;
 mod tiers;
 
-pub(super) use intake::summary;
-pub use run::{ReceiveOptions, Received, Slot, Until, receive};
+pub(super) use intake::{diverged, summary};
+pub use options::{ReceiveOptions, Received, Slot, Until};
+pub(super) use place::left_behind;
+pub(super) use prepare::piece_macs;
+pub use run::receive;

@@ -12,19 +12,29 @@ pub(super) struct Place {
     pub(super) at: Lsn,
 }
 
+/// What the server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Where the slot makes it keep WAL from.
+    pub(super) restart: Option<Lsn>,
+    /// The oldest WAL that lies in its `pg_wal`, slot or not, where it says so.
+    pub(super) oldest: Option<Lsn>,
+    /// The end of its WAL.
+    pub(super) flush: Lsn,
+}
+
 /// Places to start from, best first; the next is for when the server no longer has the WAL of the one
 /// before. All but the first may leave a gap.
 ///
-/// `restart` is where the slot makes the server keep WAL from, `flush` the end of the server's WAL.
-/// Everything between the last complete segment before `restart` and `restart` may still be there, so
-/// it is asked for first.
+/// Everything between the last complete segment before the slot's restart position and that position may
+/// still be there, so it is asked for first.
 pub(super) fn candidates(
     history: &TimelineHistory,
     coverage: Option<&Coverage>,
-    restart: Option<Lsn>,
-    flush: Lsn,
+    server: Kept,
     segment_size: u64,
 ) -> Vec<Place> {
+    let Kept { restart, oldest, flush } = server;
     let of_line = |number: u64| history.of_segment(number, segment_size);
     let has = |timeline: Timeline, number: u64| {
         coverage.is_some_and(|c| c.timelines.get(&timeline).is_some_and(|w| w.segments.contains(&number)))
@@ -42,13 +52,57 @@ pub(super) fn candidates(
     };
     let place = |timeline, number: u64| Place { timeline, at: Lsn(number * segment_size) };
     let mut places = vec![place(oldest_wanted(history, coverage, first, segment_size), first)];
-    for number in [first, kept.max(first), flush.segment(segment_size).max(kept).max(first)] {
+    let oldest = oldest.map_or(kept, |lsn| lsn.segment(segment_size).min(kept));
+    for number in [first, oldest.max(first), kept.max(first), flush.segment(segment_size).max(kept).max(first)] {
         let next = place(of_line(number), number);
         if !places.contains(&next) {
             places.push(next);
         }
     }
     places
+}
+
+/// The complete segment before `first`: streamed again, its bytes prove that the server goes on with the
+/// history that is archived. A clone goes on with a history of its own from some earlier position.
+pub(super) fn proof(
+    history: &TimelineHistory,
+    coverage: Option<&Coverage>,
+    first: Place,
+    segment_size: u64,
+) -> Option<Place> {
+    let number = first.at.segment(segment_size).checked_sub(1)?;
+    let timeline = history.of_segment(number, segment_size);
+    let there = coverage?.timelines.get(&timeline)?.segments.contains(&number);
+    there.then_some(Place { timeline, at: Lsn(number * segment_size) })
+}
+
+/// Where the run of complete segments ends that begins at `place`.
+pub(super) fn complete_to(coverage: Option<&Coverage>, place: Place, segment_size: u64) -> Lsn {
+    let wal = coverage.and_then(|c| c.timelines.get(&place.timeline));
+    let missing = |number: &u64| !wal.is_some_and(|wal| wal.segments.contains(number));
+    let first = (place.at.segment(segment_size)..).find(missing).expect("an archive is finite");
+    Lsn(first * segment_size)
+}
+
+/// Refuses a primary that has written less of its timeline than the archive holds: it never sent that.
+pub(super) fn refuse_behind(coverage: &Coverage, server: Timeline, flush: Lsn) -> Option<Error> {
+    let wal = coverage.timelines.get(&server)?;
+    let size = coverage.segment_size;
+    let complete = wal.segments.last().map_or(0, |last| (last + 1) * size);
+    let live = wal.live.last_key_value().map_or(0, |(number, covered)| number * size + covered);
+    let end = Lsn(complete.max(live));
+    (flush < end).then(|| {
+        error::integrity(format!(
+            "the repository holds WAL of timeline {} up to {end}, and this server has written only up to {flush}",
+            server.0
+        ))
+        .meaning(
+            "it is a clone, or a copy restored to an earlier state, and no part of the history that is archived here; \
+             its WAL was NOT kept",
+        )
+        .hint("find the server that should not archive here, and stop its archiving")
+        .hint("a restored copy that is to live on beside the original needs an environment of its own")
+    })
 }
 
 /// The timeline to begin segment `number` with. Where timelines change within it, the old one's part
@@ -72,18 +126,22 @@ fn oldest_wanted(history: &TimelineHistory, coverage: Option<&Coverage>, number:
 pub(super) fn refuse_left_behind(coverage: &Coverage, server: Timeline, flush: Lsn) -> Option<Error> {
     coverage.timelines.keys().filter(|t| **t > server).find_map(|newer| {
         let left = coverage.line(*newer).iter().find(|leg| leg.timeline == server)?.to?;
-        (flush > left).then(|| {
-            error::integrity(format!(
-                "this server is at {flush} on timeline {}, which was left at {left} for timeline {}",
-                server.0, newer.0
-            ))
-            .meaning(
-                "it is an old primary that came back, or a copy restored to an earlier state; its WAL is not part of \
-                 the history that is archived here and was NOT kept",
-            )
-            .hint("point `postgres.dsn` at the present primary; pg_rewind or a new standby brings the old one back in")
-        })
+        (flush > left).then(|| left_behind(&format!("this server is at {flush}"), server, left, *newer))
     })
+}
+
+/// The error for WAL of a timeline behind the place where it was left; `who` says what has it.
+pub(in crate::postgres) fn left_behind(who: &str, timeline: Timeline, left: Lsn, newer: Timeline) -> Error {
+    error::integrity(format!(
+        "{who} on timeline {}, which was left at {left} for timeline {}",
+        timeline.0, newer.0
+    ))
+    .meaning(
+        "it is of an old primary that came back, or of a copy restored to an earlier state; this WAL is not part of the \
+         history that is archived here and was NOT kept",
+    )
+    .hint("point `postgres.dsn` at the present primary; stop `archive_command` and `wal receive` on the other server")
+    .hint("pg_rewind or a new standby brings an old primary back in")
 }
 
 #[cfg(test)]
@@ -114,10 +172,9 @@ mod tests {
         restart: Option<u64>,
         flush: u64,
     ) -> Vec<(u32, u64)> {
-        candidates(history, coverage, restart.map(|r| Lsn(r * SIZE + 99)), Lsn(flush * SIZE + 7), SIZE)
-            .iter()
-            .map(|p| (p.timeline.0, p.at.0 / SIZE))
-            .collect()
+        let at = |number: u64| Lsn(number * SIZE + 99);
+        let server = Kept { restart: restart.map(at), oldest: None, flush: Lsn(flush * SIZE + 7) };
+        candidates(history, coverage, server, SIZE).iter().map(|p| (p.timeline.0, p.at.0 / SIZE)).collect()
     }
 
     #[test]
@@ -136,6 +193,44 @@ mod tests {
         assert_eq!(places(&first, Some(&wal), Some(8), 9), [(1, 5), (1, 8), (1, 9)], "5 to 7 may still be there");
         let holey = coverage(&[(1, &[2, 3, 8, 9], &[], &[])]);
         assert_eq!(places(&first, Some(&holey), Some(3), 10), [(1, 4), (1, 10)], "the hole is filled");
+    }
+
+    #[test]
+    fn what_lies_in_pg_wal_makes_a_gap_smaller() {
+        let first = TimelineHistory::first(Timeline(1));
+        let wal = coverage(&[(1, &[2, 3, 4], &[], &[])]);
+        let from = |oldest| {
+            let server =
+                Kept { restart: Some(Lsn(9 * SIZE)), oldest: Some(Lsn(oldest * SIZE)), flush: Lsn(9 * SIZE + 5) };
+            candidates(&first, Some(&wal), server, SIZE).iter().map(|p| p.at.0 / SIZE).collect::<Vec<_>>()
+        };
+        assert_eq!(from(7), [5, 7, 9]);
+        assert_eq!(from(2), [5, 9], "nothing is missing");
+        assert_eq!(from(10), [5, 9]);
+    }
+
+    #[test]
+    fn the_segment_before_is_the_proof() {
+        let two = TimelineHistory::first(Timeline(1)).descend(Timeline(2), Lsn(4 * SIZE + 1000), "");
+        let wal = coverage(&[(1, &[2, 3], &[(4, 1000)], &[]), (2, &[4], &[], &[(1, 4 * SIZE + 1000)])]);
+        let of = |timeline, number| {
+            let first = Place { timeline: Timeline(timeline), at: Lsn(number * SIZE) };
+            proof(&two, Some(&wal), first, SIZE).map(|p| (p.timeline.0, p.at.0 / SIZE))
+        };
+        assert_eq!((of(1, 4), of(2, 4), of(2, 5)), (Some((1, 3)), Some((1, 3)), Some((2, 4))));
+        assert_eq!((of(1, 2), of(2, 7)), (None, None));
+        let place = |number: u64| Place { timeline: Timeline(1), at: Lsn(number * SIZE) };
+        assert_eq!(complete_to(Some(&wal), place(2), SIZE), Lsn(4 * SIZE));
+        assert_eq!(complete_to(Some(&wal), place(4), SIZE), Lsn(4 * SIZE));
+        assert_eq!(complete_to(None, place(4), SIZE), Lsn(4 * SIZE));
+    }
+
+    #[test]
+    fn a_primary_that_wrote_less_than_the_archive_has_is_no_primary_of_ours() {
+        let wal = coverage(&[(1, &[2, 3], &[(4, 500)], &[])]);
+        assert!(refuse_behind(&wal, Timeline(1), Lsn(4 * SIZE + 499)).is_some());
+        assert!(refuse_behind(&wal, Timeline(1), Lsn(4 * SIZE + 500)).is_none());
+        assert!(refuse_behind(&wal, Timeline(2), Lsn(0)).is_none());
     }
 
     #[test]

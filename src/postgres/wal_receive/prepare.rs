@@ -1,28 +1,31 @@
 //! What comes before a stream: is it our cluster, is the slot sound, which timelines are there, where
 //! to begin.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 
 use super::intake::{Beginning, KnownPiece};
-use super::place::{self, Place};
+use super::place::{self, Kept, Place};
 use super::run::Receiver;
-use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::postgres::backup::record_failure;
 use crate::postgres::identity::{known_cluster, same_cluster};
 use crate::postgres::replication::{ReplicationConnection, SlotCreated, SystemIdentity, WalStream, wal_is_gone};
+use crate::postgres::source::Source;
 use crate::postgres::sql::explain;
 use crate::postgres::wal::TimelineHistory;
 use crate::repository::catalogue::{coverage, ledger};
-use crate::repository::wal_archive::{WalArchive, WalSummary, chain};
+use crate::repository::wal_archive::{Piece, WalArchive, WalSummary, chain};
 use crate::units::{Lsn, Span, Timeline};
 use crate::vault::Class;
+use crate::vault::index_key::ContentMac;
 use crate::wal_name::{SegmentName, WalFileName};
 
 /// Status updates are sent at least this often.
-const STATUS_EVERY: Duration = Duration::from_secs(10);
+pub(super) const STATUS_EVERY: Duration = Duration::from_secs(10);
 
 /// Pieces whose summaries are read at the same time.
 const PARALLEL: usize = 8;
@@ -40,7 +43,10 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 struct SlotState {
     restart: Option<Lsn>,
-    lost: bool,
+    /// Why the server gave it up, if it did.
+    lost: Option<String>,
+    /// Whether the server is a standby.
+    standby: bool,
 }
 
 impl Receiver<'_> {
@@ -58,28 +64,51 @@ impl Receiver<'_> {
 
         let history = self.history(&mut connection, system.timeline).await?;
         let coverage = coverage(self.archive(), Some(segment_size)).await?;
-        if let Some(refusal) =
-            coverage.as_ref().and_then(|c| place::refuse_left_behind(c, system.timeline, system.flush_lsn))
-        {
+        let coverage = coverage.as_ref();
+        // A standby may be behind what its primary sent.
+        let behind = coverage.filter(|_| !slot.standby);
+        let refusal = coverage
+            .and_then(|c| place::refuse_left_behind(c, system.timeline, system.flush_lsn))
+            .or_else(|| behind.and_then(|c| place::refuse_behind(c, system.timeline, system.flush_lsn)));
+        if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let mut places = place::candidates(&history, coverage.as_ref(), slot.restart, system.flush_lsn, segment_size);
-        if !self.own_slot {
-            // A temporary slot is for what comes from now on, and has one try.
-            places.retain(|p| p.at >= slot.restart.unwrap_or(p.at).segment_start(segment_size));
+        let oldest = oldest_kept(&self.source, &history, system.flush_lsn, segment_size).await?;
+        let mut places = if self.own_slot {
+            let server = Kept { restart: slot.restart, oldest, flush: system.flush_lsn };
+            place::candidates(&history, coverage, server, segment_size)
+        } else {
+            // A temporary slot is for what comes from now on; what is archived of that is compared.
+            let at = slot.restart.unwrap_or(system.flush_lsn).segment_start(segment_size);
+            let timeline = history.of_segment(at.segment(segment_size), segment_size);
+            vec![Place { timeline, at }]
+        };
+        let wanted = places.first().copied();
+        let proof = wanted.and_then(|first| place::proof(&history, coverage, first, segment_size));
+        // A temporary slot has one try, so nothing is tried that may be gone.
+        let there = |proof: &Place| oldest.map_or(self.own_slot, |oldest| oldest <= proof.at);
+        if let Some(proof) = proof.filter(there).filter(|proof| self.proven != Some(*proof)) {
+            places.insert(0, proof);
         }
-        let wanted = places.first().map(|p| p.at);
         let Some(place) = places.into_iter().find(|p| !self.gone.contains(p)) else {
             return Err(error::source("PostgreSQL has removed the WAL that it says it has")
                 .hint("look at pg_replication_slots and at the server's log"));
         };
-        if let Some(wanted) = wanted.filter(|wanted| *wanted < place.at) {
-            self.tell_gap(place.timeline, wanted, place.at).await;
+        let gap = wanted.filter(|wanted| wanted.at < place.at);
+        self.tell_invalidation(gap.is_some()).await;
+        if let Some(wanted) = gap {
+            let wal = coverage.and_then(|c| c.timelines.get(&wanted.timeline));
+            let covered = wal.and_then(|wal| wal.live.get(&wanted.at.segment(segment_size))).copied();
+            self.tell_gap(place.timeline, Lsn(wanted.at.0 + covered.unwrap_or_default()), place.at).await;
         }
         if place.timeline != system.timeline && place.timeline.0 > 1 {
             self.history(&mut connection, place.timeline).await?;
         }
-        let pieces = self.known_pieces(SegmentName::holding(place.timeline, place.at, segment_size)).await?;
+        let complete_to = place::complete_to(coverage, place, segment_size);
+        let (pieces, stored) = known_pieces(self.archive(), place.timeline, complete_to, segment_size).await?;
+        // What is only compared was reported as durable before, and the slot must not be moved back for it.
+        let durable = if Some(place) == proof { Lsn(place.at.0 + segment_size) } else { place.at };
+        self.proof = proof.filter(|proof| *proof == place);
         let stream = match connection.start_physical(Some(&self.slot), place.at, place.timeline).await {
             Ok(stream) => stream,
             Err(e) => {
@@ -89,10 +118,18 @@ impl Receiver<'_> {
                 return Err(e);
             }
         };
-        self.begun.get_or_insert(place.at);
-        self.tell_begin(&system, place);
-        let beginning =
-            Beginning { system_id: system.system_id, segment_size, timeline: place.timeline, at: place.at, pieces };
+        self.begun.get_or_insert(durable);
+        self.tell_begin(&system, place.timeline, durable);
+        let beginning = Beginning {
+            system_id: system.system_id,
+            segment_size,
+            timeline: place.timeline,
+            at: place.at,
+            durable,
+            complete_to,
+            pieces,
+            stored,
+        };
         Ok(Prepared { stream, place, beginning, status_every })
     }
 
@@ -113,17 +150,13 @@ impl Receiver<'_> {
     }
 
     /// Makes sure of the slot; one that lost its WAL is useless and is made anew.
-    async fn slot(&self, connection: &mut ReplicationConnection) -> Result<SlotState> {
+    async fn slot(&mut self, connection: &mut ReplicationConnection) -> Result<SlotState> {
         if self.own_slot && connection.create_physical_slot(&self.slot, false).await? == SlotCreated::Created {
             self.runtime.emit(Event::Note(format!("made the replication slot \"{}\"", self.slot)));
         }
         let mut state = self.slot_state().await?;
-        if state.lost && self.own_slot {
-            self.runtime.emit(Event::Warning(format!(
-                "PostgreSQL gave the replication slot \"{}\" up (max_slot_wal_keep_size, idle_replication_slot_timeout); \
-                 it is made anew",
-                self.slot
-            )));
+        if let Some(reason) = state.lost.take().filter(|_| self.own_slot) {
+            self.invalidated = Some(reason);
             connection.drop_slot(&self.slot).await?;
             connection.create_physical_slot(&self.slot, false).await?;
             state = self.slot_state().await?;
@@ -135,8 +168,9 @@ impl Receiver<'_> {
         let sql = self.source.sql().await?;
         let rows = sql
             .query(
-                "SELECT restart_lsn::text, coalesce(wal_status, '') = 'lost', slot_type = 'physical' \
-                 FROM pg_replication_slots WHERE slot_name = $1",
+                "SELECT restart_lsn::text, slot_type = 'physical', pg_is_in_recovery(), \
+                        CASE wal_status WHEN 'lost' THEN coalesce(to_jsonb(s)->>'invalidation_reason', 'wal_removed') END \
+                 FROM pg_replication_slots s WHERE slot_name = $1",
                 &[&self.slot],
             )
             .await
@@ -144,12 +178,12 @@ impl Receiver<'_> {
         let Some(row) = rows.first() else {
             return Err(error::source(format!("the replication slot \"{}\" is gone", self.slot)));
         };
-        if !row.get::<_, bool>(2) {
+        if !row.get::<_, bool>(1) {
             return Err(error::config(format!("the replication slot \"{}\" is a logical one", self.slot))
                 .hint("name another in `postgres.slot`; Lifeboat makes it"));
         }
         let restart = row.get::<_, Option<&str>>(0).map(str::parse).transpose()?;
-        Ok(SlotState { restart, lost: row.get(1) })
+        Ok(SlotState { restart, lost: row.get(3), standby: row.get(2) })
     }
 
     /// Fetches and archives the history of a timeline.
@@ -171,20 +205,32 @@ impl Receiver<'_> {
         Ok(history)
     }
 
-    /// The stored pieces of a segment, with the digests by which their bytes will be compared.
-    async fn known_pieces(&self, segment: SegmentName) -> Result<Vec<KnownPiece>> {
-        let archive = self.archive();
-        futures::stream::iter(chain(archive.pieces(&segment).await?))
-            .map(|piece| async move {
-                let (mac, _) = archive.piece_summary(&piece).await?.ok_or_else(|| {
-                    error::repository(format!("{} vanished while it was looked at", piece.key))
-                        .hint("another receiver may be at work on this environment; run it again")
-                })?;
-                Ok(KnownPiece { key: piece.key, offset: piece.offset, end: piece.end, mac })
-            })
-            .buffered(PARALLEL)
-            .try_collect()
-            .await
+    /// A slot that the server gave up is told and recorded, whether WAL is missing for it or not.
+    async fn tell_invalidation(&mut self, gap: bool) {
+        let Some(reason) = self.invalidated.take() else { return };
+        let told = error::source(format!(
+            "PostgreSQL gave up the replication slot \"{}\" ({reason}); it was made anew",
+            self.slot
+        ));
+        let told = match gap {
+            true => told.meaning("WAL that the repository needs was removed: see the gap"),
+            false => told.meaning("the WAL that it should have kept is still there, and is being received"),
+        };
+        let told = told
+            .hint("keep `lifeboat wal receive` running, and see that it reaches the store")
+            .hint("let slots keep more: max_slot_wal_keep_size, and idle_replication_slot_timeout since PostgreSQL 18");
+        self.runtime.emit(Event::Warning(told.message()));
+        self.record(&told).await;
+    }
+
+    async fn record(&self, told: &Error) {
+        match ledger(self.repository, &self.environment.name).await {
+            Ok(ledger) => {
+                let now = self.runtime.now();
+                record_failure(&ledger, self.repository, "wal receive", told, now, Instant::now(), self.runtime).await;
+            }
+            Err(e) => self.runtime.emit(Event::Warning(format!("this is not recorded in the ledger: {e}"))),
+        }
     }
 
     /// A gap is told and recorded once.
@@ -203,22 +249,73 @@ impl Receiver<'_> {
         .hint("take a base backup now: `lifeboat backup base`")
         .hint("let the slot keep more: max_slot_wal_keep_size");
         self.runtime.emit(Event::Warning(format!("{gap}; take a base backup now")));
-        let recorded = ledger(self.repository, &self.environment.name).await;
-        match recorded {
-            Ok(ledger) => {
-                let now = self.runtime.now();
-                record_failure(&ledger, self.repository, "wal receive", &gap, now, Instant::now(), self.runtime).await;
-            }
-            Err(e) => self.runtime.emit(Event::Warning(format!("the gap is not recorded in the ledger: {e}"))),
-        }
+        self.record(&gap).await;
     }
 
-    fn tell_begin(&self, system: &SystemIdentity, place: Place) {
+    fn tell_begin(&self, system: &SystemIdentity, timeline: Timeline, from: Lsn) {
         self.runtime.emit(Event::Note(format!(
-            "receiving WAL of \"{}\" from {} on timeline {} through slot \"{}\"; the server is at {}",
-            self.environment.name, place.at, place.timeline.0, self.slot, system.flush_lsn
+            "receiving WAL of \"{}\" from {from} on timeline {} through slot \"{}\"; the server is at {}",
+            self.environment.name, timeline.0, self.slot, system.flush_lsn
         )));
     }
+}
+
+/// The start of the oldest segment in the server's `pg_wal` from which on none is missing; `None` where the
+/// role may not look.
+pub(super) async fn oldest_kept(
+    source: &Source,
+    history: &TimelineHistory,
+    flush: Lsn,
+    segment_size: u64,
+) -> Result<Option<Lsn>> {
+    let sql = source.sql().await?;
+    let Ok(rows) = sql.query("SELECT name FROM pg_ls_waldir()", &[]).await else { return Ok(None) };
+    let files: HashSet<SegmentName> = rows.iter().filter_map(|row| row.get::<_, &str>(0).parse().ok()).collect();
+    let mut number = flush.segment(segment_size);
+    let there =
+        |number: u64| files.contains(&SegmentName::new(history.of_segment(number, segment_size), number, segment_size));
+    while number > 0 && there(number - 1) {
+        number -= 1;
+    }
+    Ok(Some(Lsn(number * segment_size)))
+}
+
+/// The stored pieces of the segment that begins at `at`, with the digests by which their bytes will be compared, by
+/// their ends; and how far they reach without a hole.
+pub(super) async fn known_pieces(
+    archive: WalArchive<'_>,
+    timeline: Timeline,
+    at: Lsn,
+    segment_size: u64,
+) -> Result<(Vec<KnownPiece>, Lsn)> {
+    let segment = SegmentName::holding(timeline, at, segment_size);
+    let mut macs = piece_macs(archive, archive.pieces(&segment).await?).await?;
+    let chained = chain(macs.iter().map(|(piece, _)| piece.clone()).collect());
+    let stored = Lsn(at.0 + chained.last().map_or(0, |piece| piece.end));
+    macs.sort_by_key(|(piece, _)| piece.end);
+    let known = |(piece, mac): (Piece, ContentMac)| KnownPiece {
+        key: piece.key,
+        start: Lsn(at.0 + piece.offset),
+        end: Lsn(at.0 + piece.end),
+        mac,
+    };
+    Ok((macs.into_iter().map(known).collect(), stored))
+}
+
+/// The digests of stored pieces; one that vanished meanwhile was merged into another or into its segment.
+pub(in crate::postgres) async fn piece_macs(
+    archive: WalArchive<'_>,
+    pieces: Vec<Piece>,
+) -> Result<Vec<(Piece, ContentMac)>> {
+    futures::stream::iter(pieces)
+        .map(|piece| async move {
+            let digest = archive.piece_summary(&piece).await?;
+            Ok(digest.map(|(mac, _)| (piece, mac)))
+        })
+        .buffered(PARALLEL)
+        .try_filter_map(|known| std::future::ready(Ok(known)))
+        .try_collect()
+        .await
 }
 
 /// A third of the time after which the server gives up on us, and not more than [`STATUS_EVERY`].

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::heal::Healer;
+use super::options::{ReceiveOptions, Received, Slot};
 use super::place::Place;
 use super::session::{End, Session};
 use super::storer::Tally;
@@ -43,80 +45,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How the server is made to keep WAL.
-#[derive(Debug)]
-pub enum Slot {
-    /// The environment's slot; made where it is missing.
-    Configured,
-    /// A temporary slot that lives in this session and was made with `RESERVE_WAL`.
-    Temporary {
-        /// The session.
-        connection: Box<ReplicationConnection>,
-        /// Name of the slot.
-        name: String,
-    },
-}
-
-/// Up to where WAL is wanted; may become known while receiving.
-#[derive(Debug, Clone)]
-pub struct Until(watch::Receiver<Option<Lsn>>);
-
-impl Until {
-    /// For ever.
-    pub fn stopped() -> Self {
-        Self(watch::channel(None).1)
-    }
-
-    /// Until everything before `lsn` is durable.
-    pub fn durable(lsn: Lsn) -> Self {
-        Self(watch::channel(Some(lsn)).1)
-    }
-
-    /// Until everything before the position that the sender will tell is durable.
-    pub fn told() -> (watch::Sender<Option<Lsn>>, Self) {
-        let (tell, told) = watch::channel(None);
-        (tell, Self(told))
-    }
-}
-
-/// How to receive.
-#[derive(Debug)]
-pub struct ReceiveOptions {
-    /// How the server is made to keep WAL.
-    pub slot: Slot,
-    /// Up to where.
-    pub until: Until,
-    /// Whether to write heartbeats while the cluster is idle.
-    pub heartbeat: bool,
-    /// zstd level.
-    pub level: i32,
-    /// How long an outage of the server or the store is borne; `None`: for ever.
-    pub give_up_after: Option<Duration>,
-    /// Where to keep which blocks change, so that the next base backup reads only those.
-    pub blocks: Option<BlockFiles>,
-}
-
-/// What was received.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Received {
-    /// Where receiving began.
-    pub from: Lsn,
-    /// Everything before is durable.
-    pub durable: Lsn,
-    /// The timeline there.
-    pub timeline: Timeline,
-    /// Complete segments stored.
-    pub segments: u64,
-    /// Pieces stored.
-    pub pieces: u64,
-    /// Bytes stored.
-    pub stored_bytes: u64,
-    /// Whether all that was asked for is durable; always false where there was no end to reach.
-    pub reached: bool,
-    /// Ledger entries about complete ranges.
-    pub recorded: Vec<Appended>,
-}
-
 /// Receives WAL of `environment` until `until` is reached or `stop` is cancelled.
 pub async fn receive(
     repository: &Repository,
@@ -134,6 +62,7 @@ pub async fn receive(
         Slot::Configured => (environment.postgres.slot.clone(), None),
         Slot::Temporary { connection, name } => (name, Some(*connection)),
     };
+    let (tell_awaited, awaited) = watch::channel(false);
     let mut receiver = Receiver {
         patient: Arc::new(repository.with_retry(patience)),
         source: Source::new(&environment.postgres)?,
@@ -141,12 +70,16 @@ pub async fn receive(
         own_slot: temporary.is_none(),
         temporary,
         slot: name,
-        until: options.until.0,
+        until: options.until.position(),
         level: options.level,
         give_up_after: options.give_up_after,
         blocks: options.blocks,
         gone: Vec::new(),
         gaps: Vec::new(),
+        invalidated: None,
+        proof: None,
+        proven: None,
+        awaited,
         cluster: None,
         begun: None,
         durable: Lsn(0),
@@ -156,12 +89,24 @@ pub async fn receive(
         stop,
         runtime,
     };
-    let (source, tally) = (receiver.source.clone(), Arc::clone(&receiver.tally));
+    let (source, tally, own_slot) = (receiver.source.clone(), Arc::clone(&receiver.tally), receiver.own_slot);
+    let healer = Healer {
+        repository: Arc::clone(&receiver.patient),
+        environment,
+        source: &source,
+        level: options.level,
+        tally: Arc::clone(&tally),
+        stop,
+        runtime,
+    };
     let ledger = ledger(repository, &environment.name).await?;
     let (started_at, began) = (runtime.now(), Instant::now());
     let ended = tokio::select! {
         ended = receiver.run() => ended,
-        never = heartbeat::run(&source, environment.postgres.heartbeat, runtime), if heartbeat => match never {},
+        never = heartbeat::run(&source, environment.postgres.heartbeat, &tell_awaited, runtime), if heartbeat => {
+            match never {}
+        }
+        never = healer.run(), if own_slot => match never {},
         never = record_hourly(repository, &environment.name, &ledger, &tally, runtime) => match never {},
     };
     match ended {
@@ -233,12 +178,20 @@ pub(super) struct Receiver<'a> {
     until: watch::Receiver<Option<Lsn>>,
     level: i32,
     give_up_after: Option<Duration>,
-    blocks: Option<BlockFiles>,
+    pub(super) blocks: Option<BlockFiles>,
     tally: Arc<Mutex<Tally>>,
     /// Places whose WAL the server no longer has.
     pub(super) gone: Vec<Place>,
     /// Gaps that were told.
     pub(super) gaps: Vec<(Lsn, Lsn)>,
+    /// Why the server gave the slot up, until that is told.
+    pub(super) invalidated: Option<String>,
+    /// The segment that the running session compares to prove that the server's history is ours.
+    pub(super) proof: Option<Place>,
+    /// The last segment that proved it, as long as the server stays the same.
+    pub(super) proven: Option<Place>,
+    /// Whether commits wait for this receiver.
+    awaited: watch::Receiver<bool>,
     /// The cluster, once compared with what the repository knows.
     pub(super) cluster: Option<u64>,
     /// Where receiving began first.
@@ -265,6 +218,10 @@ impl Receiver<'_> {
             let failure = match self.session().await {
                 Ok((End::Reached, _)) => return Ok(true),
                 Ok((End::Stopped, _)) => return Ok(false),
+                Ok((End::Others, _)) => {
+                    tokio::time::sleep(FIRST_PAUSE).await;
+                    continue;
+                }
                 Ok((End::Timeline { next, switch }, _)) => {
                     self.runtime.emit(Event::Note(format!(
                         "timeline {} ended at {switch}; timeline {} follows",
@@ -314,14 +271,24 @@ impl Receiver<'_> {
             status_every: prepared.status_every,
             tally: Arc::clone(&self.tally),
             until: self.until.clone(),
+            awaited: self.awaited.clone(),
             stop,
             runtime: self.runtime,
         };
         self.timeline = place.timeline;
-        self.durable = place.at;
+        self.durable = prepared.beginning.durable;
         let began = Instant::now();
         let ended = session.run(prepared.stream, prepared.beginning).await?;
         self.durable = ended.durable;
+        // A timeline that was received to its end went through the segment that was to be compared.
+        self.proven = match ended.end {
+            End::Timeline { .. } => self.proof.take().or(self.proven),
+            _ => None,
+        };
+        if !self.own_slot {
+            // The temporary slot lives in this session; the next timeline is received through it, too.
+            self.temporary = ended.connection;
+        }
         if matches!(&ended.end, End::Lost(e) if wal_is_gone(e)) {
             self.gone.push(place);
         }

@@ -1,6 +1,8 @@
 //! One stream of WAL from its beginning to its end: reads, hands on, reports what is durable.
 //!
 //! The server hears from us on time also while the store is away: only the reading of WAL stops then.
+//! What it hears is what is durable, for each of the three positions that it asks for: so a commit that waits
+//! for Lifeboat waits for the store, with `synchronous_commit = remote_write` too.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use super::intake::{Beginning, Intake, Item};
 use super::storer::{Storer, Tally};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::postgres::block_files::BlockFiles;
-use crate::postgres::replication::{WalMessage, WalStream};
+use crate::postgres::replication::{ReplicationConnection, WalMessage, WalStream};
 use crate::repository::Repository;
 use crate::repository::wal_archive::STEP;
 use crate::runtime::Runtime;
@@ -22,6 +24,9 @@ use crate::units::{ByteSize, Lsn, Timeline};
 
 /// New bytes wait at most this long before they become a piece.
 const CUT_AFTER: Duration = Duration::from_millis(250);
+
+/// How soon a busy intake is asked again to cut what commits wait for.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// Messages between the socket and the intake; the server's are of at most 128 KiB.
 const QUEUE: usize = 32;
@@ -40,6 +45,8 @@ pub(super) struct Session<'a> {
     pub(super) status_every: Duration,
     pub(super) tally: Arc<Mutex<Tally>>,
     pub(super) until: watch::Receiver<Option<Lsn>>,
+    /// Whether commits wait for what is reported as durable: then nothing is gathered while the store is idle.
+    pub(super) awaited: watch::Receiver<bool>,
     pub(super) stop: &'a CancellationToken,
     pub(super) runtime: &'a Runtime,
 }
@@ -51,6 +58,8 @@ pub(super) enum End {
     Stopped,
     /// Everything asked for is durable.
     Reached,
+    /// Somebody else stores pieces of the same segment: they must be compared with what the server has.
+    Others,
     /// The timeline ended.
     Timeline { next: Timeline, switch: Lsn },
     /// The server or the way to it is gone.
@@ -65,6 +74,8 @@ pub(super) struct Ended {
     pub(super) durable: Lsn,
     /// Whether any WAL came.
     pub(super) received_any: bool,
+    /// The session with the server, where it can go on.
+    pub(super) connection: Option<ReplicationConnection>,
 }
 
 /// The two tasks that work on what is received.
@@ -90,11 +101,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn take(&mut self, bytes: usize) {
+    fn take(&mut self, bytes: usize, gather: Duration) {
         self.received = Lsn(self.received.0 + bytes as u64);
         self.cut = self.cut.max(self.received.segment_start(self.segment_size));
         if self.received > self.cut {
-            self.cut_by.get_or_insert_with(|| Instant::now() + CUT_AFTER);
+            self.cut_by.get_or_insert_with(|| Instant::now() + gather);
         } else {
             self.cut_by = None;
         }
@@ -110,27 +121,39 @@ impl Session<'_> {
     /// Streams from where `beginning` says until something ends it.
     pub(super) async fn run(&self, mut stream: WalStream, beginning: Beginning) -> Result<Ended> {
         let at = beginning.at;
-        let stored = Lsn(at.0 + beginning.pieces.last().map_or(0, |p| p.end));
-        let mut progress =
-            Progress { segment_size: beginning.segment_size, received: at, server_end: at, cut: stored, cut_by: None };
-        let (tell, mut durable) = watch::channel(at);
-        let pipeline = self.pipeline(beginning, tell)?;
-        let end = self.stream(&mut stream, &pipeline, &mut progress, &mut durable).await;
-        let finished = self.finish(pipeline, &mut stream, &progress, &mut durable, &end).await;
+        let mut progress = Progress {
+            segment_size: beginning.segment_size,
+            received: at,
+            server_end: at,
+            cut: beginning.stored,
+            cut_by: None,
+        };
+        let (tell, mut durable) = watch::channel(beginning.durable);
+        let (tell_others, others) = watch::channel(false);
+        let pipeline = self.pipeline(beginning, tell, tell_others)?;
+        let end = self.stream(&mut stream, &pipeline, &mut progress, &mut durable, others).await;
+        let finished = self.finish(pipeline, &mut stream, &mut durable, &end).await;
         finished.map_err(|e| self.kept_by_postgresql(e, &progress, *durable.borrow()))?;
         let Some(end) = end else {
             return Err(error::internal("the intake of WAL ended without a reason"));
         };
         let durable = *durable.borrow();
+        let mut connection = None;
         if !matches!(end, End::Lost(_)) {
             // The server notices a closed connection as well; this only is the orderly way.
-            let _ = stream.send_status(progress.received, durable, durable, false).await;
-            let _ = timeout(GOODBYE, stream.stop()).await;
+            let _ = stream.send_status(durable, durable, durable, false).await;
+            connection = timeout(GOODBYE, stream.stop()).await.ok().and_then(Result::ok);
         }
-        Ok(Ended { end, durable, received_any: progress.received > at })
+        Ok(Ended { end, durable, received_any: progress.received > at, connection })
     }
 
-    fn pipeline(&self, beginning: Beginning, durable: watch::Sender<Lsn>) -> Result<Pipeline> {
+    fn pipeline(
+        &self,
+        beginning: Beginning,
+        durable: watch::Sender<Lsn>,
+        others: watch::Sender<bool>,
+    ) -> Result<Pipeline> {
+        let own = beginning.pieces.iter().map(|piece| piece.key.clone()).collect();
         let (items, taken) = mpsc::channel(QUEUE);
         let (jobs, stored) = mpsc::channel(1);
         let mut intake = Intake::new(Arc::clone(&self.repository), self.environment, self.level, beginning, jobs)?;
@@ -143,6 +166,9 @@ impl Session<'_> {
             runtime: self.runtime.clone(),
             durable,
             tally: Arc::clone(&self.tally),
+            others,
+            own,
+            looked: None,
         };
         Ok(Pipeline {
             items,
@@ -158,6 +184,7 @@ impl Session<'_> {
         pipeline: &Pipeline,
         progress: &mut Progress,
         durable: &mut watch::Receiver<Lsn>,
+        mut others: watch::Receiver<bool>,
     ) -> Option<End> {
         let mut until = self.until.clone();
         let mut status_by = Instant::now();
@@ -171,6 +198,7 @@ impl Session<'_> {
             let report = tokio::select! {
                 () = self.stop.cancelled() => return Some(End::Stopped),
                 () = pipeline.items.closed() => return None,
+                Ok(()) = others.changed() => return Some(End::Others),
                 changed = durable.changed() => {
                     if changed.is_err() {
                         return None;
@@ -185,7 +213,7 @@ impl Session<'_> {
                         progress.cut_by = None;
                     } else {
                         // The intake is busy with what came before; look again soon.
-                        progress.cut_by = Some(Instant::now() + CUT_AFTER);
+                        progress.cut_by = Some(Instant::now() + self.gather().max(AGAIN));
                     }
                     false
                 }
@@ -201,7 +229,7 @@ impl Session<'_> {
                             ))));
                         }
                         progress.server_end = server_end;
-                        progress.take(bytes.len());
+                        progress.take(bytes.len(), self.gather());
                         room.take().expect("checked above").send(Item::Wal(bytes));
                         false
                     }
@@ -216,7 +244,7 @@ impl Session<'_> {
             if report {
                 status_by = Instant::now() + self.status_every;
                 let safe = *durable.borrow();
-                if let Err(e) = stream.send_status(progress.received, safe, safe, false).await {
+                if let Err(e) = stream.send_status(safe, safe, safe, false).await {
                     return Some(End::Lost(e));
                 }
             }
@@ -229,7 +257,6 @@ impl Session<'_> {
         &self,
         pipeline: Pipeline,
         stream: &mut WalStream,
-        progress: &Progress,
         durable: &mut watch::Receiver<Lsn>,
         end: &Option<End>,
     ) -> Result<()> {
@@ -251,7 +278,7 @@ impl Session<'_> {
                 () = tokio::time::sleep(self.status_every), if connected => {
                     let safe = *durable.borrow();
                     // Told by the stream itself, if anybody reads on.
-                    let _ = stream.send_status(progress.received, safe, safe, false).await;
+                    let _ = stream.send_status(safe, safe, safe, false).await;
                 }
             }
         };
@@ -262,6 +289,11 @@ impl Session<'_> {
             Err(e) => return Err(error::internal("the storing of WAL ended unexpectedly").source(e)),
         }
         taken
+    }
+
+    /// How long new bytes are gathered before they become a piece.
+    fn gather(&self) -> Duration {
+        if *self.awaited.borrow() { Duration::ZERO } else { CUT_AFTER }
     }
 
     fn kept_by_postgresql(&self, failure: Error, progress: &Progress, durable: Lsn) -> Error {

@@ -2,7 +2,9 @@
 //!
 //! What is told through `durable` is in the store without a hole from where receiving began.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +18,9 @@ use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::Lsn;
 use crate::wal_name::{SegmentName, WalFileName};
+
+/// Others' pieces are looked for this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// What one run of the receiver stored.
 #[derive(Debug, Default)]
@@ -36,19 +41,26 @@ pub(super) struct Storer {
     pub(super) runtime: Runtime,
     pub(super) durable: watch::Sender<Lsn>,
     pub(super) tally: Arc<Mutex<Tally>>,
+    /// Told once somebody else's pieces are found.
+    pub(super) others: watch::Sender<bool>,
+    /// The pieces that this process stored or compared.
+    pub(super) own: HashSet<String>,
+    /// When others' pieces were looked for last.
+    pub(super) looked: Option<Instant>,
 }
 
 impl Storer {
     /// Stores everything, to the end of the channel.
-    pub(super) async fn run(self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
         while let Some(job) = jobs.recv().await {
             self.store(job).await?;
         }
         Ok(())
     }
 
-    async fn store(&self, job: Job) -> Result<()> {
-        let archive = WalArchive::new(&self.repository, &self.environment);
+    async fn store(&mut self, job: Job) -> Result<()> {
+        let (repository, environment) = (Arc::clone(&self.repository), self.environment.clone());
+        let archive = WalArchive::new(&repository, &environment);
         match job {
             Job::Piece { segment, offset, sealed, summary, replaces } => {
                 let end = summary.end;
@@ -60,20 +72,29 @@ impl Storer {
                 });
                 let replaced = replaces.into_iter().map(|(offset, end)| self.piece(&segment, offset, end)).collect();
                 self.tidied(self.delete(archive, replaced).await);
+                self.own.insert(piece.key);
+                self.look_for_others(archive, &segment).await?;
             }
             Job::Segment { name, sealed, summary, has_pieces } => {
                 let file = WalFileName::Segment(name);
                 let end = summary.end;
-                let stored = archive.put(&file, sealed, Some(&WalSummary::Segment(summary))).await?;
-                self.runtime.emit(Event::WalStored { name: name.to_string(), stored: stored.size });
-                self.tell(end);
-                self.count(|t| {
-                    t.segments += 1;
-                    t.stored_bytes += stored.size;
-                    if let Some(sha256) = stored.sha256 {
-                        t.stored.insert(name, (stored.size, sha256));
-                    }
-                });
+                let folder = layout::wal_live_segment(&environment, name.timeline, &name.to_string());
+                self.own.retain(|key| !key.starts_with(&folder));
+                // It may be one that is compared, and a whole segment need not be sent for that.
+                if archive.same(&file, &sealed).await? {
+                    self.tell(end);
+                } else {
+                    let stored = archive.put(&file, sealed, Some(&WalSummary::Segment(summary))).await?;
+                    self.runtime.emit(Event::WalStored { name: name.to_string(), stored: stored.size });
+                    self.tell(end);
+                    self.count(|t| {
+                        t.segments += 1;
+                        t.stored_bytes += stored.size;
+                        if let Some(sha256) = stored.sha256 {
+                            t.stored.insert(name, (stored.size, sha256));
+                        }
+                    });
+                }
                 if has_pieces {
                     let deleted = match archive.pieces(&name).await {
                         Ok(pieces) => self.delete(archive, pieces).await,
@@ -87,9 +108,25 @@ impl Storer {
         Ok(())
     }
 
+    /// Two servers that write the same timeline differ only in bytes: a clone's receiver stores pieces beside ours,
+    /// and none has a name that the other wants. A base backup's own receiver does so, too, with the same bytes.
+    async fn look_for_others(&mut self, archive: WalArchive<'_>, segment: &SegmentName) -> Result<()> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        if archive.pieces(segment).await?.iter().any(|piece| !self.own.contains(&piece.key)) {
+            self.others.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Never less than before: what is compared again is durable already.
     fn tell(&self, durable: Lsn) {
-        self.durable.send_replace(durable);
-        self.runtime.emit(Event::WalDurable { lsn: durable });
+        let more = |known: &mut Lsn| durable > std::mem::replace(known, durable.max(*known));
+        if self.durable.send_if_modified(more) {
+            self.runtime.emit(Event::WalDurable { lsn: durable });
+        }
     }
 
     fn piece(&self, segment: &SegmentName, offset: u64, end: u64) -> Piece {
