@@ -138,7 +138,7 @@ impl Healer<'_> {
             until: watch::channel(Some(gap.to)).1,
             awaited: watch::channel(false).1,
             stop: self.stop,
-            blocks: self.blocks.clone(),
+            blocks: None,
             runtime: self.runtime,
         };
         let stream = connection.start_physical(None, place.at, place.timeline).await?;
