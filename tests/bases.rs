@@ -250,6 +250,20 @@ fn a_damaged_page_makes_the_backup_partial_until_it_is_mended() {
 }
 
 #[test]
+fn a_backup_does_not_build_on_one_that_is_damaged() {
+    let scratch = Scratch::new();
+    let cluster = start(&scratch);
+    let estate = Estate::builder(&scratch, &cluster).init();
+    base(&estate, &[]);
+    fs::remove_file(&estate.objects("data")[0]).expect("a pack");
+    let output = estate.run(&["backup", "base"]).ok();
+    assert!(output.stderr.contains("does not build on it"), "{}", output.stderr);
+    let second = output.json()["base_backup"].clone();
+    assert_eq!(second["previous"], Value::Null);
+    files_of(&estate, id(&second), "second");
+}
+
+#[test]
 fn what_a_killed_backup_stored_is_used_again() {
     let scratch = Scratch::new();
     let cluster = Cluster::builder(&scratch).config(config()).start();

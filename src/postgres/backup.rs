@@ -125,7 +125,7 @@ async fn take(
     let directory = data_directory(environment, &source, &options, runtime).await?;
     let previous = match options.full {
         true => Previous::default(),
-        false => Previous::find(repository, &environment.name, &entries, &present).await?,
+        false => Previous::find(repository, &environment.name, &entries, &present, runtime).await?,
     };
     let (previous, mut progress) = match &directory {
         Some(_) => resumed(repository, environment, &options, &present, previous, runtime).await?,

@@ -14,7 +14,8 @@ use super::progress::{Attempt, NotedFile, Unfinished};
 use super::relation_file::RelationFile;
 use super::replication::ReplicationConnection;
 use super::wal::TimelineHistory;
-use crate::error::Result;
+use crate::error::{self, ErrorKind, Result};
+use crate::event::Event;
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::{Body, LedgerEntry};
 use crate::repository::Repository;
@@ -23,6 +24,7 @@ use crate::repository::meta::MetaObject;
 use crate::repository::page_sums::{PAGE, SumsWriter};
 use crate::repository::splice::{Change, splice, worn_frames};
 use crate::repository::{PackInfo, PackTable};
+use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::{Lsn, Timeline};
 
@@ -75,6 +77,7 @@ impl Previous {
         environment: &str,
         entries: &[LedgerEntry],
         present: &Present,
+        runtime: &Runtime,
     ) -> Result<Self> {
         let bases = entries.iter().rev().filter_map(|e| match &e.statement.predicate.body {
             Body::BaseBackup(base) => Some(base),
@@ -84,7 +87,18 @@ impl Previous {
             if !present.grew_out_of(base) {
                 continue;
             }
-            let manifest = BaseManifest::read(repository, environment, &base.manifest).await?;
+            let manifest = match whole_manifest(repository, environment, base).await {
+                Ok(manifest) => manifest,
+                // What is damaged must not be built upon; what is stored anew does not depend on it.
+                Err(e) if e.kind() == ErrorKind::Integrity => {
+                    runtime.emit(Event::Warning(format!(
+                        "base backup {} is damaged, so this one does not build on it: {e}; `lifeboat verify` tells more",
+                        base.id
+                    )));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             if manifest.header.server_version / 10_000 == present.server_version / 10_000 {
                 let by_lsn = manifest.header.hints_logged && present.hints_logged();
                 return Ok(Self { by_lsn, stop: Some((base.timeline, base.stop_lsn)), ..Self::of(manifest)? });
@@ -228,6 +242,20 @@ impl Previous {
     pub(super) fn is_sound(&self, file: &FileEntry) -> Result<bool> {
         Ok(self.kept(file)?.again.is_empty())
     }
+}
+
+/// The manifest of a backup whose packs are all there, as far as the store's listing tells.
+async fn whole_manifest(repository: &Repository, environment: &str, base: &BaseBackup) -> Result<BaseManifest> {
+    let manifest = BaseManifest::read(repository, environment, &base.manifest).await?;
+    let listed = repository.store.list(&layout::packs(environment)).await?;
+    let there: HashMap<&str, u64> = listed.iter().map(|o| (o.key.as_str(), o.size)).collect();
+    for pack in manifest.packs.packs() {
+        let key = layout::pack(environment, &pack.sha256);
+        if there.get(key.as_str()) != Some(&pack.size) {
+            return Err(error::integrity(format!("{key} is missing or has another size")));
+        }
+    }
+    Ok(manifest)
 }
 
 impl Present {

@@ -46,8 +46,10 @@ impl Moto {
     pub(crate) fn start(&mut self) {
         assert!(self.server.is_none(), "moto runs already");
         let log = File::options().create(true).append(true).open(self.scratch.join("moto.log")).expect("a log file");
-        let mut command = Command::new(&self.program);
-        command.args(["-H", "127.0.0.1", "-p", &self.port.to_string()]).current_dir(self.scratch.path());
+        // The Python beside the program is the one that has moto.
+        let mut command = Command::new(self.program.with_file_name("python"));
+        let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/moto_server.py");
+        command.args([server, &self.port.to_string()]).current_dir(self.scratch.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         self.server = Some(command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")));
         wait_until("moto answers", Duration::from_secs(60), || self.request("GET", "/moto-api/").is_some());

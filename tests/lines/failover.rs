@@ -4,16 +4,25 @@ use super::*;
 use crate::common::skip;
 
 #[test]
-fn a_base_backup_whose_primary_dies_fails_and_the_next_is_of_the_new_timeline() {
+fn a_streamed_base_backup_whose_primary_dies_fails_and_the_next_is_of_the_new_timeline() {
+    primary_dies_during_a_backup("streamed");
+}
+
+#[test]
+fn a_direct_base_backup_whose_primary_dies_fails_and_the_next_is_of_the_new_timeline() {
+    primary_dies_during_a_backup("direct");
+}
+
+fn primary_dies_during_a_backup(reader: &str) {
     let scratch = Scratch::new();
     let mut primary = cluster(&scratch).start();
     let Some(standby) = primary.standby("standby") else { skip!("no pg_basebackup") };
     let estate = Estate::builder(&scratch, &primary).postgres("max_rate = \"4 MiB\"").init();
-    let running = backup_under_way(&estate, &primary);
+    let running = backup_under_way(&estate, &primary, reader);
     primary.kill9();
     standby.promote();
     let failure = told(running.wait(PATIENCE), 4);
-    assert!(failure.contains("connection"), "{failure}");
+    assert!(failure.contains("connect") || failure.contains("session"), "{failure}");
     assert!(names(&estate, "ledger").len() <= 2, "only the failure is recorded: {:?}", names(&estate, "ledger"));
     estate.plan("latest").expect_code(7);
     estate.reconfigure(&primary.dsn(), &standby.dsn());

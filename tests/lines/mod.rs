@@ -102,14 +102,19 @@ fn push(estate: &Estate, path: &Path) -> Output {
     estate.lifeboat.run(&["--format", "json", "wal", "push", "-e", "production", path.to_str().expect("UTF-8")])
 }
 
-/// Starts a base backup and waits until the server sends files; the server must be slowed down by `max_rate`.
+/// Starts a base backup by `reader` and waits until files are read; `max_rate` must slow it down.
 #[track_caller]
-fn backup_under_way(estate: &Estate, server: &Cluster) -> Running {
-    let mut running = estate.spawn(&["backup", "base"]);
+fn backup_under_way(estate: &Estate, server: &Cluster, reader: &str) -> Running {
+    let mut running = estate.spawn(&["backup", "base", "--full", "--reader", reader]);
     let question = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase = 'streaming database files'";
-    wait_until("files are sent", PATIENCE, || {
+    // The direct reader notes what it will read when it begins to.
+    let notes = estate.scratch.join("state/base/production.progress");
+    wait_until("files are read", PATIENCE, || {
         assert!(running.is_running(), "{}", running.said());
-        server.psql("postgres", question) == "1"
+        match reader {
+            "direct" => notes.metadata().is_ok_and(|m| m.len() > 0),
+            _ => server.psql("postgres", question) == "1",
+        }
     });
     running
 }

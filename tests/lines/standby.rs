@@ -56,12 +56,21 @@ fn a_receiver_on_the_primary_and_a_backup_of_the_standby_fit_together() {
 }
 
 #[test]
-fn a_standby_that_is_promoted_during_its_backup_fails_it() {
+fn a_standby_that_is_promoted_during_its_streamed_backup_fails_it() {
+    promoted_during_a_backup("streamed");
+}
+
+#[test]
+fn a_standby_that_is_promoted_during_its_direct_backup_fails_it() {
+    promoted_during_a_backup("direct");
+}
+
+fn promoted_during_a_backup(reader: &str) {
     let scratch = Scratch::new();
     let primary = cluster(&scratch).start();
     let Some(standby) = primary.standby("standby") else { skip!("no pg_basebackup") };
     let estate = Estate::builder(&scratch, &primary).dsn(&standby.dsn()).postgres("max_rate = \"4 MiB\"").init();
-    let running = backup_under_way(&estate, &standby);
+    let running = backup_under_way(&estate, &standby, reader);
     standby.promote();
     let failure = told(running.wait(PATIENCE), 4);
     assert!(failure.contains("promoted"), "{failure}");

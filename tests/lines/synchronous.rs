@@ -131,7 +131,7 @@ fn a_base_backups_own_stream_counts_for_no_commit() {
     server.psql("postgres", "CREATE TABLE t (i int)");
     server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'lifeboat'");
     server.psql("postgres", "SELECT pg_reload_conf()");
-    let backup = backup_under_way(&estate, &server);
+    let backup = backup_under_way(&estate, &server, "streamed");
     let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     wait_until("the backup receives its WAL", PATIENCE, || server.psql("postgres", streams) == "1");
     // Its WAL begins with the backup: what lies before is in no repository.
