@@ -57,7 +57,12 @@ impl DataDirectory {
                 "SELECT current_setting('data_directory', true), \
                         extract(epoch FROM pg_postmaster_start_time())::int8, \
                         current_setting('data_checksums') = 'on', \
-                        nullif(current_setting('stats_temp_directory', true), '')",
+                        nullif(current_setting('stats_temp_directory', true), ''), \
+                        coalesce( \
+                          has_function_privilege(to_regprocedure('pg_catalog.pg_backup_start(text, boolean)'), 'EXECUTE'), \
+                          has_function_privilege( \
+                            to_regprocedure('pg_catalog.pg_start_backup(text, boolean, boolean)'), 'EXECUTE'), \
+                          false)",
                 &[],
             )
             .await
@@ -66,6 +71,9 @@ impl DataDirectory {
         let Some(path) = directory.filter(|d| !d.is_empty()).map(PathBuf::from) else {
             return Ok(Err("the role may not see data_directory; GRANT pg_read_all_settings lets it".into()));
         };
+        if !row.get::<_, bool>(4) {
+            return Ok(Err("the role may not start a backup by function; README.md has the GRANT".into()));
+        }
         if let Err(why) = is_of_server(&path, started) {
             return Ok(Err(why));
         }
