@@ -25,7 +25,7 @@ work=$(mktemp -d /tmp/lifeboat-rpo-XXXXXX)
 chmod 755 "$work"
 mkdir "$work/pg" "$work/repository"
 ! is_root || chown postgres: "$work/pg"
-receiver= moto=
+receiver='' moto=''
 
 as_server() {
     (cd / && if is_root; then setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; else "$@"; fi)
@@ -62,7 +62,7 @@ start_receiver() {
     done
     die "the receiver does not stream" "$(cat "$work/receiver.log")"
 }
-stop_receiver() { ended "$receiver" && receiver=; }
+stop_receiver() { ended "$receiver" && receiver=''; }
 
 synchronous() {
     sql -c "ALTER SYSTEM SET synchronous_standby_names = '$1'" -c "SELECT pg_reload_conf()" >/dev/null
@@ -177,7 +177,10 @@ if [ -n "${LIFEBOAT_TEST_MOTO:-}" ]; then
     port=$(shuf -i 20000-40000 -n 1)
     (cd "$work" && exec "$LIFEBOAT_TEST_MOTO" -H 127.0.0.1 -p "$port") >"$work/moto.log" 2>&1 &
     moto=$!
-    for _ in $(seq 200); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break || sleep 0.1; done
+    for _ in $(seq 200); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then break; fi
+        sleep 0.1
+    done
     exec 3<>"/dev/tcp/127.0.0.1/$port"
     printf 'PUT /estate HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$port" >&3
     cat <&3 >/dev/null

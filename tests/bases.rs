@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{Cluster, Estate, Scratch, wait_until};
+use crate::common::{Cluster, Estate, Scratch, as_server, majors, skip, tool, wait_until};
 
 /// Rows in two tablespaces, an unlogged table, a sequence and every kind of index that PostgreSQL has.
 const LOAD: &str = "
@@ -74,12 +74,21 @@ fn relations(data: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Restores the files of a base backup as they are; nothing is replayed.
+/// Restores the files of a base backup as they are, nothing replayed, and lets PostgreSQL's own tool judge
+/// them.
 fn files_of(estate: &Estate, id: &str, name: &str) -> BTreeMap<String, Vec<u8>> {
     let place = estate.place(name);
-    let old = estate.scratch.join("pg/tablespace-far").display().to_string();
-    let mapping = format!("{old}={}", estate.scratch.server_dir(&format!("{name}-far")).display());
-    estate.restore(&format!("backup:{id}"), &place, &["--no-start", "--tablespace-mapping", &mapping]).ok();
+    let old = estate.scratch.join("pg/tablespace-far");
+    let mapping = format!("{}={}", old.display(), estate.scratch.server_dir(&format!("{name}-far")).display());
+    let far: &[&str] = if old.exists() { &["--tablespace-mapping", &mapping] } else { &[] };
+    estate.restore(&format!("backup:{id}"), &place, &[&["--no-start"], far].concat()).ok();
+    let major = fs::read_to_string(place.join("PG_VERSION")).expect("restored").trim().parse().expect("a number");
+    if let Some(judge) = tool(major, "pg_verifybackup") {
+        let judged =
+            as_server(&judge).args(["-n", "-i", "recovery.signal", "-i", "postgresql.auto.conf"]).arg(&place).output();
+        let judged = judged.expect("pg_verifybackup runs");
+        assert!(judged.status.success(), "{name}: {}", String::from_utf8_lossy(&judged.stderr));
+    }
     relations(&place)
 }
 
@@ -169,6 +178,54 @@ fn pages_looked_at_and_pages_named_by_wal_give_the_same_backup() {
 }
 
 #[test]
+fn without_logged_hint_bits_no_page_is_believed_by_its_lsn() {
+    let scratch = Scratch::new();
+    let cluster =
+        Cluster::builder(&scratch).config(config()).no_checksums().wal_segment_mib(1).tablespace("far").start();
+    cluster.psql("postgres", LOAD);
+    let estate = Estate::builder(&scratch, &cluster).init();
+    base(&estate, &[]);
+    // VACUUM marks the pages of tables as all-visible, and their LSN stays what it was.
+    settle(&cluster);
+    let by_file = base(&estate, &["--reader", "direct"]);
+    let streamed = base(&estate, &["--reader", "streamed"]);
+    let whole = files_of(&estate, id(&base(&estate, &["--full"])), "whole");
+    assert_same(&files_of(&estate, id(&by_file), "by-file"), &whole);
+    assert_same(&files_of(&estate, id(&streamed), "streamed"), &whole);
+}
+
+#[test]
+fn the_servers_own_incremental_goes_straight_into_the_map() {
+    for major in majors().into_iter().filter(|major| *major >= 17) {
+        let scratch = Scratch::new();
+        let cluster = Cluster::builder(&scratch)
+            .major(major)
+            .config(config())
+            .config("summarize_wal = on")
+            .tablespace("far")
+            .start();
+        cluster.psql("postgres", LOAD);
+        let estate = Estate::builder(&scratch, &cluster).init();
+        let first = base(&estate, &["--reader", "streamed"]);
+        for statement in CHANGES.split(';').filter(|s| !s.trim().is_empty()) {
+            cluster.psql("postgres", statement);
+        }
+        settle(&cluster);
+        let output = estate.run(&["backup", "base", "--reader", "streamed"]).ok();
+        assert!(!output.stderr.contains("sends every block"), "{}", output.stderr);
+        let second = output.json()["base_backup"].clone();
+        assert_eq!(second["previous"], first["id"], "{major}");
+        let read = |base: &Value| base["bytes_read"].as_u64().expect("a number");
+        assert!(read(&second) * 3 < read(&first) * 2, "{major}: {} of {}", read(&second), read(&first));
+        let whole = base(&estate, &["--full", "--reader", "direct"]);
+        assert_same(&files_of(&estate, id(&second), "second"), &files_of(&estate, id(&whole), "whole"));
+    }
+    if majors().iter().all(|major| *major < 17) {
+        skip!("no PostgreSQL 17 or 18");
+    }
+}
+
+#[test]
 fn a_damaged_page_makes_the_backup_partial_until_it_is_mended() {
     let scratch = Scratch::new();
     let mut cluster = start(&scratch);
@@ -200,7 +257,7 @@ fn what_a_killed_backup_stored_is_used_again() {
     cluster.psql(
         "postgres",
         "CREATE TABLE noise AS SELECT i, (SELECT string_agg(md5((i * 100 + j)::text), '') FROM generate_series(1, 60) j) body
-           FROM generate_series(1, 90000) i;
+           FROM generate_series(1, 45000) i;
          CHECKPOINT",
     );
     let estate = Estate::builder(&scratch, &cluster).postgres("max_rate = \"40MiB\"").init();
@@ -224,5 +281,5 @@ fn what_a_killed_backup_stored_is_used_again() {
     assert_same(&files_of(&estate, id(&backup), "resumed"), &files_of(&estate, id(&whole), "whole"));
     estate.run(&["verify", "--deep"]).ok();
     let copy = estate.restored("latest", "copy", &cluster);
-    assert_eq!(copy.psql("postgres", "SELECT count(*) FROM noise"), "90000");
+    assert_eq!(copy.psql("postgres", "SELECT count(*) FROM noise"), "45000");
 }

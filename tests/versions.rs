@@ -39,6 +39,9 @@ fn round_trip(case: &Case) {
     if !checksums {
         builder = builder.no_checksums();
     }
+    if major >= 17 {
+        builder = builder.config("summarize_wal = on");
+    }
     let mut cluster = builder.start();
     let estate = Estate::builder(&scratch, &cluster).init();
     cluster.psql(
@@ -64,6 +67,10 @@ fn round_trip(case: &Case) {
         );
     };
     more(100_000);
+    // What is restored below comes from an incremental, by the one reader or the other.
+    let reader = if major % 2 == 0 { "direct" } else { "streamed" };
+    let incremental = estate.run(&["backup", "base", "--reader", reader]).ok().json();
+    assert!(incremental["base_backup"]["previous"].is_string(), "PostgreSQL {major}: {incremental}");
     let at_point = cluster.psql("postgres", DIGEST);
     cluster.psql("postgres", "SELECT pg_create_restore_point('before the second half')");
     more(200_000);

@@ -95,6 +95,11 @@ impl Intake {
                 && let Some(path) = whole_path(&path)
             {
                 self.incremental(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
+            } else if kind.is_file() && path == "backup_label" {
+                let mut label = Vec::new();
+                entry.read_to_end(&mut label).or_err(ErrorKind::Source, broken)?;
+                let file = FileEntry { path, mode, mtime, ..FileEntry::default() };
+                self.file(&mut without_incremental(&label).as_slice(), file)?;
             } else if kind.is_file() {
                 self.file(&mut entry, FileEntry { path, mode, mtime, ..FileEntry::default() })?;
             } else {
@@ -171,6 +176,17 @@ impl Intake {
             _ => Ok(None),
         }
     }
+}
+
+/// `backup_label` without the lines by which PostgreSQL refuses to start from an incremental backup: what
+/// is restored is whole.
+fn without_incremental(label: &[u8]) -> Vec<u8> {
+    label
+        .split_inclusive(|b| *b == b'\n')
+        .filter(|line| !line.starts_with(b"INCREMENTAL FROM"))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// LSN in the header of a page (`PageXLogRecPtr`: two halves, the upper one first).

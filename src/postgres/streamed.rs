@@ -44,7 +44,8 @@ pub(super) async fn take(
     let (items, received) = mpsc::channel(QUEUE);
     let known = previous.clone();
     let intake = tokio::task::spawn_blocking(move || take_in(received, content, known));
-    let pumped = pump(&mut stream, items, order.runtime).await;
+    let mut bytes_read = 0;
+    let pumped = pump(&mut stream, items, &mut bytes_read, order.runtime).await;
     // The pipeline's own error says more than the pump's, which only finds the channel closed; but a
     // failure of the source says more than an intake that was cut off.
     let harvest = intake.await.or_err(ErrorKind::Internal, || "the intake ended unexpectedly".to_owned())?;
@@ -64,7 +65,7 @@ pub(super) async fn take(
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();
-    Ok(Taken { warnings, bytes_read: taken.logical_bytes, ..taken })
+    Ok(Taken { warnings, bytes_read, ..taken })
 }
 
 /// Uploads what the previous backup holds, where the server keeps WAL summaries; whether it will send
@@ -107,6 +108,7 @@ enum Pump {
 async fn pump(
     stream: &mut BaseBackupStream,
     items: mpsc::Sender<Item>,
+    bytes_read: &mut u64,
     runtime: &Runtime,
 ) -> std::result::Result<(Lsn, Timeline), Pump> {
     loop {
@@ -120,6 +122,7 @@ async fn pump(
             }
             BackupMessage::Manifest => Item::Manifest,
             BackupMessage::Data(bytes) => {
+                *bytes_read += bytes.len() as u64;
                 runtime.emit(Event::Progress { phase: PHASE, bytes: bytes.len() as u64 });
                 Item::Data(bytes)
             }

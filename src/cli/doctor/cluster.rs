@@ -256,7 +256,7 @@ async fn slot(findings: &mut Findings, environment: &Environment, client: &Clien
                         "start `lifeboat wal receive -e {}`: it makes the slot anew and fetches what is still there",
                         environment.name
                     ))
-                    .hint("if it names a gap then, take a base backup at once");
+                    .hint("if it names a gap then, take a base backup now: `lifeboat backup all`");
             findings.fail("slot", &lost);
         }
         ("unreserved", _) => findings.warning(

@@ -65,11 +65,13 @@ impl Receiver<'_> {
         let history = self.history(&mut connection, system.timeline).await?;
         let coverage = coverage(self.archive(), Some(segment_size)).await?;
         let coverage = coverage.as_ref();
+        // Asked again: another receiver may have stored more of this server's WAL before the archive was listed.
+        let now = connection.identify_system().await?.flush_lsn;
         // A standby may be behind what its primary sent.
         let behind = coverage.filter(|_| !slot.standby);
         let refusal = coverage
-            .and_then(|c| place::refuse_left_behind(c, system.timeline, system.flush_lsn))
-            .or_else(|| behind.and_then(|c| place::refuse_behind(c, system.timeline, system.flush_lsn)));
+            .and_then(|c| place::refuse_left_behind(c, system.timeline, now))
+            .or_else(|| behind.and_then(|c| place::refuse_behind(c, system.timeline, now)));
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -84,6 +86,7 @@ impl Receiver<'_> {
             vec![Place { timeline, at }]
         };
         let wanted = places.first().copied();
+        places.retain(|place| oldest.is_none_or(|oldest| oldest <= place.at));
         let proof = wanted.and_then(|first| place::proof(&history, coverage, first, segment_size));
         // A temporary slot has one try, so nothing is tried that may be gone.
         let there = |proof: &Place| oldest.map_or(self.own_slot, |oldest| oldest <= proof.at);
@@ -95,7 +98,8 @@ impl Receiver<'_> {
                 .hint("look at pg_replication_slots and at the server's log"));
         };
         let gap = wanted.filter(|wanted| wanted.at < place.at);
-        self.tell_invalidation(gap.is_some()).await;
+        let there = oldest.map(|_| gap.is_none());
+        self.tell_invalidation(there).await;
         if let Some(wanted) = gap {
             let wal = coverage.and_then(|c| c.timelines.get(&wanted.timeline));
             let covered = wal.and_then(|wal| wal.live.get(&wanted.at.segment(segment_size))).copied();
@@ -206,16 +210,17 @@ impl Receiver<'_> {
     }
 
     /// A slot that the server gave up is told and recorded, whether WAL is missing for it or not.
-    async fn tell_invalidation(&mut self, gap: bool) {
+    async fn tell_invalidation(&mut self, there: Option<bool>) {
         let Some(reason) = self.invalidated.take() else { return };
         let told = error::source(format!(
             "PostgreSQL gave up the replication slot \"{}\" ({reason}); it was made anew",
             self.slot
         ));
-        let told = match gap {
-            true => told.meaning("WAL that the repository needs was removed: see the gap"),
-            false => told.meaning("the WAL that it should have kept is still there, and is being received"),
-        };
+        let told = told.meaning(match there {
+            Some(true) => "the WAL that it should have kept is still there, and is being received",
+            Some(false) => "WAL that the repository needs was removed: see the gap",
+            None => "if WAL that the repository needs was removed, that is told as a gap",
+        });
         let told = told
             .hint("keep `lifeboat wal receive` running, and see that it reaches the store")
             .hint("let slots keep more: max_slot_wal_keep_size, and idle_replication_slot_timeout since PostgreSQL 18");
