@@ -79,13 +79,17 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         delta: arguments.delta,
         force: arguments.force,
     };
-    let (repository, catalogue, plan) =
+    let (repository, catalogue, mut plan) =
         planned(context, environment, &target, arguments.timeline.map(Timeline), &wishes).await?;
+    let tablespaces = mappings(&arguments.tablespace_mapping)?;
     if arguments.plan {
+        if let Some(refusal) = restore::delta_refused(&plan, &tablespaces, &catalogue) {
+            plan.warnings.push(format!("as things are now, this would be refused: {}", refusal.message()));
+        }
         return Ok(Outcome::new(json!({ "plan": plan }), describe(&plan)));
     }
     let mut tools = tools(context, environment, repository, catalogue, &plan)?;
-    tools.tablespaces = mappings(&arguments.tablespace_mapping)?;
+    tools.tablespaces = tablespaces;
     for warning in &plan.warnings {
         tools.runtime.emit(crate::event::Event::Warning(warning.clone()));
     }

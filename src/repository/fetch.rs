@@ -18,6 +18,9 @@ use crate::vault::{Class, FrameInfo, ObjectOpener};
 /// Packs read at the same time; each is held in memory.
 const PACKS_IN_FLIGHT: usize = 4;
 
+/// Ranges of one pack read at the same time.
+const RANGES_IN_FLIGHT: usize = 4;
+
 /// Ranges closer than this are read as one.
 const GAP: u64 = 1 << 20;
 
@@ -71,11 +74,10 @@ async fn fetch_pack(
         true => vec![(0, repository.store.get(&key).await?)],
         false => {
             let ranges = coalesce(numbers.iter().map(|n| &frames[*n as usize]), HEADER_READ.min(info.size));
-            let mut parts = Vec::with_capacity(ranges.len());
-            for range in ranges {
-                parts.push((range.start, repository.store.get_range(&key, range).await?));
-            }
-            parts
+            let read = async |range: Range<u64>| -> Result<(u64, Bytes)> {
+                Ok((range.start, repository.store.get_range(&key, range).await?))
+            };
+            futures::stream::iter(ranges).map(read).buffered(RANGES_IN_FLIGHT).try_collect().await?
         }
     };
     let keys = repository.keys.clone();

@@ -31,6 +31,6 @@ mod wal_server_tests;
 
 pub use plan::{Plan, Wishes, plan};
 pub use resolve::{Resolved, resolve};
-pub use run::{Done, run};
+pub use run::{Done, delta_refused, run};
 pub use target::Target;
 pub use tools::Tools;

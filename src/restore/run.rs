@@ -1,5 +1,6 @@
 //! Carrying out a plan: named steps, each safe to repeat, each journalled.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -15,7 +16,7 @@ use super::settle;
 use super::tools::{Tools, work_dir};
 use crate::configuration::store;
 use crate::disk::{self, failed};
-use crate::error::{self, Result};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::StopPoint;
 use crate::evidence::entry::Restore;
@@ -23,7 +24,7 @@ use crate::evidence::{Appended, Body};
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::end_orphan;
 use crate::repository::base_manifest::BaseManifest;
-use crate::repository::catalogue::ledger;
+use crate::repository::catalogue::{Catalogue, ledger};
 
 /// A finished restore.
 #[derive(Debug)]
@@ -89,6 +90,16 @@ pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     let appended = record(tools, plan, &entry).await;
     journal.finish()?;
     Ok(Done { entry, appended, transfer, stopped, attachments })
+}
+
+/// Why a delta restore would be refused as things are now; touches nothing.
+pub fn delta_refused(plan: &Plan, tablespaces: &HashMap<String, PathBuf>, catalogue: &Catalogue) -> Option<Error> {
+    let admitted = Journal::open(plan, tablespaces, catalogue.wal.as_ref());
+    let journal = admitted.and_then(|journal| match journal.is_fresh() && !journal.took_over() {
+        true => occupied::refuse_running(&plan.pgdata, &[]),
+        false => Ok(()),
+    });
+    journal.err().filter(|_| plan.delta)
 }
 
 /// Writes the exported configuration beside. A try that was interrupted is repeated from the start.

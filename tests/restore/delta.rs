@@ -174,6 +174,8 @@ fn what_exists_nowhere_else_is_not_given_up() {
     let before = tree(&production);
     let told = refused(delta(&production, &[]), 2);
     assert!(told.contains("transaction(s) that the repository lacks") && told.contains("--force"), "{told}");
+    let plan = delta(&production, &["--plan"]).ok().json();
+    assert!(plan["plan"]["warnings"].to_string().contains("would be refused"), "{plan}");
     // Another cluster, and no cluster at all.
     let mut other = Cluster::builder(&scratch).name("other").start();
     other.stop();
