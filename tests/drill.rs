@@ -169,7 +169,7 @@ fn an_index_that_misses_a_row_turns_the_drill_red() {
 }
 
 #[test]
-fn a_page_damaged_at_the_source_is_never_backed_up_as_sound() {
+fn a_page_damaged_at_the_source_is_named_by_the_backup_and_by_the_drill() {
     let mut site = Site::new(|cluster| cluster);
     let table = site.cluster.psql("postgres", "SELECT pg_relation_filepath('t')");
     let path = site.cluster.data_dir().join(table);
@@ -177,12 +177,15 @@ fn a_page_damaged_at_the_source_is_never_backed_up_as_sound() {
     let file = fs::OpenOptions::new().write(true).open(path).expect("a table");
     file.write_all_at(b"damage", 8192 + 5000).expect("written");
     site.cluster.start();
-    let told = site.estate.run(&["backup", "base"]).expect_code(6).json();
-    assert!(told["error"]["meaning"].as_str().is_some_and(|m| m.contains("in the source")), "{told}");
-    // The failed attempt is on record, and no backup is.
-    let shown = site.estate.run(&["evidence", "show"]).ok().stdout;
-    assert!(shown.contains("failure") && !shown.contains("base_backup\""), "{shown}");
-    site.estate.plan("latest").expect_code(7);
+    for reader in ["direct", "streamed"] {
+        let told = site.estate.run(&["backup", "base", "--full", "--reader", reader]).expect_code(11).json();
+        let damaged = &told["base_backup"]["damaged"];
+        assert_eq!((damaged[0]["block"].as_u64(), damaged.as_array().map(Vec::len)), (Some(1), Some(1)), "{told}");
+        // What was damaged at the source is as it was, and no drill calls it sound.
+        let drill = site.drill(&[]).expect_code(8).json();
+        let failed = drill["drill"]["checks"].as_array().expect("checks").iter().filter(|c| c["result"] == "failed");
+        assert!(failed.map(|c| c["id"].as_str()).collect::<Vec<_>>().contains(&Some("V2")), "{reader}: {drill}");
+    }
 }
 
 #[test]

@@ -140,6 +140,7 @@ async fn take(
         start_time: runtime.now(),
         server_version: present.server_version,
         wal_segment_size: connection.wal_segment_size().await?,
+        checksums: present.checksums,
         hints_logged: present.hints_logged(),
     };
     let order = Order {

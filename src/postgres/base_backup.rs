@@ -56,6 +56,8 @@ pub(super) struct Span {
     pub(super) start_time: DateTime<Utc>,
     pub(super) server_version: u32,
     pub(super) wal_segment_size: u64,
+    /// Pages carry checksums.
+    pub(super) checksums: bool,
     /// Data checksums or `wal_log_hints` are on.
     pub(super) hints_logged: bool,
 }

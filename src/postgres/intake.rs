@@ -10,12 +10,13 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use super::direct::page;
+use super::direct::page::{self, Verdict};
 use super::harvest::{Harvest, Seen};
 use super::incremental_file::{IncrementalHead, whole_path};
 use super::previous::{Kept, Previous};
 use super::relation_file::RelationFile;
 use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::evidence::entry::DamagedBlock;
 use crate::repository::StreamWriter;
 use crate::repository::base_manifest::FileEntry;
 use crate::repository::page_sums::PAGE;
@@ -38,10 +39,17 @@ pub(super) enum Item {
     Finished,
 }
 
-/// Reads all items, writes what is not in `previous` to `content`.
-pub(super) fn take_in(items: mpsc::Receiver<Item>, content: StreamWriter, previous: Arc<Previous>) -> Result<Harvest> {
+/// Reads all items, writes what is not in `previous` to `content`. Pages that are older than `judge` are judged
+/// by their checksum: the server has read torn ones again before it sent them.
+pub(super) fn take_in(
+    items: mpsc::Receiver<Item>,
+    content: StreamWriter,
+    previous: Arc<Previous>,
+    judge: Option<Lsn>,
+) -> Result<(Harvest, Vec<DamagedBlock>)> {
     let mut source = Source { items, current: Bytes::new(), next: None };
-    let mut intake = Intake { content: PageWriter::new(content), previous, harvest: Harvest::default() };
+    let (content, harvest) = (PageWriter::new(content), Harvest::default());
+    let mut intake = Intake { content, previous, harvest, judge, damaged: Vec::new() };
     loop {
         match source.next_item()? {
             Item::Archive(prefix) => intake.archive(&mut source, &prefix)?,
@@ -57,7 +65,7 @@ pub(super) fn take_in(items: mpsc::Receiver<Item>, content: StreamWriter, previo
             Item::Finished => {
                 let (content, stored) = intake.content.finish()?;
                 content.finish()?;
-                return Ok(Harvest { stored, ..intake.harvest });
+                return Ok((Harvest { stored, ..intake.harvest }, intake.damaged));
             }
         }
     }
@@ -67,6 +75,8 @@ struct Intake {
     content: PageWriter<StreamWriter>,
     previous: Arc<Previous>,
     harvest: Harvest,
+    judge: Option<Lsn>,
+    damaged: Vec<DamagedBlock>,
 }
 
 impl Intake {
@@ -114,13 +124,14 @@ impl Intake {
     }
 
     fn file(&mut self, reader: &mut impl Read, mut file: FileEntry) -> Result<()> {
-        let kept = self.kept(&file.path)?;
+        let (kept, relation) = (self.kept(&file.path)?, RelationFile::at(&file.path));
         let number = self.harvest.files.len() as u32;
         let mut chunk = [0; CHUNK];
         loop {
             let filled = read_full(reader, &mut chunk)
                 .or_err(ErrorKind::Source, || format!("the base backup ended in the middle of {}", file.path))?;
             for page in chunk[..filled].chunks(PAGE) {
+                self.check(&mut file, relation, page);
                 if page::is_zero(page) {
                     self.harvest.zero(number, file.size, page.len() as u64);
                 } else if !kept.as_ref().is_some_and(|k| page.len() == PAGE && k.page(file.size, page_lsn(page))) {
@@ -147,12 +158,15 @@ impl Intake {
             return Err(unsound(&file.path, "the previous backup does not have the file"));
         }
         let number = self.harvest.files.len() as u32;
+        let relation = RelationFile::at(&file.path);
         let head = IncrementalHead::read(reader).map_err(|why| unsound(&file.path, &why))?;
         let offset = |block: u32| u64::from(block) * PAGE as u64;
         let mut page = [0; PAGE];
         let mut zeros_from = head.cut;
         for &block in &head.blocks {
             reader.read_exact(&mut page).map_err(|e| unsound(&file.path, &format!("it ends early: {e}")))?;
+            file.size = offset(block);
+            self.check(&mut file, relation, &page);
             if block > zeros_from {
                 self.harvest.zero(number, offset(zeros_from), offset(block) - offset(zeros_from));
             }
@@ -165,6 +179,21 @@ impl Intake {
         file.size = offset(head.length());
         self.harvest.files.push(Seen { entry: file, over: true, gone: false });
         Ok(())
+    }
+
+    /// Notes the page at the end of what was read of `file` where its checksum is wrong.
+    fn check(&mut self, file: &mut FileEntry, relation: Option<RelationFile>, page: &[u8]) {
+        let (Some(relation), Some(start), Ok(whole)) = (relation, self.judge, page.try_into()) else { return };
+        let number = (file.size / PAGE as u64) as u32;
+        let block = page::block_number(relation.number, number);
+        let what = match page::judge(whole, block, true) {
+            Verdict::Unsound { lsn, expected, found } if lsn < start => {
+                format!("its checksum is {found:04X}, its bytes give {expected:04X}")
+            }
+            _ => return,
+        };
+        file.damaged.push(number);
+        self.damaged.push(DamagedBlock { path: file.path.clone(), block, what });
     }
 
     /// What the previous backup has of a relation whose pages tell when they changed.
@@ -285,13 +314,13 @@ mod tests {
         let (content, task) = pack_stream::start(repository, "production", 3);
         let previous = Arc::new(previous);
         let known = previous.clone();
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, known));
+        let intake = tokio::task::spawn_blocking(move || take_in(items, content, known, None));
         send.send(Item::Archive(String::new())).await.expect("send");
         for chunk in tar.chunks(1000) {
             send.send(Item::Data(Bytes::copy_from_slice(chunk))).await.expect("send");
         }
         send.send(Item::Finished).await.expect("send");
-        let harvest = intake.await.expect("thread").expect("taken");
+        let (harvest, _) = intake.await.expect("thread").expect("taken");
         let written = task.written().await.expect("written");
         let manifest = harvest.into_manifest(header(), &previous, &written).expect("manifest");
         let object = manifest.put(repository, "production").await.expect("put");
@@ -353,7 +382,7 @@ mod tests {
         let tar = tar_of(&[("base/1/1", vec![1; 5 * PAGE])]);
         let (send, items) = mpsc::channel(100);
         let (content, task) = pack_stream::start(&repository, "production", 3);
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, Arc::default()));
+        let intake = tokio::task::spawn_blocking(move || take_in(items, content, Arc::default(), None));
         send.send(Item::Archive(String::new())).await.expect("send");
         send.send(Item::Data(Bytes::copy_from_slice(&tar[..2 * PAGE]))).await.expect("send");
         drop(send);

@@ -43,7 +43,8 @@ pub(super) async fn take(
     let (content, writing) = pack_stream::start(order.repository, order.environment, order.level);
     let (items, received) = mpsc::channel(QUEUE);
     let known = previous.clone();
-    let intake = tokio::task::spawn_blocking(move || take_in(received, content, known));
+    let judge = span.checksums.then_some(start_lsn);
+    let intake = tokio::task::spawn_blocking(move || take_in(received, content, known, judge));
     let mut bytes_read = 0;
     let pumped = pump(&mut stream, items, &mut bytes_read, order.runtime).await;
     // The pipeline's own error says more than the pump's, which only finds the channel closed; but a
@@ -54,7 +55,10 @@ pub(super) async fn take(
         return Err(failure);
     }
     let written = writing.written().await?;
-    let harvest = harvest?;
+    let (harvest, damaged) = harvest?;
+    if let Some(refusal) = stream.damage().filter(|_| damaged.is_empty()) {
+        return Err(refusal);
+    }
     let Ok((stop_lsn, stop_timeline)) = pumped else {
         return Err(error::internal("the intake ended before the server did"));
     };
@@ -65,7 +69,7 @@ pub(super) async fn take(
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();
-    Ok(Taken { warnings, bytes_read, ..taken })
+    Ok(Taken { warnings, damaged, bytes_read, ..taken })
 }
 
 /// Uploads what the previous backup holds, where the server keeps WAL summaries; whether it will send

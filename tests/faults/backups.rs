@@ -79,7 +79,7 @@ fn backups_killed_without_a_receiver_leave_notes_and_no_damage() {
             cluster.psql("postgres", "UPDATE t SET x = x WHERE id = 1");
             cluster.psql("postgres", "SELECT pg_switch_wal()");
         }
-        let running = estate.spawn(&["backup", "base"]);
+        let running = estate.spawn(&["backup", "base", "--full", "--reader", "streamed"]);
         wait_until("the backup streams", PATIENCE, || {
             cluster.psql("postgres", "SELECT count(*) FROM pg_stat_progress_basebackup") != "0"
         });

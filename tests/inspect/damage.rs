@@ -8,7 +8,7 @@ use crate::common::Output;
 
 #[test]
 fn every_kind_of_damage_to_every_kind_of_object_is_found_and_named() {
-    use Harm::{Delete, Flip, Swap, Truncate};
+    use Harm::{Append, Delete, Flip, Swap, Truncate};
     let estate = Estate::filled();
     let sound = estate.deep().ok();
     assert!(sound.stdout.starts_with("sound: production"), "{}", sound.stdout);
@@ -35,14 +35,17 @@ fn every_kind_of_damage_to_every_kind_of_object_is_found_and_named() {
     let table: &[(&Path, Harm, &Path, bool, bool, &str)] = &[
         (&pack, Flip, &pack, false, false, "do not match its name"),
         (&pack, Truncate, &pack, true, false, "bytes instead of"),
+        (&pack, Append, &pack, true, false, "bytes instead of"),
         (&pack, Delete, &pack, true, false, "missing"),
         (&pack, Swap, &other_pack, true, false, "bytes instead of"),
         (&meta, Flip, &meta, true, false, "damaged"),
         (&meta, Truncate, &meta, true, false, "damaged"),
+        (&meta, Append, &meta, true, false, "damaged"),
         (&meta, Delete, &meta, true, false, "missing"),
         (&meta, Swap, &other_meta, true, false, "damaged"),
         (&entry, Flip, &entry, true, true, "00000000000000000001.json"),
         (&entry, Truncate, &entry, true, true, "00000000000000000001.json"),
+        (&entry, Append, &entry, true, true, "00000000000000000001.json"),
         (&entry, Delete, &entry, true, true, "missing"),
         (&entry, Swap, &other_entry, true, true, "under another number"),
         (&checkpoint, Flip, &checkpoint, true, true, "checkpoint"),
@@ -51,6 +54,7 @@ fn every_kind_of_damage_to_every_kind_of_object_is_found_and_named() {
         (&checkpoint, Swap, &entry, true, true, "checkpoint"),
         (&segment, Flip, &segment, false, false, "the seal of a frame is broken"),
         (&segment, Truncate, &segment, true, false, "the ledger recorded"),
+        (&segment, Append, &segment, true, false, "the ledger recorded"),
         (&segment, Delete, &segment, true, false, "missing WAL segment"),
         (&segment, Swap, &other_segment, false, false, "WAL segment"),
         (&piece, Flip, &piece, false, false, "wal-live"),

@@ -127,6 +127,7 @@ fn name(path: &Path) -> String {
 enum Harm {
     Flip,
     Truncate,
+    Append,
     Delete,
     /// Its bytes and those of another object change places.
     Swap,
@@ -147,6 +148,7 @@ impl Harmed {
                 fs::write(object, bytes).expect("written");
             }
             Harm::Truncate => fs::write(object, &bytes[..bytes.len() - 1]).expect("written"),
+            Harm::Append => fs::write(object, [bytes, b"more".to_vec()].concat()).expect("written"),
             Harm::Delete => fs::remove_file(object).expect("deleted"),
             Harm::Swap => {
                 fs::write(object, &that.1).expect("written");

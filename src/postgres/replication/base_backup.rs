@@ -6,8 +6,8 @@
 //! 15 to 18  options in brackets    one COPY; each message is typed: n archive, m manifest, d data, p progress
 //! ```
 //!
-//! `Finished` comes only after the server completed the command: damaged pages, for example, are
-//! reported after the end position was sent. WAL is not included; the backup is worth nothing
+//! `Finished` comes only after the server completed the command: damaged pages are reported after the end
+//! position was sent; [`BaseBackupStream::damage`] tells. WAL is not included; the backup is worth nothing
 //! without the WAL from its start to its end.
 
 use bytes::{Buf, Bytes};
@@ -175,6 +175,8 @@ pub struct BaseBackupStream {
     /// Archives begun.
     archives: usize,
     end: Option<(Lsn, Timeline)>,
+    /// What the server says of damaged pages, when it has sent everything.
+    damage: Option<ServerReport>,
 }
 
 impl BaseBackupStream {
@@ -199,7 +201,7 @@ impl BaseBackupStream {
         }
         let Some(start) = start else { return Err(connection.wire().not_understood("a backup without a start")) };
         let typed = connection.server_version() >= 150_000;
-        Ok(Self { connection, typed, start, tablespaces, phase: Phase::Before, archives: 0, end: None })
+        Ok(Self { connection, typed, start, tablespaces, phase: Phase::Before, archives: 0, end: None, damage: None })
     }
 
     /// Where the WAL that the backup needs begins, and on which timeline.
@@ -215,6 +217,11 @@ impl BaseBackupStream {
     /// The warnings of the server so far, such as pages with wrong checksums; at most 1000.
     pub fn warnings(&self) -> &[ServerReport] {
         self.connection.wire_ref().notices()
+    }
+
+    /// The refusal with which the server ends a backup of which it sent everything, damaged pages included.
+    pub fn damage(&self) -> Option<error::Error> {
+        self.damage.clone().map(|report| explain(report, Session::Backup, DOING))
     }
 
     /// The next message. Safe to drop and call again, as in `tokio::select!`.
@@ -251,7 +258,15 @@ impl BaseBackupStream {
                 Ok(None)
             }
             b'Z' => self.broken("the end of a backup of which parts are missing"),
-            b'E' => Err(explain(ServerReport::parse(&message.body), Session::Backup, DOING)),
+            b'E' => {
+                let report = ServerReport::parse(&message.body);
+                // ERRCODE_DATA_CORRUPTED, after the end position: pages are damaged, and all were sent.
+                if report.code == "XX001" && self.end.is_some() {
+                    self.damage = Some(report);
+                    return Ok(None);
+                }
+                Err(explain(report, Session::Backup, DOING))
+            }
             _ => Err(self.connection.wire_ref().unexpected(&message)),
         }
     }
