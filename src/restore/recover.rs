@@ -83,7 +83,9 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
     let places = Places { spool: &recovery.pgdata.join(SPOOL), folder: recovery.work_dir, program: recovery.program };
     hand_over(recovery.work_dir, recovery.account)?;
     let (repository, catalogue) = (recovery.repository.clone(), recovery.catalogue.clone());
-    let serving = WalServer::start(repository, catalogue, line, recovery.target.stop_end, &places, recovery.account)?;
+    let base = recovery.catalogue.bases().find(|base| base.id == recovery.target.base);
+    let wanted = base.map_or(recovery.target.stop_end, |base| base.start_lsn)..recovery.target.stop_end;
+    let serving = WalServer::start(repository, catalogue, line, wanted, &places, recovery.account)?;
     signal_recovery(recovery.pgdata, recovery.account)?;
     let mut server = start(recovery, serving.restore_command())?;
     server.ready(None).await.map_err(|e| {

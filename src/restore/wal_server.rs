@@ -13,6 +13,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,14 +102,14 @@ pub struct WalServer {
 }
 
 impl WalServer {
-    /// Starts serving the catalogue's WAL along `line`, fetched ahead as far as `until`. Files are put down in `spool`,
+    /// Starts serving the catalogue's WAL along `line`; fetches it ahead at once, `wanted` and nothing behind it. Files are put down in `spool`,
     /// on the file system of the data directory; the socket is made in `folder`, whose path must be short;
     /// `program` is this program.
     pub fn start(
         repository: Arc<Repository>,
         catalogue: Arc<Catalogue>,
         line: Vec<Leg>,
-        until: Lsn,
+        wanted: Range<Lsn>,
         places: &Places<'_>,
         account: Option<&Account>,
     ) -> Result<Self> {
@@ -137,7 +138,7 @@ impl WalServer {
             segment_size,
             line,
             catalogue,
-            last: until.segment(segment_size),
+            last: wanted.end.segment(segment_size),
             depth: (AHEAD / segment_size).clamp(4, 64),
             memory: Semaphore::new((IN_MEMORY / segment_size).clamp(1, 8) as usize),
             spool: spool.to_path_buf(),
@@ -148,6 +149,7 @@ impl WalServer {
             failure: Mutex::new(None),
         });
         let command = restore_command(&shelf.ready, &messenger, &socket);
+        Shelf::fill(&shelf, &mut shelf.ahead(), wanted.start.segment(segment_size));
         let task = tokio::spawn(serve(listener, shelf.clone()));
         Ok(Self { task, command, shelf })
     }
@@ -244,7 +246,6 @@ impl Shelf {
         let number = segment.number(shelf.segment_size)?;
         let task = {
             let mut ahead = shelf.ahead();
-            ahead.retain(|n, _| *n >= number);
             // What was fetched ahead is of the timeline that this line has there; another is fetched now.
             let task = ahead.remove(&number).filter(|a| a.name == segment).map(|a| a.task);
             let task = task.unwrap_or_else(|| tokio::spawn(fetch(shelf.clone(), segment)));
