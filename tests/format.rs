@@ -68,7 +68,7 @@ fn an_independent_reader_gives_back_the_same_bytes() {
     let mut read = Command::new(python);
     read.arg(reader).arg(scratch.join("repository")).arg(scratch.join("recovery.key")).arg("production");
     read.arg("--out").arg(&out).args(["--wal", &segment, "--wal", &live, "--attachment", ATTACHMENT.1]);
-    for file in ["PG_VERSION", "global/pg_control", "backup_manifest", &relation] {
+    for file in ["PG_VERSION", "global/pg_control", "backup_label", &relation] {
         read.args(["--file", file]);
     }
     read.args(["--config", "postgresql/globals.sql"]);
@@ -78,7 +78,7 @@ fn an_independent_reader_gives_back_the_same_bytes() {
     for kind in ["base_backup", "wal_range", "filestore_capture", "configuration_export", "restore"] {
         assert!(said.contains(kind), "{kind} in {said}");
     }
-    for file in ["PG_VERSION", "global/pg_control", "backup_manifest", &relation] {
+    for file in ["PG_VERSION", "global/pg_control", "backup_label", &relation] {
         assert_eq!(sha256sum(&out.join(file)), sha256sum(&restored.join(file)), "{file}");
     }
     let globals = "postgresql/globals.sql";

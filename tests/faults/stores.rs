@@ -123,7 +123,7 @@ fn a_store_that_comes_back_costs_time_and_nothing_else() {
     );
     let receiver = estate.receive(&cluster);
     let journal = Journal::start(&cluster, "postgres");
-    let backup = estate.spawn(&["backup", "base"]);
+    let backup = estate.spawn(&["backup", "base", "--reader", "streamed"]);
     wait_until("the backup streams", PATIENCE, || {
         cluster.psql("postgres", "SELECT count(*) FROM pg_stat_progress_basebackup") != "0"
     });
