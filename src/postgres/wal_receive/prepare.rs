@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::intake::{Beginning, KnownPiece};
 use super::place::{self, Kept, Place};
 use super::run::Receiver;
+use super::session::End;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::postgres::backup::record_failure;
@@ -88,10 +89,17 @@ impl Receiver<'_> {
         let wanted = places.first().copied();
         places.retain(|place| oldest.is_none_or(|oldest| oldest <= place.at));
         let proof = wanted.and_then(|first| place::proof(&history, coverage, first, segment_size));
-        // A temporary slot has one try, so nothing is tried that may be gone.
         let there = |proof: &Place| oldest.map_or(self.own_slot, |oldest| oldest <= proof.at);
         if let Some(proof) = proof.filter(there).filter(|proof| self.proven != Some(*proof)) {
-            places.insert(0, proof);
+            match self.own_slot {
+                true => places.insert(0, proof),
+                // A temporary slot has one try, and the checkpoint of the base backup that it is for may remove
+                // the segment at any moment: it is compared beside.
+                false => {
+                    self.prove_beside(proof, system.system_id, segment_size).await?;
+                    self.proven = Some(proof);
+                }
+            }
         }
         let Some(place) = places.into_iter().find(|p| !self.gone.contains(p)) else {
             return Err(error::source("PostgreSQL has removed the WAL that it says it has")
@@ -135,6 +143,28 @@ impl Receiver<'_> {
             stored,
         };
         Ok(Prepared { stream, place, beginning, status_every })
+    }
+
+    /// Streams an archived segment again through no slot, to see that the server's history is ours; one that
+    /// the server no longer has proves nothing.
+    async fn prove_beside(&self, proof: Place, system_id: u64, segment_size: u64) -> Result<()> {
+        let end = Lsn(proof.at.0 + segment_size);
+        let connection = self.source.backup_replication().await?;
+        let (pieces, stored) = known_pieces(self.archive(), proof.timeline, end, segment_size).await?;
+        let (timeline, at) = (proof.timeline, proof.at);
+        let beginning =
+            Beginning { system_id, segment_size, timeline, at, durable: at, complete_to: end, pieces, stored };
+        let compared = async {
+            let stream = connection.start_physical(None, at, timeline).await?;
+            match self.beside(end).run(stream, beginning).await?.end {
+                End::Lost(e) => Err(e),
+                End::Reached | End::Timeline { .. } | End::Stopped | End::Others => Ok(()),
+            }
+        };
+        match compared.await {
+            Err(e) if wal_is_gone(&e) => Ok(()),
+            compared => compared,
+        }
     }
 
     fn archive(&self) -> WalArchive<'_> {

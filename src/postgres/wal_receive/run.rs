@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::heal::Healer;
 use super::options::{ReceiveOptions, Received, Slot};
 use super::place::Place;
+use super::prepare::STATUS_EVERY;
 use super::session::{End, Session};
 use super::storer::Tally;
 use crate::config::Environment;
@@ -293,6 +294,23 @@ impl Receiver<'_> {
             self.gone.push(place);
         }
         Ok((ended.end, ended.received_any || began.elapsed() > LONGEST_PAUSE))
+    }
+
+    /// A session that receives up to `end`, through no slot, for nobody who waits.
+    pub(super) fn beside(&self, end: Lsn) -> Session<'_> {
+        Session {
+            repository: Arc::clone(&self.patient),
+            environment: &self.environment.name,
+            slot: &self.slot,
+            level: self.level,
+            blocks: None,
+            status_every: STATUS_EVERY,
+            tally: Arc::clone(&self.tally),
+            until: watch::channel(Some(end)).1,
+            awaited: watch::channel(false).1,
+            stop: self.stop,
+            runtime: self.runtime,
+        }
     }
 
     /// Decides whether to go on after a failure; a trouble is told once.
