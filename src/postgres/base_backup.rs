@@ -1,6 +1,6 @@
 //! What a reader of the cluster gives back, and how its files are committed to a manifest.
 //!
-//! What it promises: when a reader returns [`Taken`], every file is durable in the repository, and so is
+//! What it promises: when a reader returns `Taken`, every file is durable in the repository, and so is
 //! a manifest that names them. What it does not promise: that the backup can be restored; that takes the
 //! WAL from its start to its stop, and a ledger entry that commits it. Both are the caller's part, so an
 //! interrupted backup leaves only objects that nothing refers to.

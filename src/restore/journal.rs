@@ -56,7 +56,7 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal of an interrupted restore of the same plan with the same directories, or starts
     /// one where every target directory is empty. A delta restore also starts one where an interrupted restore
-    /// of the same cluster left off, and where [`occupied::admit`] accepts what lies in the data directory.
+    /// of the same cluster left off, and where `occupied::admit` accepts what lies in the data directory.
     pub fn open(plan: &Plan, tablespaces: &HashMap<String, PathBuf>, wal: Option<&Coverage>) -> Result<Self> {
         let path = plan.pgdata.join(NAME);
         let identity = identity(plan, tablespaces);
