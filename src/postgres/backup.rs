@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backup_wal::{Needed, WalKeeper};
-use super::base_backup::{Order, Span, Taken, new_id};
+use super::base_backup::{Taken, new_id};
 use super::block_files::BlockFiles;
 use super::direct::{self, DataDirectory};
 use super::identity::{known_cluster, same_cluster};
-use super::previous::{Present, Previous};
+use super::order::{Order, Span};
+use super::present::Present;
+use super::previous::Previous;
 use super::progress::{Attempt, Progress};
 use super::source::{Source, databases};
 use super::sql::explain;

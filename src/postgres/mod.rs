@@ -22,6 +22,8 @@ pub mod heartbeat;
 pub mod identity;
 mod incremental_file;
 mod intake;
+mod order;
+mod present;
 mod previous;
 mod progress;
 pub mod relation_file;

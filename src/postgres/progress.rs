@@ -15,9 +15,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::base_backup::Span;
-use super::harvest::Seen;
-use super::previous::Present;
+use super::order::Span;
+use super::present::Present;
 use crate::disk::failed;
 use crate::error::Result;
 use crate::repository::base_manifest::FileStat;
@@ -34,6 +33,17 @@ pub(super) struct Attempt {
     pub(super) start_lsn: Lsn,
     /// Id of the backup that it was built on.
     pub(super) previous: Option<String>,
+}
+
+impl Attempt {
+    /// Whether `other` may go on with it: it builds on the same, and this one's beginning is in the cluster's past.
+    fn is_continued_by(&self, other: &Self, present: &Present) -> bool {
+        self.repository == other.repository
+            && self.previous == other.previous
+            && self.system_id == present.system_id
+            && self.start_lsn <= present.lsn
+            && present.history.contains(self.timeline, self.start_lsn)
+    }
 }
 
 /// A file of which something was stored.
@@ -95,15 +105,14 @@ impl Progress {
         present: &Present,
     ) -> Result<Option<(Self, Option<Unfinished>)>> {
         let Some(mut file) = ProgressFile::open(state_dir, environment)? else { return Ok(None) };
-        let unfinished = file.unfinished().filter(|u| {
-            !u.packs.is_empty() && present.continues(&u.attempt, &attempt.repository, attempt.previous.as_deref())
-        });
+        let unfinished =
+            file.unfinished().filter(|u| !u.packs.is_empty() && u.attempt.is_continued_by(&attempt, present));
         let next_number = unfinished.as_ref().map(|u| u.files.iter().map(|f| f.number + 1).max().unwrap_or_default());
         Ok(Some((Self { file, attempt, next_number }, unfinished)))
     }
 
     /// From now on notes what is stored of `seen`, by a backup that began as `span` says.
-    pub(super) fn watch(&mut self, span: &Span, seen: &[Seen]) -> Result<Box<dyn PackWatcher>> {
+    pub(super) fn watch(&mut self, span: &Span, seen: &[NamedFile]) -> Result<Box<dyn PackWatcher>> {
         if self.next_number.is_none() {
             self.attempt.timeline = span.timeline;
             self.attempt.start_lsn = span.start_lsn;
@@ -165,9 +174,9 @@ impl ProgressFile {
     }
 
     /// Notes what is stored of `seen` from now on; numbers of files begin at `first`.
-    fn watch(&self, seen: &[Seen], first: u32) -> Result<Watcher> {
+    fn watch(&self, seen: &[NamedFile], first: u32) -> Result<Watcher> {
         let file = self.file.try_clone().map_err(|e| failed("cannot open", &self.path, e))?;
-        let files = seen.iter().map(|s| Some((s.entry.path.clone(), s.entry.stat))).collect();
+        let files = seen.iter().cloned().map(Some).collect();
         Ok(Watcher { file, first, files })
     }
 }
@@ -178,13 +187,16 @@ fn put(file: &mut File, line: &Line) -> std::io::Result<()> {
     file.write_all(&text)
 }
 
+/// Path of a file, and what the file system said of it.
+pub(super) type NamedFile = (String, Option<FileStat>);
+
 /// Notes packs as they become durable.
 #[derive(Debug)]
 struct Watcher {
     file: File,
     first: u32,
     /// Files that were not named yet.
-    files: Vec<Option<(String, Option<FileStat>)>>,
+    files: Vec<Option<NamedFile>>,
 }
 
 impl Watcher {
@@ -213,7 +225,6 @@ impl PackWatcher for Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::base_manifest::FileEntry;
 
     #[test]
     fn what_was_noted_is_read_back_and_a_cut_off_line_is_not() {
@@ -224,10 +235,7 @@ mod tests {
         assert!(ProgressFile::open(folder.path(), "production").expect("open").is_none(), "held");
         assert!(file.unfinished().is_none());
         file.begin(&attempt).expect("begin");
-        let seen = ["a", "b"].map(|path| {
-            let entry = FileEntry { path: path.into(), ..FileEntry::default() };
-            Seen { entry, over: false, gone: false }
-        });
+        let seen = ["a", "b"].map(|path| (path.to_owned(), None));
         let pack =
             |name: &str| PackInfo { sha256: name.into(), size: 1, first: 0, frames: vec![(1, 8192, 0)], sums: None };
         let part = Stored { file: 1, file_offset: 8192, length: 8192, frame: 0, offset: 0 };

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::base_backup::{Order, PHASE, Span, Taken};
+use super::base_backup::{PHASE, Taken};
 use super::intake::{Item, take_in};
+use super::order::{Order, Span};
 use super::previous::Previous;
 use super::replication::{BackupMessage, BaseBackupOptions, BaseBackupStream, ReplicationConnection};
 use crate::error::{self, ErrorKind, Result, ResultExt};

@@ -16,7 +16,7 @@ use crate::vault::object::HEADER_READ;
 use crate::vault::{Class, FrameInfo, ObjectOpener};
 
 /// Packs read at the same time; each is held in memory.
-const PACKS_IN_FLIGHT: usize = 4;
+const PACKS_IN_FLIGHT: usize = 3;
 
 /// Ranges of one pack read at the same time.
 const RANGES_IN_FLIGHT: usize = 4;

@@ -42,6 +42,12 @@ impl PageSum {
         Self { crc32c: crc32c::crc32c(bytes), xxh3: xxh3_64(bytes) }
     }
 
+    /// Whether these bytes have this sum. XXH3 alone tells: it is the stronger one, and two hashes of everything
+    /// that lies in a directory take twice the time.
+    pub fn is_of(self, bytes: &[u8]) -> bool {
+        self.xxh3 == xxh3_64(bytes)
+    }
+
     pub(super) fn to_bytes(self) -> [u8; SUM] {
         let mut bytes = [0; SUM];
         bytes[..4].copy_from_slice(&self.crc32c.to_le_bytes());

@@ -20,7 +20,7 @@ use super::slices::{Slice, is_restored};
 use crate::disk::failed;
 use crate::error::Result;
 use crate::repository::base_manifest::BaseManifest;
-use crate::repository::page_sums::{PAGE, PageSum, Sums};
+use crate::repository::page_sums::{PAGE, Sums};
 
 /// Slices that a thread takes at once: at most 64 MiB of one stretch of files.
 const BATCH: usize = 64;
@@ -190,7 +190,7 @@ fn differing(manifest: &BaseManifest, slice: Slice, buffer: &[u8], sums: &Sums, 
         let end = slice.length.min(at + PAGE as u32);
         let page = buffer.get(at as usize..end as usize);
         let sum = sums.page(&manifest.packs, slice.frame, slice.offset + at);
-        if sum.is_some() && sum == page.map(PageSum::of) {
+        if sum.is_some_and(|sum| page.is_some_and(|page| sum.is_of(page))) {
             found.kept += u64::from(end - at);
             if let Some(from) = from.take() {
                 found.wanted.push(slice.part(from..at));

@@ -250,37 +250,47 @@ impl<O: FrameOut> Hand<'_, O> {
             return Ok(());
         }
         let mut hasher = Xxh3::new();
-        let mut chunk = std::mem::take(&mut self.chunk);
-        let mut at = 0;
-        while at < unit.end {
-            let length = ((unit.end - at) as usize).min(CHUNK);
-            self.read(file, &mut chunk[..length], at)?;
-            hasher.update(&chunk[..length]);
-            for page in chunk[..length].chunks(PAGE) {
+        self.each_chunk(unit, file, |hand, at, chunk| {
+            hasher.update(chunk);
+            for (number, page) in chunk.chunks(PAGE).enumerate() {
+                let at = at + (number * PAGE) as u64;
                 match page::is_zero(page) {
-                    true => note_zero(&mut self.share.zeroed, unit.file, at, page.len() as u64),
-                    false => self.writer.page(unit.file, at, page)?,
+                    true => note_zero(&mut hand.share.zeroed, unit.file, at, page.len() as u64),
+                    false => hand.writer.page(unit.file, at, page)?,
                 }
-                at += page.len() as u64;
             }
-        }
-        self.chunk = chunk;
+            Ok(())
+        })?;
         self.share.outcomes.push((unit.file, Outcome::Stored { digest: format!("{:032x}", hasher.digest128()) }));
         Ok(())
     }
 
     fn digest(&mut self, unit: Unit, file: &File) -> Result<String> {
         let mut hasher = Xxh3::new();
+        self.each_chunk(unit, file, |_, _, chunk| {
+            hasher.update(chunk);
+            Ok(())
+        })?;
+        Ok(format!("{:032x}", hasher.digest128()))
+    }
+
+    /// Reads a file piece by piece: what `each` gets is where it begins and its bytes.
+    fn each_chunk(
+        &mut self,
+        unit: Unit,
+        file: &File,
+        mut each: impl FnMut(&mut Self, u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut chunk = std::mem::take(&mut self.chunk);
         let mut at = 0;
         while at < unit.end {
             let length = ((unit.end - at) as usize).min(CHUNK);
             self.read(file, &mut chunk[..length], at)?;
-            hasher.update(&chunk[..length]);
+            each(self, at, &chunk[..length])?;
             at += length as u64;
         }
         self.chunk = chunk;
-        Ok(format!("{:032x}", hasher.digest128()))
+        Ok(())
     }
 
     /// Fills `buffer` from the file; with zeros where it ends early.

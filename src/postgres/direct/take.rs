@@ -17,12 +17,13 @@ use crate::disk::failed;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::entry::DamagedBlock;
-use crate::postgres::base_backup::{Order, PHASE, Span, Taken};
+use crate::postgres::base_backup::{PHASE, Taken};
 use crate::postgres::changed_blocks::{ChangedBlocks, WalSpan};
 use crate::postgres::control_file::ControlFile;
 use crate::postgres::harvest::{Harvest, Seen, note_zero};
+use crate::postgres::order::{Order, Span};
 use crate::postgres::previous::Previous;
-use crate::postgres::progress::Progress;
+use crate::postgres::progress::{NamedFile, Progress};
 use crate::postgres::sql::explain;
 use crate::postgres::streamed::moved;
 use crate::repository::base_manifest::FileEntry;
@@ -121,7 +122,10 @@ pub(in crate::postgres) async fn take(
     .await?;
     let (tasks, files) = planned;
     let watcher = match progress {
-        Some(progress) => Some(progress.watch(&span, &files)?),
+        Some(progress) => {
+            let named: Vec<NamedFile> = files.iter().map(|s| (s.entry.path.clone(), s.entry.stat)).collect();
+            Some(progress.watch(&span, &named)?)
+        }
         None => None,
     };
     let throttle = Throttle::new(order.max_rate, began);
