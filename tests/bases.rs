@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{Cluster, Estate, Scratch, as_server, majors, skip, tool, wait_until};
+use crate::common::{Cluster, Estate, Scratch, as_server, majors, server_bin, skip, tool, wait_until};
 
 /// Rows in two tablespaces, an unlogged table, a sequence and every kind of index that PostgreSQL has.
 const LOAD: &str = "
@@ -57,7 +57,36 @@ fn settle(cluster: &Cluster) {
 }
 
 fn base(estate: &Estate, more: &[&str]) -> Value {
-    estate.run(&[&["backup", "base"], more].concat()).ok().json()["base_backup"].clone()
+    let base = estate.run(&[&["backup", "base"], more].concat()).ok().json()["base_backup"].clone();
+    judge_wal(estate, &base);
+    base
+}
+
+/// Fetches the WAL without which the backup is worthless, and lets PostgreSQL's own tool read it from the start to
+/// the stop of the backup.
+fn judge_wal(estate: &Estate, base: &Value) {
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let major = text(&base["server_version"]).split('.').next().and_then(|m| m.parse().ok()).expect("a version");
+    let Some(judge) = tool(major, "pg_waldump").filter(|t| server_bin(major).is_some_and(|bin| t.starts_with(bin)))
+    else {
+        return;
+    };
+    let (first, last) = (text(&base["wal"]["first"]), text(&base["wal"]["last"]));
+    let folder = estate.scratch.server_dir(&format!("wal-of-{}", id(base)));
+    for segment in estate.objects(&format!("wal/{}", &first[..8])) {
+        let name = segment.file_name().expect("a name").to_string_lossy().into_owned();
+        if name.len() == 24 && (first.as_str()..=last.as_str()).contains(&name.as_str()) {
+            let place = folder.join(&name);
+            let fetch = ["wal", "fetch", "-e", "production", &name, place.to_str().expect("UTF-8")];
+            estate.lifeboat.run(&fetch).ok();
+        }
+    }
+    let (start, stop) = (text(&base["start_lsn"]), text(&base["stop_lsn"]));
+    let timeline = base["timeline"].to_string();
+    let mut command = std::process::Command::new(judge);
+    command.args(["--quiet", "-t", &timeline, "-s", &start, "-e", &stop, "-p"]).arg(&folder);
+    let judged = command.output().expect("pg_waldump runs");
+    assert!(judged.status.success(), "{base}: {}", String::from_utf8_lossy(&judged.stderr));
 }
 
 /// Every file of relations below a restored directory, by path.
