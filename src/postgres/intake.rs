@@ -154,9 +154,10 @@ impl Intake {
                 .meaning("the backup was not committed")
                 .hint("`lifeboat backup base --full` reads everything")
         };
-        if self.previous.file(&file.path).is_none() {
+        let Some(before) = self.previous.file(&file.path) else {
             return Err(unsound(&file.path, "the previous backup does not have the file"));
-        }
+        };
+        let damaged_before = before.damaged.clone();
         let number = self.harvest.files.len() as u32;
         let relation = RelationFile::at(&file.path);
         let head = IncrementalHead::read(reader).map_err(|why| unsound(&file.path, &why))?;
@@ -177,6 +178,16 @@ impl Intake {
             zeros_from = zeros_from.max(block + 1);
         }
         file.size = offset(head.length());
+        // A damaged page that was not written since is not sent again, and is as damaged as it was.
+        for number in damaged_before {
+            if number < head.cut && head.blocks.binary_search(&number).is_err() {
+                let block = relation.map_or(number, |r| page::block_number(r.number, number));
+                let what = "its checksum was wrong when an earlier backup read it, and it was not written since";
+                file.damaged.push(number);
+                self.damaged.push(DamagedBlock { path: file.path.clone(), block, what: what.into() });
+            }
+        }
+        file.damaged.sort_unstable();
         self.harvest.files.push(Seen { entry: file, over: true, gone: false });
         Ok(())
     }
@@ -374,6 +385,22 @@ mod tests {
         let run = |file_offset, frame, offset: usize| Run { file_offset, length: page, frame, offset: offset as u32 };
         assert_eq!(manifest.files[0].runs, [run(0, 0, 0), run(page, 1, 0), run(3 * page, 1, PAGE)]);
         assert_eq!(manifest.files[1].runs, [run(0, 1, 2 * PAGE)]);
+    }
+
+    #[tokio::test]
+    async fn damage_that_the_server_does_not_send_again_is_not_forgotten() {
+        let (repository, _) = testing::repository_and_writer().await;
+        let first = [("base/1/1", [page(3, 1), page(4, 2), page(5, 3)].concat())];
+        let (mut manifest, _) = taken(&repository, &first, Previous::default()).await;
+        manifest.files[0].damaged = vec![0, 1];
+        let previous = Previous::built_on(manifest, Lsn(6)).expect("previous");
+        // One changed block, number 1, of a file that is three long.
+        let mut incremental: Vec<u8> = [0xD3AE_1F0D_u32, 1, 3, 1].iter().flat_map(|w| w.to_le_bytes()).collect();
+        incremental.resize(PAGE, 0);
+        incremental.extend(page(7, 4));
+        let (manifest, _) = taken(&repository, &[("base/1/INCREMENTAL.1", incremental)], previous).await;
+        assert_eq!((manifest.files[0].path.as_str(), manifest.files[0].size), ("base/1/1", 3 * PAGE as u64));
+        assert_eq!(manifest.files[0].damaged, [0], "block 1 was written anew");
     }
 
     #[tokio::test]

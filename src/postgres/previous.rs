@@ -144,6 +144,8 @@ impl Previous {
                     *entry = FileEntry { path: path.to_owned(), stat, ..FileEntry::default() };
                 }
                 changes.sort_unstable_by_key(|c| c.file_offset);
+                // What lies there now is no content that was ever whole: only pages tell what may be kept.
+                entry.digest = None;
                 let end = changes.last().map_or(0, |c| c.file_offset + c.length);
                 entry.size = entry.size.max(end);
                 entry.runs = splice(&entry.runs, &self.packs, entry.size, &changes)?;
