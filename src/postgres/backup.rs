@@ -177,11 +177,9 @@ async fn take(
     for warning in &taken.warnings {
         runtime.emit(Event::Warning(format!("PostgreSQL: {warning}")));
     }
-    let row = sql
-        .query_one("SELECT current_setting('data_checksums') = 'on', current_setting('server_version')", &[])
-        .await
-        .map_err(|e| explain(e, "cannot read the server's settings"))?;
-    let server = Server { databases: databases(&sql).await?, checksums: row.get(0), version: row.get(1) };
+    let version = sql.query_one("SELECT current_setting('server_version')", &[]).await;
+    let version = version.map_err(|e| explain(e, "cannot read the server's version"))?.get(0);
+    let server = Server { databases: databases(&sql).await?, version };
     let meta = std::iter::once(&taken.manifest).chain(&taken.sums).map(|m| &m.sha256);
     let mut subjects: Vec<Subject> =
         meta.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)).collect();
@@ -263,7 +261,6 @@ async fn resumed(
 /// What the server says of itself.
 struct Server {
     databases: Vec<String>,
-    checksums: bool,
     version: String,
 }
 
@@ -282,7 +279,7 @@ fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) 
         stop_time: taken.stop_time,
         server_version: server.version,
         wal_segment_size: size,
-        data_checksums: server.checksums,
+        data_checksums: taken.span.checksums,
         tablespaces: taken.tablespaces,
         databases: server.databases,
         files: taken.files,

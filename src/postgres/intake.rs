@@ -134,7 +134,7 @@ impl Intake {
                 self.check(&mut file, relation, page);
                 if page::is_zero(page) {
                     self.harvest.zero(number, file.size, page.len() as u64);
-                } else if !kept.as_ref().is_some_and(|k| page.len() == PAGE && k.page(file.size, page_lsn(page))) {
+                } else if !kept.as_ref().is_some_and(|k| page.len() == PAGE && k.page(file.size, page::lsn(page))) {
                     self.content.page(number, file.size, page)?;
                 }
                 file.size += page.len() as u64;
@@ -197,12 +197,11 @@ impl Intake {
         let (Some(relation), Some(start), Ok(whole)) = (relation, self.judge, page.try_into()) else { return };
         let number = (file.size / PAGE as u64) as u32;
         let block = page::block_number(relation.number, number);
-        let what = match page::judge(whole, block, true) {
-            Verdict::Unsound { lsn, expected, found } if lsn < start => {
-                format!("its checksum is {found:04X}, its bytes give {expected:04X}")
-            }
-            _ => return,
-        };
+        let verdict = page::judge(whole, block, true);
+        let (Verdict::Unsound { .. }, Some((lsn, what))) = (verdict, verdict.flaw()) else { return };
+        if lsn >= start {
+            return;
+        }
         file.damaged.push(number);
         self.damaged.push(DamagedBlock { path: file.path.clone(), block, what });
     }
@@ -227,12 +226,6 @@ fn without_incremental(label: &[u8]) -> Vec<u8> {
         .flatten()
         .copied()
         .collect()
-}
-
-/// LSN in the header of a page (`PageXLogRecPtr`: two halves, the upper one first).
-pub(super) fn page_lsn(page: &[u8]) -> Lsn {
-    let half = |at: usize| page.get(at..at + 4).map_or(0, |b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
-    Lsn(half(0) << 32 | half(4))
 }
 
 fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -222,11 +222,6 @@ impl Previous {
         }
         Ok(Kept { ranges, damaged: file.damaged.clone(), again })
     }
-
-    /// Whether everything stored of a file may be taken over as it is.
-    pub(super) fn is_sound(&self, file: &FileEntry) -> Result<bool> {
-        Ok(self.kept(file)?.again.is_empty())
-    }
 }
 
 /// The manifest of a backup whose packs are all there, as far as the store's listing tells.

@@ -27,7 +27,7 @@ pub(super) async fn take(
     span: Span,
     previous: Arc<Previous>,
 ) -> Result<Taken> {
-    let incremental = offer_manifest(order, &mut connection, &previous).await?;
+    let incremental = offer_manifest(order, &mut connection, &previous, span.system_id).await?;
     let options = BaseBackupOptions {
         incremental,
         label: order.label.to_owned(),
@@ -79,12 +79,12 @@ async fn offer_manifest(
     order: &Order<'_>,
     connection: &mut ReplicationConnection,
     previous: &Previous,
+    system_id: u64,
 ) -> Result<bool> {
     let Some(stop) = previous.stop.filter(|_| connection.server_version() >= 170_000) else { return Ok(false) };
     if connection.show("summarize_wal").await? != "on" {
         return Ok(false);
     }
-    let system_id = connection.identify_system().await?.system_id;
     let manifest = previous.manifest_text(connection.server_version(), system_id, stop);
     let manifest = manifest.or_err(ErrorKind::Internal, || "cannot write a manifest".to_owned())?;
     match connection.upload_manifest(&manifest).await? {

@@ -6,10 +6,8 @@
 //! The layouts are those of 13 to 18: `bufpage.h` (little-endian), `checksum_impl.h`.
 
 use crate::postgres::relation_file::BLOCKS_IN_FILE;
+use crate::repository::page_sums::PAGE;
 use crate::units::Lsn;
-
-/// Size of a page (`BLCKSZ`; a cluster with another one is refused by its `pg_control`).
-pub(crate) const PAGE_SIZE: usize = 8192;
 
 /// The bits of `pd_flags` that have a meaning.
 const VALID_FLAGS: u16 = 0x0007;
@@ -33,7 +31,7 @@ pub(crate) struct PageHeader {
 
 impl PageHeader {
     /// Reads the header of a page.
-    pub(crate) fn of(page: &[u8; PAGE_SIZE]) -> Self {
+    pub(crate) fn of(page: &[u8; PAGE]) -> Self {
         let word = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
         let half = |at: usize| u64::from(word(at)) | u64::from(word(at + 2)) << 16;
         Self {
@@ -56,7 +54,7 @@ impl PageHeader {
         self.flags & !VALID_FLAGS == 0
             && self.lower <= self.upper
             && self.upper <= self.special
-            && usize::from(self.special) <= PAGE_SIZE
+            && usize::from(self.special) <= PAGE
             && self.special.is_multiple_of(8)
     }
 }
@@ -87,8 +85,26 @@ pub(crate) enum Verdict {
     },
 }
 
+impl Verdict {
+    /// The LSN and what is wrong, where the page is not sound.
+    pub(crate) fn flaw(self) -> Option<(Lsn, String)> {
+        match self {
+            Self::New | Self::Sound { .. } => None,
+            Self::Unsound { lsn, expected, found } => {
+                Some((lsn, format!("its checksum is {found:04X}, its bytes give {expected:04X}")))
+            }
+            Self::Malformed { lsn } => Some((lsn, "its header is not that of a page".to_owned())),
+        }
+    }
+}
+
+/// The LSN in the header of a page; 0 where there are too few bytes for one.
+pub(crate) fn lsn(page: &[u8]) -> Lsn {
+    page.try_into().map_or(Lsn(0), |page| PageHeader::of(page).lsn)
+}
+
 /// Judges page number `block` of a relation; `checksums` says whether the cluster has data checksums.
-pub(crate) fn judge(page: &[u8; PAGE_SIZE], block: u32, checksums: bool) -> Verdict {
+pub(crate) fn judge(page: &[u8; PAGE], block: u32, checksums: bool) -> Verdict {
     let header = PageHeader::of(page);
     let lsn = header.lsn;
     if header.is_new() {
@@ -111,8 +127,8 @@ pub(crate) fn block_number(segment: u32, page: u32) -> u32 {
 
 /// Whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
-    bytes.chunks(PAGE_SIZE).all(|chunk| chunk == &ZEROS[..chunk.len()])
+    const ZEROS: [u8; PAGE] = [0; PAGE];
+    bytes.chunks(PAGE).all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 
 /// Lanes of the checksum: as many independent FNV-1a hashes as wide registers can hold.
@@ -131,7 +147,7 @@ const BASES: [u32; LANES] = [
 
 /// The checksum that page number `block` should carry (`pg_checksum_page`). The loops are plain so that
 /// the compiler makes vector instructions of them: 13 to 20 GB/s on one core with SSE2 alone.
-pub(crate) fn checksum(page: &[u8; PAGE_SIZE], block: u32) -> u16 {
+pub(crate) fn checksum(page: &[u8; PAGE], block: u32) -> u16 {
     let mix = |sum: u32, value: u32| {
         let mixed = sum ^ value;
         mixed.wrapping_mul(FNV_PRIME) ^ (mixed >> 17)
@@ -165,8 +181,8 @@ mod tests {
     use crate::postgres::relation_file::RelationFile;
     use crate::postgres::replication::testing::TestServer;
 
-    fn pages(bytes: &[u8]) -> impl Iterator<Item = &[u8; PAGE_SIZE]> {
-        bytes.as_chunks::<PAGE_SIZE>().0.iter()
+    fn pages(bytes: &[u8]) -> impl Iterator<Item = &[u8; PAGE]> {
+        bytes.as_chunks::<PAGE>().0.iter()
     }
 
     #[tokio::test]
@@ -201,7 +217,7 @@ mod tests {
         for file in list(&server.data(), &rules).expect("listed").files {
             let Kind::Relation(RelationFile { number: segment, .. }) = file.kind else { continue };
             let bytes = std::fs::read(server.data().join(&file.path)).expect("readable");
-            assert_eq!(bytes.len() % PAGE_SIZE, 0, "{}", file.path);
+            assert_eq!(bytes.len() % PAGE, 0, "{}", file.path);
             for (page, number) in pages(&bytes).zip(0..) {
                 let block = block_number(segment, number);
                 match judge(page, block, true) {
@@ -214,7 +230,7 @@ mod tests {
                 }
                 if number == 0 && !PageHeader::of(page).is_new() {
                     assert!(matches!(judge(page, 1, true), Verdict::Unsound { .. }), "{}: misplaced", file.path);
-                    for bit in [0, 12 * 8, 4096 * 8 + 3, PAGE_SIZE * 8 - 1] {
+                    for bit in [0, 12 * 8, 4096 * 8 + 3, PAGE * 8 - 1] {
                         let mut flipped = *page;
                         flipped[bit / 8] ^= 1 << (bit % 8);
                         assert!(matches!(judge(&flipped, 0, true), Verdict::Unsound { .. }), "{} {bit}", file.path);
@@ -227,7 +243,7 @@ mod tests {
 
     #[test]
     fn headers_are_judged_without_checksums_too() {
-        let zero = [0; PAGE_SIZE];
+        let zero = [0; PAGE];
         assert_eq!(judge(&zero, 7, true), Verdict::New);
         let mut page = zero;
         page[100] = 1;

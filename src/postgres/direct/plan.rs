@@ -97,22 +97,21 @@ fn entry(found: &Found, asked: i64) -> FileEntry {
 fn how(found: &Found, before: &FileEntry, previous: &Previous, changed: Option<&ChangedBlocks>) -> Result<How> {
     // Another inode is another file: a copy, however old its pages may look, is read and stored whole.
     let Some(stat) = before.stat.filter(|stat| stat.inode == found.inode) else { return Ok(How::Whole) };
-    if before.size == found.size && is_unchanged(found, &stat) && previous.is_sound(before)? {
+    let kept = previous.kept(before)?;
+    let sound = kept.again.is_empty();
+    if before.size == found.size && is_unchanged(found, &stat) && sound {
         return Ok(How::Unread);
     }
     Ok(match (found.kind, &before.digest) {
-        (Kind::Relation(file), _) if file.has_lsn() => {
-            let kept = previous.kept(before)?;
-            match changed {
-                None if previous.by_lsn => How::Pages(kept),
-                None => How::Whole,
-                Some(changed) => {
-                    let stretches = stretches(&file, changed, &kept.again, before.size, found.size);
-                    if stretches.is_empty() { How::Unread } else { How::Stretches(stretches) }
-                }
+        (Kind::Relation(file), _) if file.has_lsn() => match changed {
+            None if previous.by_lsn => How::Pages(kept),
+            None => How::Whole,
+            Some(changed) => {
+                let stretches = stretches(&file, changed, &kept.again, before.size, found.size);
+                if stretches.is_empty() { How::Unread } else { How::Stretches(stretches) }
             }
-        }
-        (_, Some(digest)) if previous.is_sound(before)? => How::IfChanged { digest: digest.clone(), size: before.size },
+        },
+        (_, Some(digest)) if sound => How::IfChanged { digest: digest.clone(), size: before.size },
         _ => How::Whole,
     })
 }

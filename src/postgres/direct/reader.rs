@@ -219,14 +219,10 @@ impl<O: FrameOut> Hand<'_, O> {
         let mut pauses = AGAIN.iter();
         loop {
             let whole: &[u8; PAGE] = (&*page).try_into().expect("only whole pages are checked");
-            let (lsn, what) = match page::judge(whole, block, self.reading.checksums) {
-                // Zeros, since it was looked at: a truncation, which WAL brings.
-                Verdict::New => return Ok(Lsn(0)),
-                Verdict::Sound { lsn } => return Ok(lsn),
-                Verdict::Unsound { lsn, expected, found } => {
-                    (lsn, format!("its checksum is {found:04X}, its bytes give {expected:04X}"))
-                }
-                Verdict::Malformed { lsn } => (lsn, "its header is not that of a page".to_owned()),
+            let verdict = page::judge(whole, block, self.reading.checksums);
+            let Some((lsn, what)) = verdict.flaw() else {
+                // Zeros, since it was looked at, are a truncation, which WAL brings.
+                return Ok(if let Verdict::Sound { lsn } = verdict { lsn } else { Lsn(0) });
             };
             let Some(pause) = pauses.next() else {
                 if lsn < self.reading.start {

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::listing::{Rules, list};
+use super::page::is_zero;
 use super::plan::plan;
 use super::reader::{Outcome, Reading, Share};
 use super::session::BackupSession;
@@ -42,7 +43,6 @@ pub(in crate::postgres) struct DataDirectory {
     path: PathBuf,
     sql: Client,
     stats: Option<String>,
-    checksums: bool,
     threads: usize,
 }
 
@@ -57,7 +57,6 @@ impl DataDirectory {
             .query_one(
                 "SELECT current_setting('data_directory', true), \
                         extract(epoch FROM pg_postmaster_start_time())::int8, \
-                        current_setting('data_checksums') = 'on', \
                         nullif(current_setting('stats_temp_directory', true), ''), \
                         coalesce( \
                           has_function_privilege(to_regprocedure('pg_catalog.pg_backup_start(text, boolean)'), 'EXECUTE'), \
@@ -72,14 +71,14 @@ impl DataDirectory {
         let Some(path) = directory.filter(|d| !d.is_empty()).map(PathBuf::from) else {
             return Ok(Err("the role may not see data_directory; GRANT pg_read_all_settings lets it".into()));
         };
-        if !row.get::<_, bool>(4) {
+        if !row.get::<_, bool>(3) {
             return Ok(Err("the role may not start a backup by function; README.md has the GRANT".into()));
         }
         if let Err(why) = is_of_server(&path, started) {
             return Ok(Err(why));
         }
         let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, |n| n.get()));
-        Ok(Ok(Self { path, checksums: row.get(2), stats: row.get(3), sql, threads }))
+        Ok(Ok(Self { path, stats: row.get(2), sql, threads }))
     }
 }
 
@@ -105,7 +104,7 @@ pub(in crate::postgres) async fn take(
     previous: Arc<Previous>,
     progress: Option<&mut Progress>,
 ) -> Result<Taken> {
-    let DataDirectory { path, sql, stats, checksums, threads } = directory;
+    let DataDirectory { path, sql, stats, threads } = directory;
     let session = BackupSession::start(sql, order.label, order.fast_checkpoint).await?;
     let span = Span { timeline: session.timeline(), start_lsn: session.start_lsn(), ..span };
     let began = Instant::now();
@@ -129,7 +128,7 @@ pub(in crate::postgres) async fn take(
         None => None,
     };
     let throttle = Throttle::new(order.max_rate, began);
-    let (start, runtime) = (span.start_lsn, order.runtime.clone());
+    let (start, checksums, runtime) = (span.start_lsn, span.checksums, order.runtime.clone());
     let reading = Arc::new(Reading::new(path.clone(), tasks, start, checksums, throttle, runtime));
     order.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(reading.bytes()) });
     let _stop = StopOnDrop(reading.clone());
@@ -239,7 +238,7 @@ fn add(harvest: &mut Harvest, sink: &PackSink, path: &str, bytes: &[u8], mtime: 
     let mut writer = PageWriter::new(sink.clone());
     for (number, page) in bytes.chunks(PAGE).enumerate() {
         let at = (number * PAGE) as u64;
-        match page.iter().all(|b| *b == 0) {
+        match is_zero(page) {
             true => note_zero(&mut harvest.zeroed, file, at, page.len() as u64),
             false => writer.page(file, at, page)?,
         }
