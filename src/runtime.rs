@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 
 /// Tells the wall-clock time. Durations are measured with `std::time::Instant`.
@@ -57,6 +58,14 @@ impl Runtime {
     pub fn emit(&self, event: Event) {
         (self.sink)(event);
     }
+}
+
+/// Does `work` that blocks (files, hashing, compression) on a thread where it holds up nobody.
+///
+/// # Errors
+/// Those of `work`; internal where it panicked.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
 }
 
 impl fmt::Debug for Runtime {

@@ -48,6 +48,13 @@ fn start(scratch: &Scratch) -> Cluster {
 }
 
 /// Sets all hint bits, so that looking at tables changes nothing any more; and lets the server forget WAL.
+/// Makes the changes, each in a transaction of its own.
+fn change(cluster: &Cluster) {
+    for statement in CHANGES.split(';').filter(|s| !s.trim().is_empty()) {
+        cluster.psql("postgres", statement);
+    }
+}
+
 fn settle(cluster: &Cluster) {
     cluster.psql("postgres", "VACUUM");
     for _ in 0..3 {
@@ -159,9 +166,7 @@ fn an_incremental_is_complete_whichever_way_changes_are_found() {
     let first = base(&estate, &[]);
     assert_eq!((&first["previous"], &first["reader"]), (&Value::Null, &Value::from("direct")));
     cluster.psql("postgres", "CHECKPOINT");
-    for statement in CHANGES.split(';').filter(|s| !s.trim().is_empty()) {
-        cluster.psql("postgres", statement);
-    }
+    change(&cluster);
     // What changed is known from what the receiver kept, or not at all.
     settle(&cluster);
     estate.caught_up(&cluster);
@@ -192,9 +197,7 @@ fn pages_looked_at_and_pages_named_by_wal_give_the_same_backup() {
     let cluster = start(&scratch);
     let estate = Estate::builder(&scratch, &cluster).init();
     base(&estate, &[]);
-    for statement in CHANGES.split(';').filter(|s| !s.trim().is_empty()) {
-        cluster.psql("postgres", statement);
-    }
+    change(&cluster);
     settle(&cluster);
     // No receiver kept anything, and the server has no WAL of that time any more.
     let by_lsn = base(&estate, &["--reader", "direct"]);
@@ -236,9 +239,7 @@ fn the_servers_own_incremental_goes_straight_into_the_map() {
         cluster.psql("postgres", LOAD);
         let estate = Estate::builder(&scratch, &cluster).init();
         let first = base(&estate, &["--reader", "streamed"]);
-        for statement in CHANGES.split(';').filter(|s| !s.trim().is_empty()) {
-            cluster.psql("postgres", statement);
-        }
+        change(&cluster);
         settle(&cluster);
         let output = estate.run(&["backup", "base", "--reader", "streamed"]).ok();
         assert!(!output.stderr.contains("sends every block"), "{}", output.stderr);

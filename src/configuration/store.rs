@@ -30,7 +30,7 @@ use crate::repository::fetch::fetch;
 use crate::repository::meta::MetaWriter;
 use crate::repository::pack_stream::{self, Position};
 use crate::repository::{Repository, StreamWriter};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
 
 /// The program that writes roles as SQL.
@@ -299,7 +299,7 @@ pub async fn restore(
     let (files, missing) = read(repository, environment, entry).await?;
     let dir = dir.to_owned();
     let write = move || write_beside(&dir, &files, &missing).map(|()| files.len());
-    tokio::task::spawn_blocking(write).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
+    blocking(write).await
 }
 
 #[cfg(test)]

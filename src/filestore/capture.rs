@@ -20,7 +20,7 @@ use super::segments::{Header, Packs};
 use super::tenants::{self, Tenant, tenants};
 use super::{Example, Summary, database_uuid, restore_point, scan_each};
 use crate::config::Environment;
-use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::{FilestoreCapture, Suspect};
 use crate::evidence::{Appended, Body, Ledger, LedgerEntry, Subject};
@@ -30,7 +30,7 @@ use crate::postgres::source::Source;
 use crate::repository::catalogue::ledger;
 use crate::repository::{PackInfo, Repository};
 use crate::repository::{Written, pack_stream};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
 
 /// A committed capture.
@@ -369,8 +369,4 @@ impl Captured {
             .hint("look for them in older backups, or upload the documents again; the next capture takes what is sound then"),
         )
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
 }

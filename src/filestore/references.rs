@@ -16,8 +16,9 @@ use super::index::Index;
 use super::name::FileName;
 use super::referenced::{Reference, referenced};
 use super::tenants::Tenant;
-use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::error::{self, Result};
 use crate::postgres::sql::explain;
+use crate::runtime::blocking;
 
 /// More missing or damaged files than this are no longer named one by one: nothing is captured then.
 pub(super) const MAX_NAMED: usize = 100_000;
@@ -102,9 +103,9 @@ async fn absent(references: Vec<Reference>, directory: &Path) -> Result<Vec<Refe
     let directory = directory.to_owned();
     let look = move || {
         let there = |r: &Reference| directory.join(&r.store_fname).symlink_metadata().is_ok();
-        references.into_iter().filter(|r| !there(r)).collect()
+        Ok(references.into_iter().filter(|r| !there(r)).collect())
     };
-    tokio::task::spawn_blocking(look).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())
+    blocking(look).await
 }
 
 /// Those that a new snapshot still refers to.

@@ -19,13 +19,13 @@ use super::read::{ReadOutcome, VerifiedReader};
 use super::referenced::Reference;
 use super::segments::Packs;
 use crate::disk::{Owner, failed, flush_file_system};
-use crate::error::{ErrorKind, Result, ResultExt};
+use crate::error::{ErrorKind, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::{MissingAttachment, MissingCause};
 use crate::evidence::entry::FilestoreCapture;
 use crate::repository::Repository;
 use crate::repository::fetch::fetch;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, blocking};
 use crate::units::Lsn;
 
 /// Name of the phase that reports progress in restored bytes.
@@ -348,8 +348,4 @@ fn verify_part(directory: &Path, names: Vec<FileName>) -> Verified {
         }
     }
     result
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
 }

@@ -17,13 +17,13 @@ use super::delta::{self, Compared, Lying, clear, compare_zeros};
 use super::manifest_text;
 use super::slices::{Slice, frames, groups, is_restored, of_packs, slices, sort_by_frame};
 use crate::disk::{Owner, failed, flush_file_system, sync_dir};
-use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::error::{self, Result};
 use crate::event::Event;
 use crate::repository::Repository;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::fetch::{FrameSink, fetch};
 use crate::repository::page_sums::{PAGE, Sums};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, blocking};
 use crate::units::Lsn;
 
 const CONTROL: &str = "global/pg_control";
@@ -318,8 +318,4 @@ fn make_durable(manifest: &BaseManifest, target: &ClusterTarget) -> Result<()> {
     std::fs::rename(&from, &to).map_err(|e| failed("cannot rename", &from, e))?;
     sync_dir(&target.pgdata.join("global"))?;
     sync_dir(&target.pgdata)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
 }

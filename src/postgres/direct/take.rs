@@ -31,6 +31,7 @@ use crate::repository::base_manifest::FileEntry;
 use crate::repository::pack_sink::{self, PackSink};
 use crate::repository::page_sums::PAGE;
 use crate::repository::page_writer::PageWriter;
+use crate::runtime::blocking;
 
 const CONTROL: &str = "global/pg_control";
 
@@ -273,10 +274,6 @@ impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stopped.store(true, Ordering::Relaxed);
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())?
 }
 
 #[cfg(test)]

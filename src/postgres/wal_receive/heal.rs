@@ -47,7 +47,7 @@ pub(super) struct Healer<'a> {
     pub(super) runtime: &'a Runtime,
 }
 
-impl Healer<'_> {
+impl<'a> Healer<'a> {
     /// Heals what can be healed, now and every hour. Never returns; drop it to stop.
     pub(super) async fn run(self) -> Infallible {
         loop {
@@ -128,24 +128,29 @@ impl Healer<'_> {
             pieces,
             stored,
         };
-        let session = Session {
-            repository: Arc::clone(&self.repository),
-            environment: &self.environment.name,
-            slot: &self.environment.postgres.slot,
-            level: self.level,
-            status_every: STATUS_EVERY,
-            tally: Arc::clone(&self.tally),
-            until: watch::channel(Some(gap.to)).1,
-            awaited: watch::channel(false).1,
-            stop: self.stop,
-            blocks: None,
-            runtime: self.runtime,
-        };
+        let session = self.beside(gap.to);
         let stream = connection.start_physical(None, place.at, place.timeline).await?;
         match session.run(stream, beginning).await?.end {
             End::Reached | End::Timeline { .. } => Ok(true),
             End::Stopped | End::Others => Ok(false),
             End::Lost(e) => Err(e),
+        }
+    }
+
+    /// A session that receives up to `end`, through no slot, for nobody who waits.
+    pub(super) fn beside(&self, end: Lsn) -> Session<'a> {
+        Session {
+            repository: Arc::clone(&self.repository),
+            environment: &self.environment.name,
+            slot: &self.environment.postgres.slot,
+            level: self.level,
+            blocks: None,
+            status_every: STATUS_EVERY,
+            tally: Arc::clone(&self.tally),
+            until: watch::channel(Some(end)).1,
+            awaited: watch::channel(false).1,
+            stop: self.stop,
+            runtime: self.runtime,
         }
     }
 }

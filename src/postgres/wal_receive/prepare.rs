@@ -156,7 +156,7 @@ impl Receiver<'_> {
             Beginning { system_id, segment_size, timeline, at, durable: at, complete_to: end, pieces, stored };
         let compared = async {
             let stream = connection.start_physical(None, at, timeline).await?;
-            match self.beside(end).run(stream, beginning).await?.end {
+            match self.healer(&self.source).beside(end).run(stream, beginning).await?.end {
                 End::Lost(e) => Err(e),
                 End::Reached | End::Timeline { .. } | End::Stopped | End::Others => Ok(()),
             }

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::heal::Healer;
 use super::options::{ReceiveOptions, Received, Slot};
 use super::place::Place;
-use super::prepare::STATUS_EVERY;
 use super::session::{End, Session};
 use super::storer::Tally;
 use crate::config::Environment;
@@ -91,15 +90,7 @@ pub async fn receive(
         runtime,
     };
     let (source, tally, own_slot) = (receiver.source.clone(), Arc::clone(&receiver.tally), receiver.own_slot);
-    let healer = Healer {
-        repository: Arc::clone(&receiver.patient),
-        environment,
-        source: &source,
-        level: options.level,
-        tally: Arc::clone(&tally),
-        stop,
-        runtime,
-    };
+    let healer = receiver.healer(&source);
     let ledger = ledger(repository, &environment.name).await?;
     let (started_at, began) = (runtime.now(), Instant::now());
     let ended = tokio::select! {
@@ -210,7 +201,7 @@ struct Trouble {
     slot_in_use_since: Option<Instant>,
 }
 
-impl Receiver<'_> {
+impl<'a> Receiver<'a> {
     /// Receives until it is stopped (`false`) or everything asked for is durable (`true`).
     async fn run(&mut self) -> Result<bool> {
         let mut trouble = Trouble::default();
@@ -296,18 +287,17 @@ impl Receiver<'_> {
         Ok((ended.end, ended.received_any || began.elapsed() > LONGEST_PAUSE))
     }
 
-    /// A session that receives up to `end`, through no slot, for nobody who waits.
-    pub(super) fn beside(&self, end: Lsn) -> Session<'_> {
-        Session {
+    /// What looks for WAL beside this receiver.
+    pub(super) fn healer<'s>(&self, source: &'s Source) -> Healer<'s>
+    where
+        'a: 's,
+    {
+        Healer {
             repository: Arc::clone(&self.patient),
-            environment: &self.environment.name,
-            slot: &self.slot,
+            environment: self.environment,
+            source,
             level: self.level,
-            blocks: None,
-            status_every: STATUS_EVERY,
             tally: Arc::clone(&self.tally),
-            until: watch::channel(Some(end)).1,
-            awaited: watch::channel(false).1,
             stop: self.stop,
             runtime: self.runtime,
         }
