@@ -14,6 +14,7 @@ use super::output::Outcome;
 use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
+use crate::postgres::launch::OnHost;
 use crate::postgres::tools::bin_dir;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
@@ -151,13 +152,15 @@ pub(crate) fn tools(
         context.estate.file.display(),
         environment.name
     );
+    let account = Account::for_servers(environment.postgres.run_as.as_deref())?;
     Ok(Tools {
         repository,
         catalogue,
         bin_dir: bin_dir(&environment.postgres, major)?,
         program,
         operator_command,
-        account: Account::for_servers(environment.postgres.run_as.as_deref())?,
+        launch: Arc::new(OnHost { account: account.clone() }),
+        account,
         role: dsn.get_user().unwrap_or("postgres").to_owned(),
         tablespaces: HashMap::new(),
         temporary: std::env::temp_dir(),

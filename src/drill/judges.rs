@@ -1,19 +1,18 @@
 //! Judges that are not ours: PostgreSQL's own tools, run over the restored cluster. One that is not
 //! installed is "not applicable", and says so.
 
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::evidence::drill_record::{Check, CheckResult, Severity};
-use crate::postgres::account::Account;
+use crate::postgres::launch::Launch;
 use crate::postgres::server::PrivateServer;
 
 /// `pg_verifybackup`: the files, before a server touched them, are those that were read at the source.
-pub async fn verify_backup(bin_dir: &Path, account: Option<&Account>, pgdata: &Path) -> Result<Check> {
-    let mut judge = Judge::new(bin_dir, account, "pg_verifybackup");
+pub async fn verify_backup(bin_dir: &Path, launch: &dyn Launch, pgdata: &Path) -> Result<Check> {
+    let mut judge = Judge::new(bin_dir, launch, "pg_verifybackup");
     judge.command.args(["--no-parse-wal", "--exit-on-error", "--quiet"]).arg(pgdata);
     judge
         .run(
@@ -25,19 +24,19 @@ pub async fn verify_backup(bin_dir: &Path, account: Option<&Account>, pgdata: &P
 }
 
 /// `pg_checksums --check`: every page of the cleanly stopped cluster has the checksum that it should.
-pub async fn page_checksums(bin_dir: &Path, account: Option<&Account>, pgdata: &Path, enabled: bool) -> Result<Check> {
+pub async fn page_checksums(bin_dir: &Path, launch: &dyn Launch, pgdata: &Path, enabled: bool) -> Result<Check> {
     let (id, title) = ("V2", "Every page has the right checksum");
     let why = "A page that changed behind PostgreSQL's back, on disk or in the backup, is found here.";
     if !enabled {
         return Ok(not_applicable(id, title, why, "the cluster has no page checksums (initdb --data-checksums)"));
     }
-    let mut judge = Judge::new(bin_dir, account, "pg_checksums");
+    let mut judge = Judge::new(bin_dir, launch, "pg_checksums");
     judge.command.arg("--check").arg("-D").arg(pgdata);
     judge.run(id, title, why).await
 }
 
 /// `pg_amcheck`: tables and indexes of every database are sound inside and agree with each other.
-pub async fn structure(bin_dir: &Path, account: Option<&Account>, server: &PrivateServer) -> Result<Check> {
+pub async fn structure(bin_dir: &Path, launch: &dyn Launch, server: &PrivateServer) -> Result<Check> {
     let (id, title) = ("V3", "Tables and indexes are sound and agree with each other");
     let why = "An index that misses a row makes documents disappear from searches although they exist.";
     let dsn = server.dsn("template1");
@@ -50,7 +49,7 @@ pub async fn structure(bin_dir: &Path, account: Option<&Account>, server: &Priva
     if !available {
         return Ok(not_applicable(id, title, why, "the extension amcheck is not installed on this host"));
     }
-    let mut judge = Judge::new(bin_dir, account, "pg_amcheck");
+    let mut judge = Judge::new(bin_dir, launch, "pg_amcheck");
     let host = dsn.get_hosts().iter().find_map(|h| match h {
         tokio_postgres::config::Host::Unix(path) => Some(path.clone()),
         tokio_postgres::config::Host::Tcp(_) => None,
@@ -68,13 +67,10 @@ struct Judge {
 }
 
 impl Judge {
-    fn new(bin_dir: &Path, account: Option<&Account>, program: &'static str) -> Self {
+    fn new(bin_dir: &Path, launch: &dyn Launch, program: &'static str) -> Self {
         let path = bin_dir.join(program);
-        let mut command = Command::new(&path);
-        command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").current_dir("/").stdin(Stdio::null());
-        if let Some(account) = account {
-            command.uid(account.uid).gid(account.gid);
-        }
+        let mut command = launch.command(&path);
+        command.current_dir("/").stdin(Stdio::null());
         Self { program, command, there: path.exists() }
     }
 

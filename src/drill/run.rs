@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -129,9 +130,9 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
         .collect::<HashMap<String, PathBuf>>();
     let total = manifest.logical_bytes();
     phases.time(crate::restore::files::PHASE, Some(total), tools.files(plan, manifest.clone(), false)).await?;
-    let (bin_dir, account) = (tools.bin_dir.clone(), tools.account.clone());
+    let (bin_dir, launch) = (tools.bin_dir.clone(), Arc::clone(&tools.launch));
     let files_check =
-        phases.time("verifying files", None, judges::verify_backup(&bin_dir, account.as_ref(), &plan.pgdata)).await?;
+        phases.time("verifying files", None, judges::verify_backup(&bin_dir, launch.as_ref(), &plan.pgdata)).await?;
     found.checks.push(files_check);
     let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
     phases.note(format!("{} of WAL", crate::units::ByteSize(stopped.wal_bytes)));
@@ -145,7 +146,7 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
     examine(&tools, request, phases, found, &server).await?;
     phases.time("stopping the server", None, server.stop()).await?;
     let checksums = plan.base.data_checksums;
-    let pages = judges::page_checksums(&bin_dir, account.as_ref(), &plan.pgdata, checksums);
+    let pages = judges::page_checksums(&bin_dir, launch.as_ref(), &plan.pgdata, checksums);
     let pages = phases.time("checking page checksums", None, pages).await?;
     found.checks.push(pages);
     found.validated_after = Some(phases.seconds());
@@ -164,7 +165,7 @@ async fn examine(
     found.attachments = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
     let checked = phases.time("running checks", None, checks::run(server, &request.checks)).await?;
     found.checks.extend(checked);
-    let structure = judges::structure(&tools.bin_dir, tools.account.as_ref(), server);
+    let structure = judges::structure(&tools.bin_dir, tools.launch.as_ref(), server);
     let structure = phases.time("checking indexes", None, structure).await?;
     found.checks.push(structure);
     Ok(())

@@ -5,7 +5,7 @@
 //! `backup` commits them; `wal_receive`, `wal_push` and `wal_fetch` move WAL, `wal_range` records it,
 //! `heartbeat` keeps it coming; `block_files` keeps which blocks it changes, `changed_blocks` reads that for
 //! `relation_file`s; `wal`, `control_file` and `backup_label` read what PostgreSQL writes;
-//! `server`, `account` and `tools` run private servers on restored directories.
+//! `server`, `launch`, `account` and `tools` run private servers on restored directories.
 
 pub mod account;
 pub mod backup;
@@ -22,6 +22,7 @@ pub mod heartbeat;
 pub mod identity;
 mod incremental_file;
 mod intake;
+pub mod launch;
 mod order;
 mod present;
 mod previous;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use tokio_postgres::{Client, Config};
 
 use super::account::Account;
+use super::launch::Launch;
 use super::sql::connect_sql;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 
@@ -35,8 +36,10 @@ pub struct ServerSpec<'a> {
     pub pgdata: &'a Path,
     /// A directory for socket, log and configuration, made for this server alone.
     pub work_dir: &'a Path,
-    /// The account to run as; `None` stays the running one.
+    /// The account that it runs as; `None` stays the running one.
     pub account: Option<&'a Account>,
+    /// How it is started.
+    pub launch: &'a dyn Launch,
     /// Settings beside the fixed ones.
     pub settings: Vec<(String, String)>,
     /// Major version of the cluster.
@@ -57,14 +60,10 @@ impl PrivateServer {
         let prepared =
             prepare(spec).or_err(ErrorKind::Internal, || format!("cannot prepare {}", spec.work_dir.display()))?;
         let program = spec.bin_dir.join("postgres");
-        let mut command = Command::new(&program);
+        let mut command = spec.launch.command(&program);
         command.arg("-D").arg(spec.pgdata).current_dir(spec.work_dir);
-        command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").env("TZ", "UTC");
         for (name, value) in fixed_settings(spec).into_iter().chain(spec.settings.iter().cloned()) {
             command.arg("-c").arg(format!("{name}={value}"));
-        }
-        if let Some(account) = spec.account {
-            command.uid(account.uid).gid(account.gid);
         }
         // A group of its own: a ^C at the terminal is for Lifeboat, which stops the server in order.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::from(prepared));

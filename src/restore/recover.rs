@@ -14,6 +14,7 @@ use crate::disk::{Owner, failed};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::{Account, hand_over};
 use crate::postgres::control_file::ControlFile;
+use crate::postgres::launch::Launch;
 use crate::postgres::server::{PrivateServer, ServerSpec};
 use crate::postgres::sql::explain;
 use crate::postgres::wal::TimelineHistory;
@@ -43,6 +44,8 @@ pub struct Recovery<'a> {
     pub program: &'a Path,
     /// The account that the server runs as.
     pub account: Option<&'a Account>,
+    /// How the server is started.
+    pub launch: &'a dyn Launch,
     /// A role of the cluster that may log in.
     pub role: &'a str,
     /// Major version of the cluster.
@@ -111,6 +114,7 @@ fn start(recovery: &Recovery<'_>, restore_command: &str) -> Result<PrivateServer
         pgdata: recovery.pgdata,
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
+        launch: recovery.launch,
         settings: settings(recovery, restore_command)?,
         major: recovery.major,
     };

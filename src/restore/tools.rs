@@ -10,6 +10,7 @@ use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, star
 use crate::disk::{Owner, failed};
 use crate::error::Result;
 use crate::postgres::account::Account;
+use crate::postgres::launch::Launch;
 use crate::postgres::server::PrivateServer;
 use crate::repository::Repository;
 use crate::repository::base_manifest::BaseManifest;
@@ -31,6 +32,8 @@ pub struct Tools {
     pub operator_command: String,
     /// The account that servers run as, where this process is root.
     pub account: Option<Account>,
+    /// How programs are started on restored data.
+    pub launch: Arc<dyn Launch>,
     /// A role of the cluster that may log in.
     pub role: String,
     /// Where tablespaces go, by their location at the source; others go back to where they were.
@@ -81,6 +84,7 @@ impl Tools {
             bin_dir: &self.bin_dir,
             program: &self.program,
             account: self.account.as_ref(),
+            launch: self.launch.as_ref(),
             role: &self.role,
             major: major(&plan.base.server_version),
         };
