@@ -238,4 +238,52 @@ mod tests {
         let worn = worn_frames([&broken], &packs).expect("counted");
         assert!(!worn.is_empty() && worn.len() < 200 && worn.iter().all(|f| f % 2 == 0), "{}", worn.len());
     }
+
+    /// One table of 50 MiB of which one page in a hundred changes every day, each day's pages packed together, as
+    /// a backup packs them.
+    #[test]
+    fn after_a_year_of_incrementals_a_restore_still_reads_at_most_half_as_much_again() {
+        const SIZE: u64 = 6_400;
+        const FRAME: u64 = 128;
+        let mut packs = PackTable::new(vec![pack("full", &[FRAME as u32; (SIZE / FRAME) as usize])]);
+        let whole = Run { file_offset: 0, length: SIZE * P, frame: 0, offset: 0 };
+        let mut files = [FileEntry { size: SIZE * P, ..file(vec![whole]) }];
+        let mut random = 4711_u64;
+        let (mut changed, mut stored_anew, mut drawn_anew) = (0_u64, 0_u64, 0_u32);
+        for day in 0..365 {
+            let worn = worn_frames(&files, &packs).expect("counted");
+            let mut touched = vec![false; SIZE as usize];
+            for _ in 0..SIZE / 100 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                touched[((random >> 33) % SIZE) as usize] = true;
+            }
+            changed += touched.iter().filter(|t| **t).count() as u64;
+            drawn_anew += u32::from(!worn.is_empty());
+            for (page, at) in pages(&files[0].runs, &packs, SIZE * P).into_iter().enumerate() {
+                let again = at.is_some_and(|(frame, _)| worn.contains(&frame)) && !touched[page];
+                stored_anew += u64::from(again);
+                touched[page] |= again;
+            }
+            let stored: Vec<u64> = (0..SIZE).filter(|page| touched[*page as usize]).collect();
+            let frames: Vec<u32> = stored.chunks(FRAME as usize).map(|c| c.len() as u32).collect();
+            let first = packs.push(pack(&day.to_string(), &frames));
+            let at = |n: usize| (first + n as u64 / FRAME, (n as u64 % FRAME * P) as u32);
+            let change = |(n, page): (usize, &u64)| Change { file_offset: page * P, length: P, at: Some(at(n)) };
+            let changes: Vec<Change> = stored.iter().enumerate().map(change).collect();
+            files[0].runs = splice(&files[0].runs, &packs, SIZE * P, &changes).expect("spliced");
+            packs = compact(&mut files, packs).expect("compact");
+
+            let mut needed = vec![false; packs.frames() as usize];
+            for (frame, _) in pages(&files[0].runs, &packs, SIZE * P).into_iter().flatten() {
+                needed[frame as usize] = true;
+            }
+            let whole = |frame: usize| u64::from(packs.plain_len(frame as u64).expect("a frame"));
+            let read: u64 = (0..needed.len()).filter(|f| needed[*f]).map(whole).sum();
+            // What today's changes wore out is for tomorrow's backup to see.
+            let today = (SIZE / 100 + FRAME) * P;
+            assert!(read <= SIZE * P * MOST_HALVES / 2 + SLACK + today, "day {day}: {read} bytes to read");
+        }
+        assert!(drawn_anew > 100, "nothing ever wore: {drawn_anew}");
+        assert!(stored_anew < 2 * changed, "{stored_anew} pages stored anew for {changed} that changed");
+    }
 }
