@@ -218,7 +218,12 @@ fn without_logged_hint_bits_no_page_is_believed_by_its_lsn() {
     settle(&cluster);
     let by_file = base(&estate, &["--reader", "direct"]);
     let streamed = base(&estate, &["--reader", "streamed"]);
-    let whole = files_of(&estate, id(&base(&estate, &["--full"])), "whole");
+    let full = base(&estate, &["--full"]);
+    // Their sums tell which pages are stored already.
+    let stored = |base: &Value| base["stored_bytes"].as_u64().expect("a number");
+    assert!(stored(&by_file) * 2 < stored(&full), "{} of {}", stored(&by_file), stored(&full));
+    assert!(stored(&streamed) * 5 < stored(&full), "{} of {}", stored(&streamed), stored(&full));
+    let whole = files_of(&estate, id(&full), "whole");
     assert_same(&files_of(&estate, id(&by_file), "by-file"), &whole);
     assert_same(&files_of(&estate, id(&streamed), "streamed"), &whole);
 }
@@ -294,17 +299,33 @@ fn a_backup_does_not_build_on_one_that_is_damaged() {
 
 #[test]
 fn what_a_killed_backup_stored_is_used_again() {
+    a_killed_backup_is_gone_on_with("direct", "direct");
+}
+
+#[test]
+fn what_a_killed_streamed_backup_stored_is_used_again() {
+    a_killed_backup_is_gone_on_with("streamed", "streamed");
+}
+
+#[test]
+fn one_reader_goes_on_with_what_the_other_stored() {
+    a_killed_backup_is_gone_on_with("streamed", "direct");
+    a_killed_backup_is_gone_on_with("direct", "streamed");
+}
+
+fn a_killed_backup_is_gone_on_with(killed: &str, next: &str) {
     let scratch = Scratch::new();
     let cluster = Cluster::builder(&scratch).config(config()).start();
     // Text that hardly compresses: three packs of it.
     cluster.psql(
         "postgres",
         "CREATE TABLE noise AS SELECT i, (SELECT string_agg(md5((i * 100 + j)::text), '') FROM generate_series(1, 60) j) body
-           FROM generate_series(1, 45000) i;
-         CHECKPOINT",
+           FROM generate_series(1, 45000) i",
     );
+    // So that what looks at the table later does not change it.
+    settle(&cluster);
     let estate = Estate::builder(&scratch, &cluster).postgres("max_rate = \"40MiB\"").init();
-    let running = estate.spawn(&["backup", "base"]);
+    let running = estate.spawn(&["backup", "base", "--reader", killed]);
     let notes = scratch.join("state/base/production.progress");
     wait_until("a pack is stored", Duration::from_secs(60), || {
         let text = fs::read_to_string(&notes).unwrap_or_default();
@@ -314,10 +335,12 @@ fn what_a_killed_backup_stored_is_used_again() {
     running.kill9();
     let left: u64 = estate.objects("data").iter().map(|p| p.metadata().expect("a file").len()).sum();
     estate.reconfigure("max_rate = \"40MiB\"", "");
-    let output = estate.run(&["backup", "base"]).ok();
+    cluster.psql("postgres", "UPDATE noise SET i = i WHERE i < 100; CHECKPOINT");
+    let output = estate.run(&["backup", "base", "--reader", next]).ok();
     assert!(output.stderr.contains("going on with a backup that was interrupted"), "{}", output.stderr);
     let all: u64 = estate.objects("data").iter().map(|p| p.metadata().expect("a file").len()).sum();
     let backup = output.json()["base_backup"].clone();
+    assert_eq!(backup["reader"], next);
     assert!(left > 20 << 20 && backup["stored_bytes"].as_u64() > Some(all - (1 << 20)), "{left} {all} {backup}");
     assert!(!notes.exists(), "a backup that is committed needs no notes");
     let whole = base(&estate, &["--full"]);
