@@ -221,7 +221,12 @@ fn without_logged_hint_bits_no_page_is_believed_by_its_lsn() {
     settle(&cluster);
     let by_file = base(&estate, &["--reader", "direct"]);
     let streamed = base(&estate, &["--reader", "streamed"]);
-    let whole = files_of(&estate, id(&base(&estate, &["--full"])), "whole");
+    let full = base(&estate, &["--full"]);
+    // Their sums tell which pages are stored already.
+    let stored = |base: &Value| base["stored_bytes"].as_u64().expect("a number");
+    assert!(stored(&by_file) * 2 < stored(&full), "{} of {}", stored(&by_file), stored(&full));
+    assert!(stored(&streamed) * 5 < stored(&full), "{} of {}", stored(&streamed), stored(&full));
+    let whole = files_of(&estate, id(&full), "whole");
     assert_same(&files_of(&estate, id(&by_file), "by-file"), &whole);
     assert_same(&files_of(&estate, id(&streamed), "streamed"), &whole);
 }
@@ -295,37 +300,78 @@ fn a_backup_does_not_build_on_one_that_is_damaged() {
 
 #[test]
 fn what_a_killed_backup_stored_is_used_again() {
+    a_killed_backup_is_gone_on_with("direct", "direct");
+}
+
+#[test]
+fn what_a_killed_streamed_backup_stored_is_used_again() {
+    a_killed_backup_is_gone_on_with("streamed", "streamed");
+}
+
+#[test]
+fn one_reader_goes_on_with_what_the_other_stored() {
+    a_killed_backup_is_gone_on_with("streamed", "direct");
+    a_killed_backup_is_gone_on_with("direct", "streamed");
+}
+
+#[test]
+fn a_killed_incremental_of_the_server_is_gone_on_with() {
+    let Some(major) = majors().into_iter().filter(|major| *major >= 17).max() else { skip!("no PostgreSQL 17 or 18") };
+    let scratch = Scratch::new();
+    let cluster = Cluster::builder(&scratch).major(major).config(config()).config("summarize_wal = on").start();
+    cluster.psql("postgres", "CREATE TABLE calm AS SELECT i, md5(i::text) body FROM generate_series(1, 20000) i");
+    settle(&cluster);
+    let estate = Estate::builder(&scratch, &cluster).postgres("max_rate = \"40MiB\"").init();
+    let first = base(&estate, &["--reader", "streamed"]);
+    cluster.psql("postgres", NOISE);
+    cluster.psql("postgres", "UPDATE calm SET body = '' WHERE i % 1000 = 0");
+    let second = kill_and_go_on(&estate, &cluster, "streamed", "streamed");
+    assert_eq!(second["previous"], first["id"]);
+}
+
+/// Text that hardly compresses: three packs of it.
+const NOISE: &str = "
+    CREATE TABLE noise AS SELECT i, (SELECT string_agg(md5((i * 100 + j)::text), '') FROM generate_series(1, 60) j) body
+    FROM generate_series(1, 45000) i";
+
+fn a_killed_backup_is_gone_on_with(killed: &str, next: &str) {
     let scratch = Scratch::new();
     let cluster = Cluster::builder(&scratch).config(config()).start();
-    // Text that hardly compresses: three packs of it.
-    cluster.psql(
-        "postgres",
-        "CREATE TABLE noise AS SELECT i, (SELECT string_agg(md5((i * 100 + j)::text), '') FROM generate_series(1, 60) j) body
-           FROM generate_series(1, 45000) i;
-         CHECKPOINT",
-    );
+    cluster.psql("postgres", NOISE);
     let estate = Estate::builder(&scratch, &cluster).postgres("max_rate = \"40MiB\"").init();
-    let running = estate.spawn(&["backup", "base"]);
-    let notes = scratch.join("state/base/production.progress");
+    kill_and_go_on(&estate, &cluster, killed, next);
+}
+
+/// Kills a backup as soon as a pack is noted; the next stores the rest and is as good as one that was never interrupted.
+fn kill_and_go_on(estate: &Estate, cluster: &Cluster, killed: &str, next: &str) -> Value {
+    // So that what looks at the tables later does not change them.
+    settle(cluster);
+    let in_packs = || -> u64 { estate.objects("data").iter().map(|pack| pack.metadata().expect("a file").len()).sum() };
+    let before = in_packs();
+    let running = estate.spawn(&["backup", "base", "--reader", killed]);
+    let notes = estate.scratch.join("state/base/production.progress");
     wait_until("a pack is stored", Duration::from_secs(60), || {
         let text = fs::read_to_string(&notes).unwrap_or_default();
         // The whole line: what a kill cuts off does not count.
         text.split_once("{\"pack\"").is_some_and(|(_, line)| line.contains('\n'))
     });
     running.kill9();
-    let left: u64 = estate.objects("data").iter().map(|p| p.metadata().expect("a file").len()).sum();
+    let left = in_packs() - before;
     estate.reconfigure("max_rate = \"40MiB\"", "");
-    let output = estate.run(&["backup", "base"]).ok();
+    cluster.psql("postgres", "UPDATE noise SET i = i WHERE i < 100; CHECKPOINT");
+    let output = estate.run(&["backup", "base", "--reader", next]).ok();
     assert!(output.stderr.contains("going on with a backup that was interrupted"), "{}", output.stderr);
-    let all: u64 = estate.objects("data").iter().map(|p| p.metadata().expect("a file").len()).sum();
+    let all = in_packs() - before;
     let backup = output.json()["base_backup"].clone();
+    assert_eq!(backup["reader"], next);
     assert!(left > 20 << 20 && backup["stored_bytes"].as_u64() > Some(all - (1 << 20)), "{left} {all} {backup}");
     assert!(!notes.exists(), "a backup that is committed needs no notes");
-    let whole = base(&estate, &["--full"]);
+    let whole = base(estate, &["--full"]);
     let fresh = whole["stored_bytes"].as_u64().expect("a number");
     assert!(all < fresh + fresh / 4, "{all} stored in two attempts, {fresh} in one");
-    assert_same(&files_of(&estate, id(&backup), "resumed"), &files_of(&estate, id(&whole), "whole"));
+    assert_same(&files_of(estate, id(&backup), "resumed"), &files_of(estate, id(&whole), "whole"));
     estate.run(&["verify", "--deep"]).ok();
-    let copy = estate.restored("latest", "copy", &cluster);
+    let copy = estate.restored(&format!("backup:{}", id(&backup)), "copy", cluster);
     assert_eq!(copy.psql("postgres", "SELECT count(*) FROM noise"), "45000");
+    backup
 }

@@ -1,7 +1,6 @@
 //! A complete base backup: the files, the WAL that makes them consistent, and the ledger entry that
 //! commits both. A backup without any of the three does not exist.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::backup_wal::{Needed, WalKeeper};
@@ -129,11 +128,7 @@ async fn take(
         true => Previous::default(),
         false => Previous::find(repository, &environment.name, &entries, &present, runtime).await?,
     };
-    let (previous, mut progress) = match &directory {
-        Some(_) => resumed(repository, environment, &options, &present, previous, runtime).await?,
-        None => (previous, None),
-    };
-    let previous = Arc::new(previous);
+    let (previous, mut progress) = resumed(repository, environment, &options, &present, previous, runtime).await?;
     let span = Span {
         system_id: present.system_id,
         timeline: present.history.timeline(),
@@ -164,7 +159,7 @@ async fn take(
                 drop(connection);
                 direct::take(&order, directory, span, previous, progress.as_mut()).await
             }
-            None => streamed::take(&order, connection, span, previous).await,
+            None => streamed::take(&order, connection, span, previous, progress.as_mut()).await,
         }
     };
     let needed = |taken: &Taken| Needed {
@@ -241,6 +236,8 @@ async fn resumed(
         timeline: present.history.timeline(),
         start_lsn: present.lsn,
         previous: previous.id.clone(),
+        checksums: present.checksums,
+        hints_logged: present.hints_logged(),
     };
     match Progress::open(state_dir.path(), &environment.name, attempt, present)? {
         None => Ok((previous, None)),
@@ -250,10 +247,7 @@ async fn resumed(
                 "going on with a backup that was interrupted: {} packs of it are stored",
                 unfinished.packs.len()
             )));
-            Ok((
-                previous.resume(repository, &environment.name, unfinished, present.hints_logged()).await?,
-                Some(progress),
-            ))
+            Ok((previous.resume(repository, &environment.name, unfinished).await?, Some(progress)))
         }
     }
 }

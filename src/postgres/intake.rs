@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use super::direct::page::{self, Verdict};
 use super::harvest::{Harvest, Seen};
 use super::incremental_file::{IncrementalHead, whole_path};
-use super::previous::{Kept, Previous};
+use super::kept::Kept;
+use super::previous::Previous;
+use super::progress::Names;
 use super::relation_file::RelationFile;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::evidence::entry::DamagedBlock;
@@ -40,16 +42,17 @@ pub(super) enum Item {
 }
 
 /// Reads all items, writes what is not in `previous` to `content`. Pages that are older than `judge` are judged
-/// by their checksum: the server has read torn ones again before it sent them.
+/// by their checksum: the server has read torn ones again before it sent them. Every file is added to `names`.
 pub(super) fn take_in(
     items: mpsc::Receiver<Item>,
     content: StreamWriter,
     previous: Arc<Previous>,
     judge: Option<Lsn>,
+    names: Names,
 ) -> Result<(Harvest, Vec<DamagedBlock>)> {
     let mut source = Source { items, current: Bytes::new(), next: None };
     let (content, harvest) = (PageWriter::new(content), Harvest::default());
-    let mut intake = Intake { content, previous, harvest, judge, damaged: Vec::new() };
+    let mut intake = Intake { content, previous, harvest, judge, damaged: Vec::new(), names };
     loop {
         match source.next_item()? {
             Item::Archive(prefix) => intake.archive(&mut source, &prefix)?,
@@ -77,6 +80,7 @@ struct Intake {
     harvest: Harvest,
     judge: Option<Lsn>,
     damaged: Vec<DamagedBlock>,
+    names: Names,
 }
 
 impl Intake {
@@ -125,7 +129,7 @@ impl Intake {
 
     fn file(&mut self, reader: &mut impl Read, mut file: FileEntry) -> Result<()> {
         let (kept, relation) = (self.kept(&file.path)?, RelationFile::at(&file.path));
-        let number = self.harvest.files.len() as u32;
+        let number = self.number(&file.path);
         let mut chunk = [0; CHUNK];
         loop {
             let filled = read_full(reader, &mut chunk)
@@ -134,7 +138,7 @@ impl Intake {
                 self.check(&mut file, relation, page);
                 if page::is_zero(page) {
                     self.harvest.zero(number, file.size, page.len() as u64);
-                } else if !kept.as_ref().is_some_and(|k| page.len() == PAGE && k.page(file.size, page::lsn(page))) {
+                } else if !kept.as_ref().is_some_and(|k| k.page(file.size, page::lsn(page), page)) {
                     self.content.page(number, file.size, page)?;
                 }
                 file.size += page.len() as u64;
@@ -158,7 +162,9 @@ impl Intake {
             return Err(unsound(&file.path, "the previous backup does not have the file"));
         };
         let damaged_before = before.damaged.clone();
-        let number = self.harvest.files.len() as u32;
+        // The server sends what WAL names, whatever the LSN.
+        let kept = self.previous.kept(before)?.by_sums();
+        let number = self.number(&file.path);
         let relation = RelationFile::at(&file.path);
         let head = IncrementalHead::read(reader).map_err(|why| unsound(&file.path, &why))?;
         let offset = |block: u32| u64::from(block) * PAGE as u64;
@@ -173,6 +179,7 @@ impl Intake {
             }
             match page::is_zero(&page) {
                 true => self.harvest.zero(number, offset(block), PAGE as u64),
+                false if kept.page(offset(block), page::lsn(&page), &page) => {}
                 false => self.content.page(number, offset(block), &page)?,
             }
             zeros_from = zeros_from.max(block + 1);
@@ -206,14 +213,15 @@ impl Intake {
         self.damaged.push(DamagedBlock { path: file.path.clone(), block, what });
     }
 
-    /// What the previous backup has of a relation whose pages tell when they changed.
+    /// What is stored of a file.
     fn kept(&self, path: &str) -> Result<Option<Kept>> {
-        match (RelationFile::at(path), self.previous.file(path)) {
-            (Some(relation), Some(before)) if relation.has_lsn() && self.previous.by_lsn => {
-                self.previous.kept(before).map(Some)
-            }
-            _ => Ok(None),
-        }
+        self.previous.file(path).map(|before| self.previous.kept(before)).transpose()
+    }
+
+    /// Number of the file that comes next.
+    fn number(&self, path: &str) -> u32 {
+        self.names.add(path, None);
+        self.harvest.files.len() as u32
     }
 }
 
@@ -280,14 +288,14 @@ fn cut_off() -> error::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::repository::base_manifest::{BaseManifest, Header, Run};
     use crate::repository::page_sums::{PageSum, Sums};
     use crate::repository::{Repository, Written, pack_stream, testing};
     use crate::units::Timeline;
 
-    fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    pub(in crate::postgres) fn tar_of(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (name, content) in files {
             let mut header = tar::Header::new_ustar();
@@ -298,7 +306,7 @@ mod tests {
         builder.into_inner().expect("tar")
     }
 
-    fn header() -> Header {
+    pub(in crate::postgres) fn header() -> Header {
         Header {
             id: "b".into(),
             system_id: 1,
@@ -318,7 +326,7 @@ mod tests {
         let (content, task) = pack_stream::start(repository, "production", 3);
         let previous = Arc::new(previous);
         let known = previous.clone();
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, known, None));
+        let intake = tokio::task::spawn_blocking(move || take_in(items, content, known, None, Names::default()));
         send.send(Item::Archive(String::new())).await.expect("send");
         for chunk in tar.chunks(1000) {
             send.send(Item::Data(Bytes::copy_from_slice(chunk))).await.expect("send");
@@ -332,7 +340,7 @@ mod tests {
     }
 
     /// A page that says it was changed at `lsn`.
-    fn page(lsn: u32, fill: u8) -> Vec<u8> {
+    pub(in crate::postgres) fn page(lsn: u32, fill: u8) -> Vec<u8> {
         let mut page = vec![fill; PAGE];
         page[..8].copy_from_slice(&(u64::from(lsn) << 32).to_le_bytes());
         page
@@ -402,7 +410,8 @@ mod tests {
         let tar = tar_of(&[("base/1/1", vec![1; 5 * PAGE])]);
         let (send, items) = mpsc::channel(100);
         let (content, task) = pack_stream::start(&repository, "production", 3);
-        let intake = tokio::task::spawn_blocking(move || take_in(items, content, Arc::default(), None));
+        let intake =
+            tokio::task::spawn_blocking(move || take_in(items, content, Arc::default(), None, Names::default()));
         send.send(Item::Archive(String::new())).await.expect("send");
         send.send(Item::Data(Bytes::copy_from_slice(&tar[..2 * PAGE]))).await.expect("send");
         drop(send);

@@ -22,6 +22,7 @@ pub mod heartbeat;
 pub mod identity;
 mod incremental_file;
 mod intake;
+mod kept;
 pub mod launch;
 mod order;
 mod present;
@@ -41,3 +42,6 @@ pub mod wal_push;
 pub mod wal_range;
 pub mod wal_receive;
 pub mod wal_verify;
+
+#[cfg(test)]
+mod resume_tests;

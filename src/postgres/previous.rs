@@ -2,14 +2,16 @@
 //!
 //! A page whose LSN lies before the previous backup's start has not changed since: whatever changed it
 //! before was written to disk by the checkpoint with which that backup started (`access/transam/README`).
-//! That needs data checksums or `wal_log_hints`; without, only WAL itself tells what changed.
+//! That needs data checksums or `wal_log_hints`; without, WAL itself tells what changed, or the pages' sums.
 //! And it holds only if the previous backup belongs to the same history, so [`Previous::find`] takes none
 //! whose end the cluster's present timeline does not contain: a cluster that was rewound, restored to an
 //! earlier state or replaced is read whole.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::backup_manifest::ManifestText;
+use super::kept::{Kept, Range};
 use super::present::Present;
 use super::progress::{NotedFile, Unfinished};
 use super::relation_file::RelationFile;
@@ -20,12 +22,15 @@ use crate::evidence::{Body, LedgerEntry};
 use crate::repository::Repository;
 use crate::repository::base_manifest::{BaseManifest, FileEntry, FileStat};
 use crate::repository::meta::MetaObject;
-use crate::repository::page_sums::{PAGE, SumsWriter};
+use crate::repository::page_sums::{PAGE, SUM, Sums, SumsWriter};
 use crate::repository::splice::{Change, splice, worn_frames};
 use crate::repository::{PackInfo, PackTable};
 use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::{Lsn, Timeline};
+
+/// Of so many pages at most the sums are held in memory: 192 MiB of sums, for 128 GiB of pages.
+const MOST_SUMS: u64 = 8 << 20;
 
 /// What an earlier base backup holds.
 #[derive(Debug, Default)]
@@ -37,17 +42,21 @@ pub(super) struct Previous {
     /// Whether a page with an older LSN is an older page. Without data checksums and `wal_log_hints`,
     /// VACUUM marks pages as all-visible without moving their LSN, and an old page beside the new
     /// visibility map would give wrong answers.
-    pub(super) by_lsn: bool,
+    by_lsn: bool,
     /// Its timeline and the end of the WAL it needs.
     pub(super) stop: Option<(Timeline, Lsn)>,
     /// Its packs.
     pub(super) packs: PackTable,
     files: HashMap<String, FileEntry>,
+    /// Files of which an interrupted attempt stored something, that laid over what the backup has.
+    noted: HashMap<String, FileEntry>,
+    /// Sums of pages of `packs`, as far as they are known.
+    sums: Arc<Sums>,
     /// Frames whose pages are to be stored anew.
     worn: HashSet<u64>,
     /// Packs that an interrupted attempt stored and no ledger entry names, from this one on.
     adopted: usize,
-    /// Number of their first frame, and where that attempt started.
+    /// Number of their first frame, and where that attempt started; 0 where no LSN tells.
     resumed: Option<(u64, Lsn)>,
     /// Metadata objects made for them.
     pub(super) adopted_sums: Vec<MetaObject>,
@@ -104,15 +113,14 @@ impl Previous {
         })
     }
 
-    /// Lays over it what an interrupted attempt stored, as far as it is still in the repository.
+    /// Lays over it what an interrupted attempt stored, as far as it is still in the repository. It counts by
+    /// LSN as a backup of its own, and by sums.
     pub(super) async fn resume(
         mut self,
         repository: &Repository,
         environment: &str,
         unfinished: Unfinished,
-        hints_logged: bool,
     ) -> Result<Self> {
-        self.by_lsn = hints_logged && (self.by_lsn || self.id.is_none());
         let first_frame = self.packs.frames();
         let files: HashMap<u32, &NotedFile> = unfinished.files.iter().map(|f| (f.number, f)).collect();
         let mut sums = SumsWriter::new(repository, environment);
@@ -120,15 +128,17 @@ impl Previous {
         for pack in &unfinished.packs {
             let there = repository.store.info(&layout::pack(environment, &pack.info.sha256)).await?;
             let (Some(there), Some(pages)) = (there, pack.sums()) else { continue };
-            if there.size == pack.info.size {
+            if there.size == pack.info.size && pages.len() as u64 == page_count(&pack.info) * SUM as u64 {
                 sums.pack(&pack.info.sha256, &pages).await?;
-                adopted.push(pack);
+                adopted.push((pack, pages));
             }
         }
-        let mut infos: Vec<PackInfo> = adopted.iter().map(|p| p.info.clone()).collect();
+        let mut infos: Vec<PackInfo> = adopted.iter().map(|(pack, _)| pack.info.clone()).collect();
         self.adopted_sums = sums.finish(&mut infos).await?;
-        for (pack, info) in adopted.into_iter().zip(infos) {
-            let first = self.packs.push(info);
+        let mut sums = Sums::default();
+        for ((pack, pages), info) in adopted.into_iter().zip(infos) {
+            let (number, first) = (self.packs.packs().len(), self.packs.push(info));
+            sums.add(&self.packs, number, pages);
             let mut changes: HashMap<&str, (&NotedFile, Vec<Change>)> = HashMap::new();
             for &(number, file_offset, length, frame, offset) in &pack.parts {
                 let Some(file) = files.get(&number) else { continue };
@@ -136,28 +146,66 @@ impl Previous {
                 let change = Change { file_offset, length: u64::from(length), at };
                 changes.entry(&file.path).or_insert_with(|| (file, Vec::new())).1.push(change);
             }
-            for (path, (noted, mut changes)) in changes {
-                let entry = self.files.entry(path.to_owned()).or_default();
-                if entry.stat.map(|s| s.inode) != noted.stat.map(|s| s.inode) {
-                    // Never "unchanged": it was not read to its end.
-                    let stat = noted.stat.map(|stat| FileStat { asked: 0, ..stat });
-                    *entry = FileEntry { path: path.to_owned(), stat, ..FileEntry::default() };
-                }
-                changes.sort_unstable_by_key(|c| c.file_offset);
-                // What lies there now is no content that was ever whole: only pages tell what may be kept.
-                entry.digest = None;
-                let end = changes.last().map_or(0, |c| c.file_offset + c.length);
-                entry.size = entry.size.max(end);
-                entry.runs = splice(&entry.runs, &self.packs, entry.size, &changes)?;
+            for (path, (noted, changes)) in changes {
+                self.note(path, noted, changes)?;
             }
         }
-        self.resumed = Some((first_frame, unfinished.attempt.start_lsn));
+        self.sums = Arc::new(sums);
+        let since = if unfinished.attempt.hints_logged { unfinished.attempt.start_lsn } else { Lsn(0) };
+        self.resumed = Some((first_frame, since));
         Ok(self)
+    }
+
+    /// Lays what one pack holds of a file over what is stored of it.
+    fn note(&mut self, path: &str, noted: &NotedFile, mut changes: Vec<Change>) -> Result<()> {
+        let entry = self.noted.entry(path.to_owned()).or_insert_with(|| {
+            // Never "unchanged": it was not read to its end.
+            let stat = noted.stat.map(|stat| FileStat { asked: 0, ..stat });
+            let new = || FileEntry { path: path.to_owned(), stat, ..FileEntry::default() };
+            self.files.get(path).cloned().unwrap_or_else(new)
+        });
+        if let (Some(before), Some(now)) = (entry.stat, noted.stat)
+            && before.inode != now.inode
+        {
+            // Content of two files, so no inode is that of both.
+            entry.stat = None;
+        }
+        // What lies there now is no content that was ever whole: only pages tell what may be kept.
+        entry.digest = None;
+        changes.sort_unstable_by_key(|c| c.file_offset);
+        let end = changes.last().map_or(0, |c| c.file_offset + c.length);
+        entry.size = entry.size.max(end);
+        entry.runs = splice(&entry.runs, &self.packs, entry.size, &changes)?;
+        Ok(())
+    }
+
+    /// Reads the sums of its pages where nothing else tells which are unchanged: no LSN, and no WAL, says the
+    /// caller. So many as [`MOST_SUMS`] says; pages of other packs are stored anew.
+    pub(super) async fn read_sums(&mut self, repository: &Repository, environment: &str) -> Result<()> {
+        if self.id.is_none() || self.by_lsn {
+            return Ok(());
+        }
+        let mut pages = 0;
+        let wanted: Vec<usize> = (0..self.adopted)
+            .take_while(|number| {
+                pages += page_count(&self.packs.packs()[*number]);
+                pages <= MOST_SUMS
+            })
+            .collect();
+        match Sums::read_packs(repository, environment, &self.packs, &wanted).await {
+            Ok(read) => Arc::make_mut(&mut self.sums).merge(read),
+            // They save work, and nothing is built on what is not known.
+            Err(e) if e.kind() == ErrorKind::Integrity => {
+                tracing::warn!("pages are not compared with those of the previous base backup: {e}");
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// Whether there is nothing to take over.
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && self.noted.is_empty()
     }
 
     /// Whether a pack was stored by an interrupted attempt, and is not named by the ledger yet.
@@ -169,6 +217,12 @@ impl Previous {
     #[cfg(test)]
     pub(super) fn built_on(manifest: BaseManifest, since: Lsn) -> Result<Self> {
         Ok(Self { since, by_lsn: true, ..Self::of(manifest)? })
+    }
+
+    /// The same, where no LSN tells.
+    #[cfg(test)]
+    pub(super) fn without_lsn(self) -> Self {
+        Self { by_lsn: false, ..self }
     }
 
     /// It as PostgreSQL's own manifest, for UPLOAD_MANIFEST: of which only names, sizes and the range of
@@ -188,40 +242,44 @@ impl Previous {
         text.finish(timeline, self.since, stop)
     }
 
-    /// What it holds of a file.
+    /// What is stored of a file.
     pub(super) fn file(&self, path: &str) -> Option<&FileEntry> {
+        self.noted.get(path).or_else(|| self.files.get(path))
+    }
+
+    /// The file as the backup has it, without what was noted of an interrupted attempt: that knows but parts
+    /// of a file.
+    pub(super) fn whole_file(&self, path: &str) -> Option<&FileEntry> {
         self.files.get(path)
     }
 
     /// The stretches of a file that may be taken over: stored, not worn, not damaged.
     pub(super) fn kept(&self, file: &FileEntry) -> Result<Kept> {
-        let mut ranges: Vec<Range> = Vec::new();
-        let page = |number: &u32| (u64::from(*number) * PAGE as u64, (u64::from(*number) + 1) * PAGE as u64);
-        let mut again: Vec<(u64, u64)> = file.damaged.iter().map(page).collect();
-        let mut note = |from: u64, end: u64, since: Lsn| match ranges.last_mut() {
-            Some(last) if last.end == from && last.since == since => last.end = end,
-            _ => ranges.push(Range { from, end, since }),
-        };
+        let mut kept = Kept::new(&file.damaged, self.sums.clone());
+        let has_lsn = RelationFile::at(&file.path).is_some_and(|relation| relation.has_lsn());
+        let own = if self.by_lsn { self.since } else { Lsn(0) };
         for run in &file.runs {
-            let since = match self.resumed {
-                // Runs that an attempt stored lie within one frame.
-                Some((first, since)) if run.frame >= first => since,
-                _ => self.since,
-            };
-            if self.worn.is_empty() {
-                note(run.file_offset, run.file_offset + run.length, since);
-                continue;
-            }
-            self.packs.cut(run.frame, run.offset, run.length, |frame, _, length, done| {
+            self.packs.cut(run.frame, run.offset, run.length, |frame, offset, length, done| {
                 let from = run.file_offset + done;
-                match self.worn.contains(&frame) {
-                    true => again.push((from, from + u64::from(length))),
-                    false => note(from, from + u64::from(length), since),
+                let end = from + u64::from(length);
+                if self.worn.contains(&frame) {
+                    kept.again.push((from, end));
+                    return;
                 }
+                let since = match self.resumed {
+                    Some((first, since)) if frame >= first => since,
+                    _ => own,
+                };
+                let since = if has_lsn { since } else { Lsn(0) };
+                kept.add(Range { from, end, since, sums: self.sums.place(&self.packs, frame, offset) });
             })?;
         }
-        Ok(Kept { ranges, damaged: file.damaged.clone(), again })
+        Ok(kept)
     }
+}
+
+fn page_count(pack: &PackInfo) -> u64 {
+    pack.frames.iter().map(|frame| u64::from(frame.1).div_ceil(PAGE as u64)).sum()
 }
 
 /// The manifest of a backup whose packs are all there, as far as the store's listing tells.
@@ -236,37 +294,4 @@ async fn whole_manifest(repository: &Repository, environment: &str, base: &BaseB
         }
     }
     Ok(manifest)
-}
-
-/// What the previous backup has of one file.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Kept {
-    /// Stretches by offset.
-    ranges: Vec<Range>,
-    damaged: Vec<u32>,
-    /// Stretches that are stored, but are to be read again.
-    pub(super) again: Vec<(u64, u64)>,
-}
-
-/// A stretch whose pages are unchanged if they are older than `since`.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    from: u64,
-    end: u64,
-    since: Lsn,
-}
-
-impl Kept {
-    /// Whether the page at `offset`, found with `lsn` in its header, is the one that was stored.
-    pub(super) fn page(&self, offset: u64, lsn: Lsn) -> bool {
-        // Pages without an LSN were changed by something that writes no WAL; there are hardly any.
-        lsn.0 != 0 && self.range(offset).is_some_and(|range| lsn < range.since)
-    }
-
-    fn range(&self, offset: u64) -> Option<&Range> {
-        let after = self.ranges.partition_point(|range| range.from <= offset);
-        let range = self.ranges.get(after.checked_sub(1)?)?;
-        let whole = offset + PAGE as u64 <= range.end;
-        (whole && !self.damaged.contains(&((offset / PAGE as u64) as u32))).then_some(range)
-    }
 }

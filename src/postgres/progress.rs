@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -33,6 +34,10 @@ pub(super) struct Attempt {
     pub(super) start_lsn: Lsn,
     /// Id of the backup that it was built on.
     pub(super) previous: Option<String>,
+    /// Pages carried checksums.
+    pub(super) checksums: bool,
+    /// No page changed without a new LSN.
+    pub(super) hints_logged: bool,
 }
 
 impl Attempt {
@@ -40,6 +45,9 @@ impl Attempt {
     fn is_continued_by(&self, other: &Self, present: &Present) -> bool {
         self.repository == other.repository
             && self.previous == other.previous
+            // Switched while the server was down, pages change and keep their LSN.
+            && self.checksums == other.checksums
+            && self.hints_logged == other.hints_logged
             && self.system_id == present.system_id
             && self.start_lsn <= present.lsn
             && present.history.contains(self.timeline, self.start_lsn)
@@ -79,6 +87,14 @@ pub(super) struct Unfinished {
     pub(super) packs: Vec<NotedPack>,
 }
 
+impl Unfinished {
+    /// The first number that neither a file nor a part of one without a name has.
+    fn next_number(&self) -> u32 {
+        let parts = self.packs.iter().flat_map(|pack| pack.parts.iter().map(|part| part.0));
+        self.files.iter().map(|file| file.number).chain(parts).max().map_or(0, |last| last + 1)
+    }
+}
+
 impl NotedPack {
     /// The sums of its pages.
     pub(super) fn sums(&self) -> Option<Vec<u8>> {
@@ -107,18 +123,18 @@ impl Progress {
         let Some(mut file) = ProgressFile::open(state_dir, environment)? else { return Ok(None) };
         let unfinished =
             file.unfinished().filter(|u| !u.packs.is_empty() && u.attempt.is_continued_by(&attempt, present));
-        let next_number = unfinished.as_ref().map(|u| u.files.iter().map(|f| f.number + 1).max().unwrap_or_default());
+        let next_number = unfinished.as_ref().map(Unfinished::next_number);
         Ok(Some((Self { file, attempt, next_number }, unfinished)))
     }
 
-    /// From now on notes what is stored of `seen`, by a backup that began as `span` says.
-    pub(super) fn watch(&mut self, span: &Span, seen: &[NamedFile]) -> Result<Box<dyn PackWatcher>> {
+    /// From now on notes what is stored of `names`, by a backup that began as `span` says.
+    pub(super) fn watch(&mut self, span: &Span, names: &Names) -> Result<Box<dyn PackWatcher>> {
         if self.next_number.is_none() {
             self.attempt.timeline = span.timeline;
             self.attempt.start_lsn = span.start_lsn;
             self.file.begin(&self.attempt)?;
         }
-        Ok(Box::new(self.file.watch(seen, self.next_number.unwrap_or_default())?))
+        Ok(Box::new(self.file.watch(names, self.next_number.unwrap_or_default())?))
     }
 
     /// Removes the notes: the backup is committed.
@@ -173,11 +189,10 @@ impl ProgressFile {
         begun.map_err(|e| failed("cannot write", &self.path, e))
     }
 
-    /// Notes what is stored of `seen` from now on; numbers of files begin at `first`.
-    fn watch(&self, seen: &[NamedFile], first: u32) -> Result<Watcher> {
+    /// Notes what is stored of `names` from now on; numbers of files begin at `first`.
+    fn watch(&self, names: &Names, first: u32) -> Result<Watcher> {
         let file = self.file.try_clone().map_err(|e| failed("cannot open", &self.path, e))?;
-        let files = seen.iter().cloned().map(Some).collect();
-        Ok(Watcher { file, first, files })
+        Ok(Watcher { file, first, names: names.clone() })
     }
 }
 
@@ -187,22 +202,37 @@ fn put(file: &mut File, line: &Line) -> std::io::Result<()> {
     file.write_all(&text)
 }
 
-/// Path of a file, and what the file system said of it.
-pub(super) type NamedFile = (String, Option<FileStat>);
+/// The files of a backup by number: path, and what the file system said of it. A reader names each before it
+/// stores anything of it; what was noted once is forgotten.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names(Arc<Mutex<Vec<Option<NamedFile>>>>);
+
+type NamedFile = (String, Option<FileStat>);
+
+impl Names {
+    /// Names the next file.
+    pub(super) fn add(&self, path: &str, stat: Option<FileStat>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Some((path.to_owned(), stat)));
+    }
+
+    /// The name of a file that was not asked for yet.
+    fn take(&self, number: u32) -> Option<NamedFile> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number as usize)?.take()
+    }
+}
 
 /// Notes packs as they become durable.
 #[derive(Debug)]
 struct Watcher {
     file: File,
     first: u32,
-    /// Files that were not named yet.
-    files: Vec<Option<NamedFile>>,
+    names: Names,
 }
 
 impl Watcher {
     fn note(&mut self, pack: &PackInfo, sums: &[u8], parts: &[Stored]) -> std::io::Result<()> {
         for part in parts {
-            if let Some((path, stat)) = self.files.get_mut(part.file as usize).and_then(Option::take) {
+            if let Some((path, stat)) = self.names.take(part.file) {
                 put(&mut self.file, &Line::File(NotedFile { number: self.first + part.file, path, stat }))?;
             }
         }
@@ -225,21 +255,52 @@ impl PackWatcher for Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::wal::TimelineHistory;
+
+    fn attempt() -> Attempt {
+        let (timeline, start_lsn) = (Timeline(2), Lsn(9));
+        let (checksums, hints_logged) = (true, true);
+        let repository = "r".into();
+        Attempt { repository, system_id: 7, timeline, start_lsn, previous: None, checksums, hints_logged }
+    }
+
+    #[test]
+    fn only_the_same_cluster_in_its_present_state_goes_on() {
+        let present = |system_id, lsn| {
+            let history = TimelineHistory::first(Timeline(2));
+            let (checksums, log_hints) = (true, false);
+            Present { system_id, history, lsn: Lsn(lsn), server_version: 150_000, checksums, log_hints }
+        };
+        let goes_on = |change: fn(&mut Attempt), present: Present| {
+            let mut next = attempt();
+            change(&mut next);
+            attempt().is_continued_by(&next, &present)
+        };
+        assert!(goes_on(|_| {}, present(7, 9)));
+        assert!(!goes_on(|_| {}, present(8, 9)), "another cluster");
+        assert!(!goes_on(|_| {}, present(7, 8)), "restored to an earlier state");
+        assert!(!goes_on(|a| a.repository = "s".into(), present(7, 9)));
+        assert!(!goes_on(|a| a.previous = Some("b".into()), present(7, 9)));
+        assert!(!goes_on(|a| a.checksums = false, present(7, 9)));
+        assert!(!goes_on(|a| a.hints_logged = false, present(7, 9)));
+        let other = Present { history: TimelineHistory::first(Timeline(3)), ..present(7, 9) };
+        assert!(!goes_on(|_| {}, other), "another timeline");
+    }
 
     #[test]
     fn what_was_noted_is_read_back_and_a_cut_off_line_is_not() {
         let folder = tempfile::tempdir().expect("dir");
-        let attempt =
-            Attempt { repository: "r".into(), system_id: 7, timeline: Timeline(2), start_lsn: Lsn(9), previous: None };
+        let attempt = attempt();
         let mut file = ProgressFile::open(folder.path(), "production").expect("open").expect("free");
         assert!(ProgressFile::open(folder.path(), "production").expect("open").is_none(), "held");
         assert!(file.unfinished().is_none());
         file.begin(&attempt).expect("begin");
-        let seen = ["a", "b"].map(|path| (path.to_owned(), None));
+        let names = Names::default();
+        ["a", "b"].iter().for_each(|path| names.add(path, None));
         let pack =
             |name: &str| PackInfo { sha256: name.into(), size: 1, first: 0, frames: vec![(1, 8192, 0)], sums: None };
         let part = Stored { file: 1, file_offset: 8192, length: 8192, frame: 0, offset: 0 };
-        let mut watcher = file.watch(&seen, 10).expect("watch");
+        let mut watcher = file.watch(&names, 10).expect("watch");
         watcher.durable(&pack("p1"), b"sums", &[part]);
         watcher.durable(&pack("p2"), b"", &[part]);
         file.file.write_all(b"{\"pack\":{\"inf").expect("a crash");
@@ -251,5 +312,7 @@ mod tests {
         assert_eq!(found.packs.len(), 2);
         assert_eq!(found.packs[0].sums().as_deref(), Some(b"sums".as_slice()));
         assert_eq!(found.packs[1].parts, [(11, 8192, 8192, 0, 0)]);
+        let unnamed = NotedPack { parts: vec![(70, 0, 8192, 0, 0)], ..found.packs[1].clone() };
+        assert_eq!(Unfinished { packs: vec![unnamed], ..found }.next_number(), 71, "a part keeps its number to itself");
     }
 }

@@ -10,6 +10,7 @@ use super::base_backup::{PHASE, Taken};
 use super::intake::{Item, take_in};
 use super::order::{Order, Span};
 use super::previous::Previous;
+use super::progress::{Names, Progress};
 use super::replication::{BackupMessage, BaseBackupOptions, BaseBackupStream, ReplicationConnection};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
@@ -25,9 +26,14 @@ pub(super) async fn take(
     order: &Order<'_>,
     mut connection: ReplicationConnection,
     span: Span,
-    previous: Arc<Previous>,
+    mut previous: Previous,
+    progress: Option<&mut Progress>,
 ) -> Result<Taken> {
     let incremental = offer_manifest(order, &mut connection, &previous, span.system_id).await?;
+    if !incremental {
+        previous.read_sums(order.repository, order.environment).await?;
+    }
+    let previous = Arc::new(previous);
     let options = BaseBackupOptions {
         incremental,
         label: order.label.to_owned(),
@@ -41,11 +47,14 @@ pub(super) async fn take(
     let began = Instant::now();
     order.runtime.emit(Event::PhaseStarted { phase: PHASE, total });
 
-    let (content, writing) = pack_stream::start(order.repository, order.environment, order.level);
+    let span = Span { timeline, start_lsn, ..span };
+    let names = Names::default();
+    let watcher = progress.map(|progress| progress.watch(&span, &names)).transpose()?;
+    let (content, writing) = pack_stream::start_watched(order.repository, order.environment, order.level, watcher);
     let (items, received) = mpsc::channel(QUEUE);
     let known = previous.clone();
     let judge = span.checksums.then_some(start_lsn);
-    let intake = tokio::task::spawn_blocking(move || take_in(received, content, known, judge));
+    let intake = tokio::task::spawn_blocking(move || take_in(received, content, known, judge, names));
     let mut bytes_read = 0;
     let pumped = pump(&mut stream, items, &mut bytes_read, order.runtime).await;
     // The pipeline's own error says more than the pump's, which only finds the channel closed; but a
@@ -66,7 +75,7 @@ pub(super) async fn take(
     if stop_timeline != timeline {
         return Err(moved(timeline, stop_timeline));
     }
-    let span = Span { timeline, start_lsn, stop_lsn, ..span };
+    let span = Span { stop_lsn, ..span };
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
     order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Repository;
-use super::pack_put::{Filling, Putting, Written};
+use super::pack_put::{Filling, PackWatcher, Putting, Written};
 use super::packs::{joined, panicked};
 use super::page_writer::{FrameOut, Stored};
 use crate::error::{self, Result};
@@ -31,8 +31,8 @@ pub struct Position {
     pub offset: u32,
 }
 
-/// Plaintext of a frame and the sums of its pages, if it has any.
-type Plain = (Vec<u8>, Vec<u8>);
+/// Plaintext of a frame; where it is made of pages, their sums and what they are of.
+type Plain = (Vec<u8>, Vec<u8>, Vec<Stored>);
 
 /// The source's end of the pipeline; used from a blocking thread.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl StreamWriter {
 
     fn flush(&mut self) -> Result<()> {
         let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_SIZE));
-        self.send((frame, Vec::new()))
+        self.send((frame, Vec::new(), Vec::new()))
     }
 
     fn send(&mut self, plain: Plain) -> Result<()> {
@@ -84,9 +84,9 @@ impl StreamWriter {
 }
 
 impl FrameOut for StreamWriter {
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], _: &[Stored]) -> Result<(u64, Vec<u8>)> {
+    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let number = self.sent;
-        self.send((plaintext, sums.to_vec()))?;
+        self.send((plaintext, sums.to_vec(), parts.to_vec()))?;
         Ok((number, Vec::with_capacity(FRAME_SIZE)))
     }
 }
@@ -114,8 +114,18 @@ impl PackTask {
 
 /// Starts a pipeline that puts packs of `environment`.
 pub fn start(repository: &Repository, environment: &str, level: i32) -> (StreamWriter, PackTask) {
+    start_watched(repository, environment, level, None)
+}
+
+/// As [`start`]; `watcher` hears of each pack that is durable.
+pub(crate) fn start_watched(
+    repository: &Repository,
+    environment: &str,
+    level: i32,
+    watcher: Option<Box<dyn PackWatcher>>,
+) -> (StreamWriter, PackTask) {
     let (frames, received) = mpsc::channel(2);
-    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment, None));
+    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment, watcher));
     let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
     (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
 }
@@ -132,14 +142,14 @@ async fn run(
     loop {
         tokio::select! {
             plain = received.recv(), if !source_ended && compressing.len() <= cores => match plain {
-                Some((plaintext, sums)) => compressing.push_back(tokio::task::spawn_blocking(move || {
-                    (Frame::compress(&plaintext, level), sums)
+                Some((plaintext, sums, parts)) => compressing.push_back(tokio::task::spawn_blocking(move || {
+                    (Frame::compress(&plaintext, level), sums, parts)
                 })),
                 None => source_ended = true,
             },
             Some(frame) = compressing.next(), if !compressing.is_empty() => {
-                let (frame, sums) = frame.map_err(panicked)?;
-                if let (_, Some(full)) = filling.push(frame, &sums, &[])? {
+                let (frame, sums, parts) = frame.map_err(panicked)?;
+                if let (_, Some(full)) = filling.push(frame, &sums, &parts)? {
                     putting.put(full).await?;
                 }
             }

@@ -48,6 +48,11 @@ impl PageSum {
         self.xxh3 == xxh3_64(bytes)
     }
 
+    /// Whether both sums are those of these bytes: enough not to store them again.
+    pub(crate) fn both_are_of(self, bytes: &[u8]) -> bool {
+        self.is_of(bytes) && self.crc32c == crc32c::crc32c(bytes)
+    }
+
     pub(super) fn to_bytes(self) -> [u8; SUM] {
         let mut bytes = [0; SUM];
         bytes[..4].copy_from_slice(&self.crc32c.to_le_bytes());
@@ -126,8 +131,22 @@ impl SumsWriter {
     }
 }
 
+/// Where the sum of a page stands: its pack's number in the table, and the page's number in the pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SumPlace {
+    pack: u32,
+    page: u32,
+}
+
+impl SumPlace {
+    /// The place of a page that lies so many pages behind, in the same pack.
+    pub(crate) fn plus(self, pages: u64) -> Self {
+        Self { page: self.page + pages as u32, ..self }
+    }
+}
+
 /// The sums of the packs of a manifest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sums {
     /// By number of the pack in the table; empty where a pack has none.
     packs: Vec<Vec<u8>>,
@@ -156,8 +175,7 @@ impl Sums {
                 wanted.entry(object).or_default().insert(&pack.sha256, number);
             }
         }
-        let count = table.packs().len();
-        let mut sums = Self { packs: vec![Vec::new(); count], first_page: vec![Vec::new(); count] };
+        let mut sums = Self::default();
         for (object, packs) in wanted {
             let mut found = 0;
             meta::read(repository, environment, object, |Line::Sums { pack, pages }| {
@@ -165,19 +183,11 @@ impl Sums {
                 let bytes = BASE64
                     .decode(pages)
                     .or_err(ErrorKind::Integrity, || format!("meta/{object} holds page sums that do not parse"))?;
-                let mut first = Vec::new();
-                let mut pages = 0;
-                for frame in &table.packs()[number].frames {
-                    first.push(pages);
-                    pages += frame.1.div_ceil(PAGE as u32);
-                }
-                if bytes.len() != pages as usize * SUM {
+                if !sums.add(table, number, bytes) {
                     return Err(error::integrity(format!(
                         "meta/{object} does not hold one sum for each page of {pack}"
                     )));
                 }
-                sums.packs[number] = bytes;
-                sums.first_page[number] = first;
                 found += 1;
                 Ok(())
             })
@@ -189,14 +199,55 @@ impl Sums {
         Ok(sums)
     }
 
+    /// Adds the sums of one pack of `table`; `false` where they are not one for each of its pages.
+    pub(crate) fn add(&mut self, table: &PackTable, number: usize, bytes: Vec<u8>) -> bool {
+        let mut first = Vec::new();
+        let mut pages = 0;
+        for frame in &table.packs()[number].frames {
+            first.push(pages);
+            pages += frame.1.div_ceil(PAGE as u32);
+        }
+        if bytes.len() != pages as usize * SUM {
+            return false;
+        }
+        let count = self.packs.len().max(number + 1);
+        self.packs.resize(count, Vec::new());
+        self.first_page.resize(count, Vec::new());
+        (self.packs[number], self.first_page[number]) = (bytes, first);
+        true
+    }
+
+    /// Adds what `other`, of the same table, has.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let count = self.packs.len().max(other.packs.len());
+        self.packs.resize(count, Vec::new());
+        self.first_page.resize(count, Vec::new());
+        for (number, (bytes, first)) in other.packs.into_iter().zip(other.first_page).enumerate() {
+            if !bytes.is_empty() {
+                (self.packs[number], self.first_page[number]) = (bytes, first);
+            }
+        }
+    }
+
     /// The sum of the page at `offset` of a frame; `None` where the pack has none, or the place is no
     /// page's beginning.
     pub fn page(&self, table: &PackTable, frame: u64, offset: u32) -> Option<PageSum> {
+        self.at(self.place(table, frame, offset)?)
+    }
+
+    /// Where the sum of the page at `offset` of a frame stands; `None` as with [`Sums::page`].
+    pub(crate) fn place(&self, table: &PackTable, frame: u64, offset: u32) -> Option<SumPlace> {
         let (pack, number) = table.locate(frame).ok()?;
         if !(offset as usize).is_multiple_of(PAGE) {
             return None;
         }
-        let page = *self.first_page.get(pack)?.get(number as usize)? as usize + offset as usize / PAGE;
-        self.packs[pack].get(page * SUM..(page + 1) * SUM).map(PageSum::from_bytes)
+        let first = *self.first_page.get(pack)?.get(number as usize)?;
+        Some(SumPlace { pack: pack as u32, page: first + offset / PAGE as u32 })
+    }
+
+    /// The sum that stands at a place.
+    pub(crate) fn at(&self, place: SumPlace) -> Option<PageSum> {
+        let page = place.page as usize;
+        self.packs.get(place.pack as usize)?.get(page * SUM..(page + 1) * SUM).map(PageSum::from_bytes)
     }
 }

@@ -5,7 +5,8 @@ use super::listing::{Found, Kind};
 use crate::error::Result;
 use crate::postgres::changed_blocks::ChangedBlocks;
 use crate::postgres::harvest::Seen;
-use crate::postgres::previous::{Kept, Previous};
+use crate::postgres::kept::Kept;
+use crate::postgres::previous::Previous;
 use crate::postgres::relation_file::{BLOCKS_IN_FILE, RelationFile};
 use crate::repository::base_manifest::{FileEntry, FileStat};
 use crate::repository::page_sums::PAGE;
@@ -23,9 +24,9 @@ pub(super) enum How {
     Whole,
     /// A relation: pages are stored that the previous backup does not have as they are.
     Pages(Kept),
-    /// A relation of which WAL says what changed: these stretches, by offset, are stored, whatever their
-    /// pages say.
-    Stretches(Vec<(u64, u64)>),
+    /// A relation of which WAL says what changed: these stretches, by offset, are stored, whatever the LSN of
+    /// their pages.
+    Stretches(Vec<(u64, u64)>, Kept),
     /// Whatever is not made of pages with an LSN: stored whole if its digest is another.
     IfChanged {
         /// The previous content's digest and size.
@@ -39,7 +40,7 @@ impl How {
     pub(super) fn touches(&self, from: u64, end: u64) -> bool {
         match self {
             Self::Unread => false,
-            Self::Stretches(stretches) => {
+            Self::Stretches(stretches, _) => {
                 let first = stretches.partition_point(|(_, e)| *e <= from);
                 stretches.get(first).is_some_and(|(f, _)| *f < end)
             }
@@ -95,25 +96,35 @@ fn entry(found: &Found, asked: i64) -> FileEntry {
 }
 
 fn how(found: &Found, before: &FileEntry, previous: &Previous, changed: Option<&ChangedBlocks>) -> Result<How> {
-    // Another inode is another file: a copy, however old its pages may look, is read and stored whole.
-    let Some(stat) = before.stat.filter(|stat| stat.inode == found.inode) else { return Ok(How::Whole) };
     let kept = previous.kept(before)?;
+    // Another inode is another file, a copy: however old its pages may look, only their sums tell.
+    let Some(stat) = before.stat.filter(|stat| stat.inode == found.inode) else {
+        return Ok(pages(found, kept.by_sums()));
+    };
     let sound = kept.again.is_empty();
     if before.size == found.size && is_unchanged(found, &stat) && sound {
         return Ok(How::Unread);
     }
     Ok(match (found.kind, &before.digest) {
-        (Kind::Relation(file), _) if file.has_lsn() => match changed {
-            None if previous.by_lsn => How::Pages(kept),
-            None => How::Whole,
-            Some(changed) => {
-                let stretches = stretches(&file, changed, &kept.again, before.size, found.size);
-                if stretches.is_empty() { How::Unread } else { How::Stretches(stretches) }
+        (Kind::Relation(file), _) if file.has_lsn() => match (changed, previous.whole_file(&found.path)) {
+            // WAL tells what changed since the previous backup, so of files that were whole then.
+            (Some(changed), Some(whole)) => {
+                let stretches = stretches(&file, changed, &kept.again, whole.size, found.size);
+                if stretches.is_empty() { How::Unread } else { How::Stretches(stretches, kept.by_sums()) }
             }
+            _ => pages(found, kept),
         },
         (_, Some(digest)) if sound => How::IfChanged { digest: digest.clone(), size: before.size },
         _ => How::Whole,
     })
+}
+
+/// Page by page, where that can spare storing any.
+fn pages(found: &Found, kept: Kept) -> How {
+    match found.kind {
+        Kind::Relation(file) if file.has_lsn() && !kept.is_empty() => How::Pages(kept),
+        _ => How::Whole,
+    }
 }
 
 /// What may have changed of a file, in bytes: what WAL touched, what is to be read again, and what lies
@@ -157,6 +168,13 @@ fn is_unchanged(found: &Found, before: &FileStat) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::block_files::BlockFiles;
+    use crate::postgres::changed_blocks::WalSpan;
+    use crate::postgres::resume_tests::{backup_of, left};
+    use crate::postgres::wal::TimelineHistory;
+    use crate::repository::{StateDir, testing};
+    use crate::runtime::Runtime;
+    use crate::units::{Lsn, Timeline};
 
     fn found(mtime_ns: i64, ctime_ns: i64) -> Found {
         let kind = Kind::Other;
@@ -172,5 +190,35 @@ mod tests {
         assert!(!is_unchanged(&found(5 * S, 6 * S), &before(5 * S, 6 * S, 0)), "written in the future");
         assert!(!is_unchanged(&found(5 * S, 6 * S + 1), &before(5 * S, 6 * S, 99 * S)), "time of writing was set back");
         assert!(!is_unchanged(&found(5 * S + 1, 6 * S), &before(5 * S, 6 * S, 99 * S)));
+    }
+
+    fn relation(path: &str, inode: u64, pages: u64) -> Found {
+        let kind = Kind::Relation(RelationFile::at(path).expect("a relation"));
+        Found { path: path.into(), size: pages * PAGE as u64, inode, kind, ..found(5, 5) }
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_of_a_file_is_not_the_whole_of_it() {
+        let (repository, _) = testing::repository_and_writer().await;
+        // Page 1 of a file that is new since the previous backup; page 0 was not durable yet.
+        let noted = vec![("base/1/1", Some(7), PAGE as u64, vec![1; PAGE])];
+        let unfinished = left(&repository, noted, Some("b"), true).await;
+        let previous = backup_of(Vec::new(), Lsn(6));
+        let previous = previous.resume(&repository, "production", unfinished).await.expect("resumed");
+        let folder = tempfile::tempdir().expect("dir");
+        let files = BlockFiles::new(&StateDir::new(folder.path()), "production", &Runtime::silent());
+        let history = TimelineHistory::first(Timeline(1));
+        let span = WalSpan { system_id: 1, segment_size: 1 << 24, history: &history, from: Lsn(6), to: Lsn(6) };
+        let nothing = ChangedBlocks::load(&files, &span, None).expect("of no WAL");
+        let how = |inode, changed| {
+            let (mut tasks, _) = plan(vec![relation("base/1/1", inode, 2)], &previous, changed, 9).expect("planned");
+            tasks.remove(0).how
+        };
+        // WAL that names no block of it says nothing of a file that was not there: all of it is read.
+        assert!(matches!(how(7, Some(&nothing)), How::Pages(_)));
+        assert!(matches!(how(7, None), How::Pages(_)));
+        // In another file only equal pages are spared.
+        let How::Pages(kept) = how(8, Some(&nothing)) else { panic!("pages") };
+        assert!(kept.page(PAGE as u64, Lsn(1), &[1; PAGE]) && !kept.page(PAGE as u64, Lsn(1), &[2; PAGE]));
     }
 }

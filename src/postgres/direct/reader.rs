@@ -23,7 +23,7 @@ use crate::error::{self, Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::evidence::entry::DamagedBlock;
 use crate::postgres::harvest::note_zero;
-use crate::postgres::previous::Kept;
+use crate::postgres::kept::Kept;
 use crate::postgres::relation_file::RelationFile;
 use crate::repository::page_sums::PAGE;
 use crate::repository::page_writer::{FrameOut, PageWriter, Stored};
@@ -115,7 +115,7 @@ impl Reading {
     pub(super) fn bytes(&self) -> u64 {
         let of = |task: &Task| match &task.how {
             How::Unread => 0,
-            How::Stretches(stretches) => stretches.iter().map(|(from, end)| end - from).sum(),
+            How::Stretches(stretches, _) => stretches.iter().map(|(from, end)| end - from).sum(),
             _ => task.found.size,
         };
         self.tasks.iter().map(of).sum()
@@ -174,11 +174,11 @@ impl<O: FrameOut> Hand<'_, O> {
     /// A stretch of a relation.
     fn pages(&mut self, unit: Unit, task: &Task, file: &File) -> Result<()> {
         match &task.how {
-            How::Stretches(stretches) => {
+            How::Stretches(stretches, kept) => {
                 let first = stretches.partition_point(|(_, end)| *end <= unit.from);
                 for (from, end) in stretches[first..].iter().take_while(|(from, _)| *from < unit.end) {
                     let part = Unit { from: unit.from.max(*from), end: unit.end.min(*end), ..unit };
-                    self.stretch(part, task, file, None)?;
+                    self.stretch(part, task, file, Some(kept))?;
                 }
                 Ok(())
             }
@@ -200,7 +200,7 @@ impl<O: FrameOut> Hand<'_, O> {
                     self.writer.page(unit.file, at, page)?;
                 } else {
                     let lsn = self.check(unit.file, task, file, at, page)?;
-                    if !kept.is_some_and(|kept| kept.page(at, lsn)) {
+                    if !kept.is_some_and(|kept| kept.page(at, lsn, page)) {
                         self.writer.page(unit.file, at, page)?;
                     }
                 }

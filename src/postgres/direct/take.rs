@@ -24,7 +24,7 @@ use crate::postgres::control_file::ControlFile;
 use crate::postgres::harvest::{Harvest, Seen, note_zero};
 use crate::postgres::order::{Order, Span};
 use crate::postgres::previous::Previous;
-use crate::postgres::progress::{NamedFile, Progress};
+use crate::postgres::progress::{Names, Progress};
 use crate::postgres::sql::explain;
 use crate::postgres::streamed::moved;
 use crate::repository::base_manifest::FileEntry;
@@ -102,7 +102,7 @@ pub(in crate::postgres) async fn take(
     order: &Order<'_>,
     directory: DataDirectory,
     span: Span,
-    previous: Arc<Previous>,
+    mut previous: Previous,
     progress: Option<&mut Progress>,
 ) -> Result<Taken> {
     let DataDirectory { path, sql, stats, threads } = directory;
@@ -111,6 +111,10 @@ pub(in crate::postgres) async fn take(
     let began = Instant::now();
     let asked = order.runtime.now().timestamp_nanos_opt().unwrap_or_default();
     let changed = changed(order, &span, &previous, &path).await?;
+    if changed.is_none() {
+        previous.read_sums(order.repository, order.environment).await?;
+    }
+    let previous = Arc::new(previous);
     let (data, known, major) = (path.clone(), previous.clone(), session.server_version() / 10_000);
     let (planned, dirs, links) = blocking(move || {
         let catalog = control_file(&data)?.1.catalog_version;
@@ -123,8 +127,9 @@ pub(in crate::postgres) async fn take(
     let (tasks, files) = planned;
     let watcher = match progress {
         Some(progress) => {
-            let named: Vec<NamedFile> = files.iter().map(|s| (s.entry.path.clone(), s.entry.stat)).collect();
-            Some(progress.watch(&span, &named)?)
+            let names = Names::default();
+            files.iter().for_each(|seen| names.add(&seen.entry.path, seen.entry.stat));
+            Some(progress.watch(&span, &names)?)
         }
         None => None,
     };
