@@ -26,7 +26,12 @@ const GAP: u64 = 1 << 20;
 
 /// Receives plaintext: the frame's number and its content. Called from several threads.
 pub trait FrameSink: Send + Sync + 'static {
-    /// Takes one frame.
+    /// How many bytes from the frame's beginning will be looked at; more may be given.
+    fn needed(&self, _number: u64) -> u32 {
+        u32::MAX
+    }
+
+    /// Takes one frame, or its beginning.
     fn frame(&self, number: u64, plaintext: &[u8]) -> Result<()>;
 }
 
@@ -84,9 +89,9 @@ async fn fetch_pack(
     let open = move || -> Result<()> {
         let opener = ObjectOpener::new(Class::Pack, &parts[0].1, &keys)?;
         for number in numbers {
-            let info = &frames[number as usize];
-            let plaintext = opener.frame(number, info, slice(&parts, info)?)?;
-            sink.frame(first + u64::from(number), &plaintext)?;
+            let (info, through_all) = (&frames[number as usize], first + u64::from(number));
+            let plaintext = opener.frame_start(number, info, slice(&parts, info)?, sink.needed(through_all))?;
+            sink.frame(through_all, &plaintext)?;
         }
         Ok(())
     };

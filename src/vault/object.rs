@@ -284,12 +284,22 @@ impl ObjectOpener {
 
     /// Opens a sealed frame whose place in the object is known, and decompresses it.
     pub fn frame(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
+        frame::decompress(info.coding, info.plain_len, self.authentic(number, info, stored)?)
+    }
+
+    /// As [`ObjectOpener::frame`], of which the first `length` bytes, or some more, are enough. The seal is that of the
+    /// whole frame.
+    pub fn frame_start(&self, number: u32, info: &FrameInfo, stored: &[u8], length: u32) -> Result<Vec<u8>> {
+        frame::decompress_start(info.coding, info.plain_len, self.authentic(number, info, stored)?, length)
+    }
+
+    /// The coded bytes of a frame, when they are those that were sealed.
+    fn authentic(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
         if stored.len() != info.stored_len as usize {
             return Err(truncated());
         }
         let aad = frame_aad(&self.header_hash, number, info.coding as u8, info.plain_len);
-        let body = open_sealed(self.data_key()?, number, &aad, stored)?;
-        frame::decompress(info.coding, info.plain_len, body)
+        open_sealed(self.data_key()?, number, &aad, stored)
     }
 
     /// Reads the frame table of a whole object.
