@@ -1,9 +1,11 @@
 //! The writing pipeline for one source thread: a stream of plaintext becomes frames, frames become packs.
 //!
 //! ```text
-//! StreamWriter ──1 MiB──▶ compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
-//!   (a thread)  bounded           bounded by cores                  one pack              two in flight
+//! StreamWriter ──1 MiB──▶ sum, compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
+//!   (a thread)  bounded             bounded by cores                     one pack              two in flight
 //! ```
+//!
+//! The source's thread hands bytes on and no more: sums and compression are made behind it, on all cores.
 //!
 //! Every queue is bounded, so memory is, whatever the size of the source. A position in the stream is
 //! (frame, offset); frames are numbered through all packs in order, so a run of plaintext that crosses
@@ -17,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::Repository;
 use super::pack_put::{Filling, Putting, Written};
 use super::packs::{joined, panicked};
-use super::page_writer::{FrameOut, Stored};
+use super::page_writer::{FrameOut, Stored, sums};
 use crate::error::{self, Result};
 use crate::vault::Frame;
 use crate::vault::frame::FRAME_SIZE;
@@ -31,8 +33,8 @@ pub struct Position {
     pub offset: u32,
 }
 
-/// Plaintext of a frame and the sums of its pages, if it has any.
-type Plain = (Vec<u8>, Vec<u8>);
+/// Plaintext of a frame and its parts whose pages are summed, if it has any.
+type Plain = (Vec<u8>, Vec<Stored>);
 
 /// The source's end of the pipeline; used from a blocking thread.
 #[derive(Debug)]
@@ -84,9 +86,9 @@ impl StreamWriter {
 }
 
 impl FrameOut for StreamWriter {
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], _: &[Stored]) -> Result<(u64, Vec<u8>)> {
+    fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let number = self.sent;
-        self.send((plaintext, sums.to_vec()))?;
+        self.send((plaintext, parts.to_vec()))?;
         Ok((number, Vec::with_capacity(FRAME_SIZE)))
     }
 }
@@ -132,13 +134,13 @@ async fn run(
     loop {
         tokio::select! {
             plain = received.recv(), if !source_ended && compressing.len() <= cores => match plain {
-                Some((plaintext, sums)) => compressing.push_back(tokio::task::spawn_blocking(move || {
-                    (Frame::compress(&plaintext, level), sums)
+                Some((plaintext, parts)) => compressing.push_back(tokio::task::spawn_blocking(move || {
+                    (sums(&plaintext, &parts), Frame::compress(&plaintext, level))
                 })),
                 None => source_ended = true,
             },
             Some(frame) = compressing.next(), if !compressing.is_empty() => {
-                let (frame, sums) = frame.map_err(panicked)?;
+                let (sums, frame) = frame.map_err(panicked)?;
                 if let (_, Some(full)) = filling.push(frame, &sums, &[])? {
                     putting.put(full).await?;
                 }
