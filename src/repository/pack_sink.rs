@@ -75,8 +75,8 @@ pub fn start(
     watcher: Option<Box<dyn PackWatcher>>,
 ) -> (PackSink, PackTask) {
     let (full, mut received) = mpsc::channel(1);
-    let filling = Mutex::new(Filling::new(repository.seal.clone()));
     let mut putting = Putting::new(repository, environment, watcher);
+    let filling = Mutex::new(Filling::new(repository.seal.clone(), &putting));
     let task = async move {
         while let Some(last) = received.recv().await {
             match last {

@@ -117,7 +117,8 @@ impl PackTask {
 /// Starts a pipeline that puts packs of `environment`.
 pub fn start(repository: &Repository, environment: &str, level: i32) -> (StreamWriter, PackTask) {
     let (frames, received) = mpsc::channel(2);
-    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment, None));
+    let putting = Putting::new(repository, environment, None);
+    let filling = Filling::new(repository.seal.clone(), &putting);
     let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
     (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
 }
