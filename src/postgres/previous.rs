@@ -29,7 +29,7 @@ use crate::runtime::Runtime;
 use crate::storage::layout;
 use crate::units::{Lsn, Timeline};
 
-/// Of so many pages at most the sums are held in memory: 192 MiB of sums, for 128 GiB of pages.
+/// Of so many pages at most the sums are held in memory: 96 MiB of sums, for 64 GiB of pages.
 const MOST_SUMS: u64 = 8 << 20;
 
 /// What an earlier base backup holds.

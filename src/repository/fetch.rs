@@ -1,5 +1,8 @@
-//! Reading packs back: by pack, several at a time, whole where most of a pack is wanted and by
-//! coalesced ranges where not. Frames are opened on blocking threads and handed to a sink there.
+//! Reading packs back: by pack, several at a time, each in pieces that hold wanted frames and little else.
+//! Frames are opened on blocking threads and handed to a sink there.
+//!
+//! A piece is small beside a pack: little is held in memory, and it is memory that was used before. Fresh
+//! memory costs a page fault for each 4 KiB, which takes several times longer than reading into it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,18 +18,26 @@ use crate::storage::layout;
 use crate::vault::object::HEADER_READ;
 use crate::vault::{Class, FrameInfo, ObjectOpener};
 
-/// Packs read at the same time; each is held in memory.
+/// Packs read at the same time.
 const PACKS_IN_FLIGHT: usize = 3;
 
-/// Ranges of one pack read at the same time.
-const RANGES_IN_FLIGHT: usize = 4;
+/// Pieces of one pack read and opened at the same time; each is held in memory.
+const PIECES_IN_FLIGHT: usize = 4;
 
-/// Ranges closer than this are read as one.
+/// Most bytes in a piece.
+const PIECE: u64 = 4 << 20;
+
+/// Frames closer than this are read together.
 const GAP: u64 = 1 << 20;
 
 /// Receives plaintext: the frame's number and its content. Called from several threads.
 pub trait FrameSink: Send + Sync + 'static {
-    /// Takes one frame.
+    /// How many bytes from the frame's beginning will be looked at; more may be given.
+    fn needed(&self, _number: u64) -> u32 {
+        u32::MAX
+    }
+
+    /// Takes one frame, or its beginning.
     fn frame(&self, number: u64, plaintext: &[u8]) -> Result<()>;
 }
 
@@ -67,59 +78,68 @@ async fn fetch_pack(
 ) -> Result<()> {
     let info = &table.packs()[pack];
     let key = layout::pack(environment, &info.sha256);
-    let frames = table.frames_of(pack)?;
     let first = table.first_frame_of(pack);
-    let wanted: u64 = numbers.iter().map(|n| u64::from(frames[*n as usize].stored_len)).sum();
-    let parts = match wanted * 2 > info.size {
-        true => vec![(0, repository.store.get(&key).await?)],
-        false => {
-            let ranges = coalesce(numbers.iter().map(|n| &frames[*n as usize]), HEADER_READ.min(info.size));
-            let read = async |range: Range<u64>| -> Result<(u64, Bytes)> {
-                Ok((range.start, repository.store.get_range(&key, range).await?))
-            };
-            futures::stream::iter(ranges).map(read).buffered(RANGES_IN_FLIGHT).try_collect().await?
-        }
-    };
-    let keys = repository.keys.clone();
-    let open = move || -> Result<()> {
-        let opener = ObjectOpener::new(Class::Pack, &parts[0].1, &keys)?;
-        for number in numbers {
-            let info = &frames[number as usize];
-            let plaintext = opener.frame(number, info, slice(&parts, info)?)?;
-            sink.frame(first + u64::from(number), &plaintext)?;
-        }
-        Ok(())
-    };
-    joined(tokio::task::spawn_blocking(open).await).map_err(|e| match e.kind() {
+    let pieces = pieces(&table.frames_of(pack)?, &numbers, HEADER_READ.min(info.size));
+    let explained = |e: error::Error| match e.kind() {
         error::ErrorKind::Integrity => e
             .context(&key)
             .hint("run `lifeboat verify --deep` to see everything that is damaged; an older base backup may be whole"),
         _ => e,
-    })
+    };
+    let head = repository.store.get_range(&key, pieces[0].range.clone()).await?;
+    let opener = Arc::new(ObjectOpener::new(Class::Pack, &head, &repository.keys).map_err(explained)?);
+    let read = std::iter::once(Some(head)).chain(std::iter::repeat(None));
+    futures::stream::iter(pieces.into_iter().zip(read).map(Ok))
+        .try_for_each_concurrent(PIECES_IN_FLIGHT, async |(piece, read): (Piece, Option<Bytes>)| {
+            let bytes = match read {
+                Some(bytes) => bytes,
+                None => repository.store.get_range(&key, piece.range.clone()).await?,
+            };
+            let (opener, sink) = (opener.clone(), sink.clone());
+            let open = move || piece.open(&bytes, &opener, first, &*sink);
+            joined(tokio::task::spawn_blocking(open).await).map_err(explained)
+        })
+        .await
 }
 
-/// Byte ranges that cover the header and these frames, joined where they lie close.
-fn coalesce<'a>(frames: impl Iterator<Item = &'a FrameInfo>, header: u64) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = std::iter::once(0..header).collect();
-    for frame in frames {
+/// A part of a pack that is read at once, and the frames in it that are wanted.
+#[derive(Debug, PartialEq, Eq)]
+struct Piece {
+    range: Range<u64>,
+    /// Number in the pack, and where it lies.
+    frames: Vec<(u32, FrameInfo)>,
+}
+
+impl Piece {
+    fn open(&self, bytes: &[u8], opener: &ObjectOpener, first: u64, sink: &dyn FrameSink) -> Result<()> {
+        for (number, info) in &self.frames {
+            let from = (info.offset - self.range.start) as usize;
+            let stored = bytes
+                .get(from..from + info.stored_len as usize)
+                .ok_or_else(|| error::integrity("a pack is shorter than its manifest says"))?;
+            let through_all = first + u64::from(*number);
+            let plaintext = opener.frame_start(*number, info, stored, sink.needed(through_all))?;
+            sink.frame(through_all, &plaintext)?;
+        }
+        Ok(())
+    }
+}
+
+/// What must be read to have the header and these frames: joined where they lie close, up to a bound.
+fn pieces(frames: &[FrameInfo], wanted: &[u32], header: u64) -> Vec<Piece> {
+    let mut pieces = vec![Piece { range: 0..header, frames: Vec::new() }];
+    for &number in wanted {
+        let frame = frames[number as usize];
         let end = frame.offset + u64::from(frame.stored_len);
-        let last = ranges.last_mut().expect("starts with the header's range");
-        if frame.offset <= last.end + GAP {
-            last.end = last.end.max(end);
+        let last = pieces.last_mut().expect("starts with the header's");
+        if frame.offset <= last.range.end + GAP && end - last.range.start <= PIECE {
+            last.range.end = last.range.end.max(end);
+            last.frames.push((number, frame));
         } else {
-            ranges.push(frame.offset..end);
+            pieces.push(Piece { range: frame.offset..end, frames: vec![(number, frame)] });
         }
     }
-    ranges
-}
-
-fn slice<'a>(parts: &'a [(u64, Bytes)], info: &FrameInfo) -> Result<&'a [u8]> {
-    let at = parts.partition_point(|(start, _)| *start <= info.offset) - 1;
-    let (start, bytes) = &parts[at];
-    let from = (info.offset - start) as usize;
-    bytes
-        .get(from..from + info.stored_len as usize)
-        .ok_or_else(|| error::integrity("a pack is shorter than its manifest says"))
+    pieces
 }
 
 #[cfg(test)]
@@ -166,9 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn close_ranges_are_joined_and_distant_ones_are_not() {
+    fn close_frames_are_read_together_up_to_a_bound_and_distant_ones_are_not() {
         let frame = |offset, stored_len| FrameInfo { offset, stored_len, plain_len: 1, coding: Coding::Raw };
         let frames = [frame(300, 1000), frame(2000, 10), frame(9 << 20, 500)];
-        assert_eq!(coalesce(frames.iter(), 1024), [0..2010, (9 << 20)..(9 << 20) + 500]);
+        let ranges = |frames: &[FrameInfo], wanted: &[u32]| -> Vec<(Range<u64>, usize)> {
+            pieces(frames, wanted, 1024).into_iter().map(|piece| (piece.range, piece.frames.len())).collect()
+        };
+        assert_eq!(ranges(&frames, &[0, 1, 2]), [(0..2010, 2), ((9 << 20)..(9 << 20) + 500, 1)]);
+        assert_eq!(ranges(&frames, &[2]), [(0..1024, 0), ((9 << 20)..(9 << 20) + 500, 1)]);
+        let many: Vec<FrameInfo> = (0..9).map(|n| frame(300 + n * (1 << 20), 1 << 20)).collect();
+        let all = ranges(&many, &(0..9).collect::<Vec<u32>>());
+        assert_eq!(all.iter().map(|(_, frames)| *frames).collect::<Vec<_>>(), [3, 4, 2]);
+        assert!(all.iter().all(|(range, _)| range.end - range.start <= PIECE));
     }
 }

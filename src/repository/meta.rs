@@ -31,7 +31,7 @@ pub struct MetaWriter {
 impl MetaWriter {
     /// Starts an object.
     pub fn new(repository: &Repository) -> Result<Self> {
-        Ok(Self { sealer: ObjectSealer::new(Class::Meta, &repository.seal, 0)?, buffer: Vec::new(), level: LEVEL })
+        Ok(Self { sealer: ObjectSealer::new(Class::Meta, &repository.seal)?, buffer: Vec::new(), level: LEVEL })
     }
 
     /// Starts an object whose content hardly compresses.

@@ -1,11 +1,12 @@
 //! The store's end of the writing pipelines: the pack being filled, and packs being hashed and put.
 //!
 //! Memory: one pack being filled, [`PACKS_IN_FLIGHT`] being put, and the page sums of what was put until
-//! they fill a metadata object of their own.
+//! they fill a metadata object of their own. The memory of a pack that was put holds the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -57,10 +58,30 @@ pub trait PackWatcher: Send {
     fn durable(&mut self, pack: &PackInfo, sums: &[u8], parts: &[Stored]);
 }
 
+/// Memory of packs that were put, for the next ones: fresh memory costs a page fault for each 4 KiB, which takes longer
+/// than sealing into it.
+#[derive(Debug, Clone, Default)]
+struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(PACK_SIZE + 2 * FRAME_SIZE))
+    }
+
+    /// Keeps the memory of these bytes, unless the store still holds them.
+    fn keep(&self, bytes: Bytes) {
+        if let Ok(memory) = bytes.try_into_mut() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory.into());
+        }
+    }
+}
+
 /// The pack being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
     seal: SealKeys,
+    spare: Spare,
     open: Option<ObjectSealer>,
     extras: Extras,
     frames: u64,
@@ -68,8 +89,9 @@ pub(super) struct Filling {
 }
 
 impl Filling {
-    pub(super) fn new(seal: SealKeys) -> Self {
-        Self { seal, open: None, extras: Extras::default(), frames: 0, plain_bytes: 0 }
+    /// Nothing yet, of packs that `putting` puts.
+    pub(super) fn new(seal: SealKeys, putting: &Putting) -> Self {
+        Self { seal, spare: putting.spare.clone(), open: None, extras: Extras::default(), frames: 0, plain_bytes: 0 }
     }
 
     /// Plaintext bytes so far.
@@ -81,7 +103,7 @@ impl Filling {
     pub(super) fn push(&mut self, frame: Frame, sums: &[u8], parts: &[Stored]) -> Result<(u64, Option<Full>)> {
         let sealer = match &mut self.open {
             Some(sealer) => sealer,
-            None => self.open.insert(ObjectSealer::new(Class::Pack, &self.seal, PACK_SIZE + 2 * FRAME_SIZE)?),
+            None => self.open.insert(ObjectSealer::within(Class::Pack, &self.seal, self.spare.take())?),
         };
         self.plain_bytes += u64::from(frame.plain_len);
         let in_pack = u64::from(sealer.push(frame));
@@ -105,6 +127,7 @@ pub(super) struct Putting {
     repository: Arc<Repository>,
     environment: String,
     slots: Arc<Semaphore>,
+    spare: Spare,
     tasks: JoinSet<Result<(usize, PackInfo, Extras)>>,
     started: usize,
     done: Vec<Option<PackInfo>>,
@@ -120,6 +143,7 @@ impl Putting {
             repository,
             environment: environment.to_owned(),
             slots: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
+            spare: Spare::default(),
             tasks: JoinSet::new(),
             started: 0,
             done: Vec::new(),
@@ -134,6 +158,7 @@ impl Putting {
             self.note(joined(finished)?).await?;
         }
         let (store, environment, place) = (self.repository.store.clone(), self.environment.clone(), self.started);
+        let spare = self.spare.clone();
         self.started += 1;
         self.tasks.spawn(async move {
             let Full { sealed, extras } = full;
@@ -143,9 +168,10 @@ impl Putting {
                 tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&hashed))).await.map_err(panicked)?;
             let size = bytes.len() as u64;
             let began = Instant::now();
-            let created = store.create(&layout::pack(&environment, &sha256), bytes).await?;
+            let created = store.create(&layout::pack(&environment, &sha256), bytes.clone()).await?;
             let (ms, new) = (began.elapsed().as_millis() as u64, created == Created::New);
             tracing::debug!(%sha256, size, ms, new, "pack put");
+            spare.keep(bytes);
             drop(slot);
             let info = PackInfo {
                 sha256,

@@ -1,4 +1,4 @@
-//! The writing pipeline for several source threads: each compresses its own frames, so that all cores
+//! The writing pipeline for several source threads: each sums and compresses its own frames, so that all cores
 //! work without handing megabytes from thread to thread.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::Repository;
 use super::pack_put::{Filling, Full, PackWatcher, Putting};
 use super::pack_stream::{PackTask, pipeline_stopped};
-use super::page_writer::{FrameOut, Stored};
+use super::page_writer::{FrameOut, Stored, sums};
 use crate::error::{self, Result};
 use crate::vault::Frame;
 
@@ -44,10 +44,10 @@ enum Last {
 }
 
 impl FrameOut for PackSink {
-    fn frame(&mut self, mut plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
-        let frame = Frame::compress(&plaintext, self.level);
+    fn frame(&mut self, mut plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
+        let (sums, frame) = (sums(&plaintext, parts), Frame::compress(&plaintext, self.level));
         let mut filling = self.shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
-        let (number, full) = filling.push(frame, sums, parts)?;
+        let (number, full) = filling.push(frame, &sums, parts)?;
         if let Some(full) = full {
             self.shared.full.blocking_send(Last::Pack(full)).map_err(|_| pipeline_stopped())?;
         }
@@ -75,8 +75,8 @@ pub fn start(
     watcher: Option<Box<dyn PackWatcher>>,
 ) -> (PackSink, PackTask) {
     let (full, mut received) = mpsc::channel(1);
-    let filling = Mutex::new(Filling::new(repository.seal.clone()));
     let mut putting = Putting::new(repository, environment, watcher);
+    let filling = Mutex::new(Filling::new(repository.seal.clone(), &putting));
     let task = async move {
         while let Some(last) = received.recv().await {
             match last {

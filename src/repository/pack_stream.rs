@@ -1,9 +1,11 @@
 //! The writing pipeline for one source thread: a stream of plaintext becomes frames, frames become packs.
 //!
 //! ```text
-//! StreamWriter ──1 MiB──▶ compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
-//!   (a thread)  bounded           bounded by cores                  one pack              two in flight
+//! StreamWriter ──1 MiB──▶ sum, compress (blocking pool, in order) ──▶ seal into the open pack ──▶ hash, put
+//!   (a thread)  bounded             bounded by cores                     one pack              two in flight
 //! ```
+//!
+//! The source's thread hands bytes on and no more: sums and compression are made behind it, on all cores.
 //!
 //! Every queue is bounded, so memory is, whatever the size of the source. A position in the stream is
 //! (frame, offset); frames are numbered through all packs in order, so a run of plaintext that crosses
@@ -17,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::Repository;
 use super::pack_put::{Filling, PackWatcher, Putting, Written};
 use super::packs::{joined, panicked};
-use super::page_writer::{FrameOut, Stored};
+use super::page_writer::{FrameOut, Stored, sums};
 use crate::error::{self, Result};
 use crate::vault::Frame;
 use crate::vault::frame::FRAME_SIZE;
@@ -31,8 +33,8 @@ pub struct Position {
     pub offset: u32,
 }
 
-/// Plaintext of a frame; where it is made of pages, their sums and what they are of.
-type Plain = (Vec<u8>, Vec<u8>, Vec<Stored>);
+/// Plaintext of a frame and its parts whose pages are summed, if it has any.
+type Plain = (Vec<u8>, Vec<Stored>);
 
 /// The source's end of the pipeline; used from a blocking thread.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl StreamWriter {
 
     fn flush(&mut self) -> Result<()> {
         let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_SIZE));
-        self.send((frame, Vec::new(), Vec::new()))
+        self.send((frame, Vec::new()))
     }
 
     fn send(&mut self, plain: Plain) -> Result<()> {
@@ -84,9 +86,9 @@ impl StreamWriter {
 }
 
 impl FrameOut for StreamWriter {
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
+    fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let number = self.sent;
-        self.send((plaintext, sums.to_vec(), parts.to_vec()))?;
+        self.send((plaintext, parts.to_vec()))?;
         Ok((number, Vec::with_capacity(FRAME_SIZE)))
     }
 }
@@ -125,7 +127,8 @@ pub(crate) fn start_watched(
     watcher: Option<Box<dyn PackWatcher>>,
 ) -> (StreamWriter, PackTask) {
     let (frames, received) = mpsc::channel(2);
-    let (filling, putting) = (Filling::new(repository.seal.clone()), Putting::new(repository, environment, watcher));
+    let putting = Putting::new(repository, environment, watcher);
+    let filling = Filling::new(repository.seal.clone(), &putting);
     let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
     (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
 }
@@ -142,13 +145,13 @@ async fn run(
     loop {
         tokio::select! {
             plain = received.recv(), if !source_ended && compressing.len() <= cores => match plain {
-                Some((plaintext, sums, parts)) => compressing.push_back(tokio::task::spawn_blocking(move || {
-                    (Frame::compress(&plaintext, level), sums, parts)
+                Some((plaintext, parts)) => compressing.push_back(tokio::task::spawn_blocking(move || {
+                    (sums(&plaintext, &parts), Frame::compress(&plaintext, level), parts)
                 })),
                 None => source_ended = true,
             },
             Some(frame) = compressing.next(), if !compressing.is_empty() => {
-                let (frame, sums, parts) = frame.map_err(panicked)?;
+                let (sums, frame, parts) = frame.map_err(panicked)?;
                 if let (_, Some(full)) = filling.push(frame, &sums, &parts)? {
                     putting.put(full).await?;
                 }

@@ -10,8 +10,16 @@ use crate::vault::frame::FRAME_SIZE;
 
 /// Where frames go.
 pub trait FrameOut {
-    /// Takes a frame, the sums of its pages and what it holds; gives its number and a buffer for the next.
-    fn frame(&mut self, plaintext: Vec<u8>, sums: &[u8], parts: &[Stored]) -> Result<(u64, Vec<u8>)>;
+    /// Takes a frame and what it holds, in order; gives its number and a buffer for the next. Whoever compresses the
+    /// frame makes the sums of its pages ([`sums`]): that need not be the thread that reads.
+    fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)>;
+}
+
+/// The sums of the pages of a frame that a [`PageWriter`] filled with these parts: of the files' bytes, without what pads
+/// them.
+pub(super) fn sums(plaintext: &[u8], parts: &[Stored]) -> Vec<u8> {
+    let of_part = |part: &Stored| plaintext[part.offset as usize..][..part.length as usize].chunks(PAGE);
+    parts.iter().flat_map(of_part).flat_map(|page| PageSum::of(page).to_bytes()).collect()
 }
 
 /// A stretch of a file, and where it was stored.
@@ -34,7 +42,6 @@ pub struct Stored {
 pub struct PageWriter<O> {
     out: O,
     frame: Vec<u8>,
-    sums: Vec<u8>,
     /// Stretches in the frame being filled, which has no number yet.
     pending: Vec<Stored>,
     stored: Vec<Stored>,
@@ -43,7 +50,7 @@ pub struct PageWriter<O> {
 impl<O: FrameOut> PageWriter<O> {
     /// Nothing written yet.
     pub fn new(out: O) -> Self {
-        Self { out, frame: Vec::with_capacity(FRAME_SIZE), sums: Vec::new(), pending: Vec::new(), stored: Vec::new() }
+        Self { out, frame: Vec::with_capacity(FRAME_SIZE), pending: Vec::new(), stored: Vec::new() }
     }
 
     /// Adds the page of `file` at `file_offset`; at most [`PAGE`] bytes, fewer at the file's end only.
@@ -55,16 +62,14 @@ impl<O: FrameOut> PageWriter<O> {
             }
             _ => self.pending.push(Stored { file, file_offset, length, frame: 0, offset }),
         }
-        self.sums.extend_from_slice(&PageSum::of(bytes).to_bytes());
         self.frame.extend_from_slice(bytes);
         self.frame.resize(self.frame.len().next_multiple_of(PAGE), 0);
         if self.frame.len() == FRAME_SIZE { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
-        let (frame, buffer) = self.out.frame(std::mem::take(&mut self.frame), &self.sums, &self.pending)?;
+        let (frame, buffer) = self.out.frame(std::mem::take(&mut self.frame), &self.pending)?;
         self.frame = buffer;
-        self.sums.clear();
         self.stored.extend(self.pending.drain(..).map(|part| Stored { frame, ..part }));
         Ok(())
     }
@@ -75,5 +80,41 @@ impl<O: FrameOut> PageWriter<O> {
             self.flush()?;
         }
         Ok((self.out, self.stored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::page_sums::SUM;
+
+    /// Takes frames and their sums.
+    #[derive(Default)]
+    struct Frames(Vec<(Vec<u8>, Vec<u8>)>);
+
+    impl FrameOut for Frames {
+        fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
+            let sums = sums(&plaintext, parts);
+            self.0.push((plaintext, sums));
+            Ok((self.0.len() as u64 - 1, Vec::new()))
+        }
+    }
+
+    #[test]
+    fn every_page_of_a_frame_has_one_sum_of_the_files_own_bytes() {
+        let of_file = |n: usize| vec![n as u8 + 1; [100 + n, 2 * PAGE, PAGE + 7][n % 3]];
+        let files: Vec<Vec<u8>> = (0..FRAME_SIZE / PAGE).map(of_file).collect();
+        let mut writer = PageWriter::new(Frames::default());
+        for (number, bytes) in (0..).zip(&files) {
+            for (at, page) in (0..).step_by(PAGE).zip(bytes.chunks(PAGE)) {
+                writer.page(number, at, page).expect("written");
+            }
+        }
+        let (Frames(frames), _) = writer.finish().expect("finished");
+        assert_eq!(frames.len(), 2);
+        let pages = files.iter().flat_map(|bytes| bytes.chunks(PAGE));
+        let expected: Vec<u8> = pages.flat_map(|page| PageSum::of(page).to_bytes()).collect();
+        assert!(frames.iter().flat_map(|(_, sums)| sums).eq(&expected), "in order, padding left out");
+        assert_eq!(frames[0].1.len(), FRAME_SIZE / PAGE * SUM);
     }
 }

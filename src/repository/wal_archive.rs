@@ -125,7 +125,7 @@ impl<'a> WalArchive<'a> {
     /// Starts sealing a complete file (`Class::Wal`) or a piece (`Class::WalPiece`).
     pub fn sealer(&self, class: Class, level: i32) -> Result<WalSealer> {
         Ok(WalSealer {
-            sealer: ObjectSealer::new(class, &self.repository.seal, 0)?,
+            sealer: ObjectSealer::new(class, &self.repository.seal)?,
             mac: self.repository.seal.index.content_mac(),
             buffer: Vec::new(),
             level,

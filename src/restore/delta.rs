@@ -174,10 +174,12 @@ pub(super) fn compare(lying: Lying<'_>, slices: &[Slice], sums: &Sums) -> Result
                 continue;
             }
             let file = open.file(lying, slice.file)?;
-            buffer.resize(there as usize, 0);
             let path = || path_in(lying.pgdata, &lying.manifest.files[slice.file as usize].path);
-            file.read_exact_at(&mut buffer, slice.file_offset).map_err(|e| failed("cannot read", &path(), e))?;
-            differing(lying.manifest, *slice, &buffer, sums, found);
+            // It never shrinks: growing again would clear it each time.
+            buffer.resize(buffer.len().max(there as usize), 0);
+            let bytes = &mut buffer[..there as usize];
+            file.read_exact_at(bytes, slice.file_offset).map_err(|e| failed("cannot read", &path(), e))?;
+            differing(lying.manifest, *slice, bytes, sums, found);
         }
         Ok(())
     })

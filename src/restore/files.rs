@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::delta::{self, Compared, Lying, clear, compare_zeros};
 use super::manifest_text;
-use super::slices::{Slice, frames, groups, is_restored, of_packs, slices, sort_by_frame};
+use super::slices::{Slice, frames, groups, is_restored, of_frame, of_packs, slices, sort_by_frame};
 use crate::disk::{Owner, failed, flush_file_system, sync_dir};
 use crate::error::{self, Result};
 use crate::event::Event;
@@ -258,10 +258,14 @@ struct Writer {
 pub const PHASE: &str = "restoring files";
 
 impl FrameSink for Writer {
+    /// Up to the last byte that belongs into a file: over what lies there, that may be one page of many.
+    fn needed(&self, number: u64) -> u32 {
+        of_frame(&self.slices, number).iter().map(|s| s.offset + s.length).max().unwrap_or(0)
+    }
+
     fn frame(&self, number: u64, plaintext: &[u8]) -> Result<()> {
-        let first = self.slices.partition_point(|s| s.frame < number);
         let mut open: Option<(u32, File)> = None;
-        for slice in self.slices[first..].iter().take_while(|s| s.frame == number) {
+        for slice in of_frame(&self.slices, number) {
             let path = || path_in(&self.pgdata, &self.manifest.files[slice.file as usize].path);
             let file = match open.take() {
                 Some((index, file)) if index == slice.file => file,

@@ -74,6 +74,13 @@ pub(super) fn frames(slices: &[Slice]) -> Vec<u64> {
     frames
 }
 
+/// The slices of one frame; `slices` are sorted by frame.
+pub(super) fn of_frame(slices: &[Slice], frame: u64) -> &[Slice] {
+    let from = slices.partition_point(|s| s.frame < frame);
+    let rest = &slices[from..];
+    &rest[..rest.iter().take_while(|s| s.frame == frame).count()]
+}
+
 /// The numbers of the packs whose page sums stand in the same metadata object: what is read and held in
 /// memory together. Packs without sums are in no group.
 pub(super) fn groups(table: &PackTable) -> Vec<Vec<usize>> {

@@ -128,8 +128,13 @@ impl fmt::Debug for ObjectSealer {
 }
 
 impl ObjectSealer {
-    /// Starts an object with a fresh key; `capacity` bytes are reserved.
-    pub fn new(class: Class, keys: &SealKeys, capacity: usize) -> Result<Self> {
+    /// Starts an object with a fresh key.
+    pub fn new(class: Class, keys: &SealKeys) -> Result<Self> {
+        Self::within(class, keys, Vec::new())
+    }
+
+    /// Starts an object with a fresh key in `memory`, whose contents are given up.
+    pub fn within(class: Class, keys: &SealKeys, memory: Vec<u8>) -> Result<Self> {
         let (object_key, method, key_block) = if class.wraps_to_epoch() {
             let key = random_key()?;
             let wrapped = encrypt_to(std::slice::from_ref(&keys.recipient), &*key)?;
@@ -138,7 +143,8 @@ impl ObjectSealer {
             let salt = random_key()?;
             (keys.index.derive(&*salt, "lifeboat/1/meta"), 2, salt.to_vec())
         };
-        let mut bytes = Vec::with_capacity(capacity);
+        let mut bytes = memory;
+        bytes.clear();
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[FORMAT, class as u8, method, 0]);
         bytes.extend_from_slice(&keys.epoch.to_le_bytes());
@@ -284,12 +290,22 @@ impl ObjectOpener {
 
     /// Opens a sealed frame whose place in the object is known, and decompresses it.
     pub fn frame(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
+        frame::decompress(info.coding, info.plain_len, self.authentic(number, info, stored)?)
+    }
+
+    /// As [`ObjectOpener::frame`], of which the first `length` bytes, or some more, are enough. The seal is that of the
+    /// whole frame.
+    pub fn frame_start(&self, number: u32, info: &FrameInfo, stored: &[u8], length: u32) -> Result<Vec<u8>> {
+        frame::decompress_start(info.coding, info.plain_len, self.authentic(number, info, stored)?, length)
+    }
+
+    /// The coded bytes of a frame, when they are those that were sealed.
+    fn authentic(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
         if stored.len() != info.stored_len as usize {
             return Err(truncated());
         }
         let aad = frame_aad(&self.header_hash, number, info.coding as u8, info.plain_len);
-        let body = open_sealed(self.data_key()?, number, &aad, stored)?;
-        frame::decompress(info.coding, info.plain_len, body)
+        open_sealed(self.data_key()?, number, &aad, stored)
     }
 
     /// Reads the frame table of a whole object.
@@ -402,7 +418,7 @@ mod tests {
     }
 
     fn sealed(class: Class, keys: &SealKeys) -> Sealed {
-        let mut sealer = ObjectSealer::new(class, keys, 0).expect("sealer");
+        let mut sealer = ObjectSealer::new(class, keys).expect("sealer");
         sealer.push(Frame::compress(&b"page ".repeat(1000), 3));
         sealer.push(Frame::compress(b"x", 3));
         sealer.finish(Some([7; 32]), Some(b"{\"commits\":3}"))
@@ -455,7 +471,7 @@ mod tests {
     #[test]
     fn frames_cannot_be_swapped_and_one_class_does_not_pass_for_another() {
         let (seal, full, _) = keys();
-        let mut sealer = ObjectSealer::new(Class::Pack, &seal, 0).expect("sealer");
+        let mut sealer = ObjectSealer::new(Class::Pack, &seal).expect("sealer");
         sealer.push(Frame { coding: Coding::Raw, plain_len: 1, body: b"a".to_vec() });
         sealer.push(Frame { coding: Coding::Raw, plain_len: 1, body: b"b".to_vec() });
         let object = sealer.finish(None, None);
