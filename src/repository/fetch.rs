@@ -22,7 +22,7 @@ use crate::vault::{Class, FrameInfo, ObjectOpener};
 const PACKS_IN_FLIGHT: usize = 3;
 
 /// Pieces of one pack read and opened at the same time; each is held in memory.
-const PIECES_IN_FLIGHT: usize = 4;
+const PIECES_IN_FLIGHT: usize = 2;
 
 /// Most bytes in a piece.
 const PIECE: u64 = 4 << 20;

@@ -44,16 +44,8 @@ pub struct Frame {
     pub body: Vec<u8>,
 }
 
-/// A thread's compressor.
-struct Compressor {
-    level: i32,
-    context: zstd::bulk::Compressor<'static>,
-    /// Room for the longest result. Used again and again: fresh memory of that size costs page faults each time.
-    room: Vec<u8>,
-}
-
 thread_local! {
-    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
     static DECODER: RefCell<Option<Decoder<'static>>> = const { RefCell::new(None) };
 }
@@ -64,19 +56,17 @@ impl Frame {
         assert!(plaintext.len() <= FRAME_SIZE, "a frame holds at most {FRAME_SIZE} bytes");
         let plain_len = plaintext.len() as u32;
         let compressed = COMPRESSOR.with_borrow_mut(|slot| {
-            if slot.as_ref().is_none_or(|c| c.level != level) {
-                let context = zstd::bulk::Compressor::new(level).ok();
-                *slot = context.map(|context| Compressor { level, context, room: Vec::new() });
+            if slot.as_ref().is_none_or(|(l, _)| *l != level) {
+                *slot = zstd::bulk::Compressor::new(level).ok().map(|c| (level, c));
             }
-            let Compressor { context, room, .. } = slot.as_mut()?;
-            room.clear();
-            room.reserve(zstd::zstd_safe::compress_bound(plaintext.len()));
-            context.compress_to_buffer(plaintext, room).ok()?;
-            (room.len() + plaintext.len() / 32 < plaintext.len()).then(|| room.as_slice().to_vec())
+            slot.as_mut().and_then(|(_, c)| c.compress(plaintext).ok())
         });
         match compressed {
-            Some(body) => Frame { coding: Coding::Zstd, plain_len, body },
-            None => Frame { coding: Coding::Raw, plain_len, body: plaintext.to_vec() },
+            Some(mut body) if body.len() + plaintext.len() / 32 < plaintext.len() => {
+                body.shrink_to_fit();
+                Frame { coding: Coding::Zstd, plain_len, body }
+            }
+            _ => Frame { coding: Coding::Raw, plain_len, body: plaintext.to_vec() },
         }
     }
 }
