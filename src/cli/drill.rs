@@ -1,4 +1,4 @@
-//! `lifeboat drill run`.
+//! `lifeboat drill run` and `drill reap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +13,18 @@ use super::context::{Context, Keys, host_name};
 use super::output::Outcome;
 use super::restore::tools;
 use crate::config::Environment;
+use crate::drill::sandbox::Begun;
+use crate::drill::sandbox::place::Ground;
 use crate::drill::{self, Sandbox};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::event::Event;
 use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::{report_html, report_json};
-use crate::postgres::account::running_as;
+use crate::postgres::account::{Account, running_as};
 use crate::postgres::backup::record_failure;
+use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::wal_archive::WalArchive;
 use crate::restore::{self, Target, Wishes};
@@ -30,6 +34,8 @@ use crate::units::Span;
 pub(crate) enum Command {
     /// Restore into a disposable place, check what came back, measure RPO and RTO, destroy it, sign the report
     Run(Arguments),
+    /// Clean up after drills whose Lifeboat was killed, and record them as not completed; `drill run` does so too
+    Reap,
 }
 
 #[derive(Debug, Args)]
@@ -51,7 +57,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    let Command::Run(arguments) = command;
+    let Command::Run(arguments) = command else { return reap(context).await };
     let environment = context.environment(&arguments.environment.environment)?;
     let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
     let wish = Wish {
@@ -68,6 +74,40 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         "report": { "html": done.html, "json": done.json },
     });
     Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+}
+
+/// Cleans up after the dead drills of all environments.
+async fn reap(context: &Context) -> Result<Outcome> {
+    let repository = context.repository(Keys::Read).await?;
+    let mut places: Vec<PathBuf> = context.estate.environments.iter().map(work_dir).collect();
+    places.sort();
+    places.dedup();
+    let reaped = drill::reap(&context.estate, &repository, &places, &context.runtime).await?;
+    let mut text = String::new();
+    for drill in &reaped {
+        text += &format!("drill {} of {} was killed while {}", drill.drill, drill.environment, drill.stage);
+        text += &match &drill.ledger {
+            Some(appended) => format!("; recorded as entry {} of the ledger\n", appended.sequence),
+            None => "; recorded before\n".to_owned(),
+        };
+        text.extend(drill.cleanup.destroyed.iter().map(|gone| format!("  gone: {gone}\n")));
+        text.extend(drill.cleanup.residue.iter().map(|left| format!("  LEFT: {left}\n")));
+    }
+    if reaped.is_empty() {
+        text += "no dead drill was found\n";
+    }
+    let left: Vec<&str> = reaped.iter().flat_map(|r| &r.cleanup.residue).map(String::as_str).collect();
+    let failure = (!left.is_empty()).then(|| {
+        error::check_failed(format!("something of a dead drill is left: {}", left.join(", ")))
+            .meaning("a copy of production data may still be there")
+            .hint("end or remove it, and run `lifeboat drill reap` again")
+    });
+    Ok(Outcome::new(json!({ "reaped": reaped }), text).with_failure(failure))
+}
+
+/// Where drills of an environment restore to.
+pub(crate) fn work_dir(environment: &Environment) -> PathBuf {
+    environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
 /// What a drill is to be like.
@@ -95,6 +135,7 @@ pub(crate) struct Conducted {
 /// Runs a drill of `environment` and writes its report.
 pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: &Wish<'_>) -> Result<Conducted> {
     let repository = Arc::new(context.repository(Keys::Read).await?);
+    tell_of_the_dead(context, environment, &repository).await;
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
     let started_at = context.runtime.now();
     let began = std::time::Instant::now();
@@ -109,8 +150,25 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         }
     };
     let id = crate::postgres::base_backup::new_id(started_at)?;
-    let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;
+    let operator = format!("{}@{}", running_as(), host_name());
+    let config_digest = digest_of(&context.estate.file)?;
+    let begun = Begun {
+        id: id.clone(),
+        repository: repository.descriptor.repository.clone(),
+        environment: environment.name.clone(),
+        requested: resolved.requested.clone(),
+        operator: operator.clone(),
+        config_digest: config_digest.clone(),
+        started_at,
+        incident_time: wish.incident_time,
+    };
+    let ground = Ground {
+        parent: work_dir(environment),
+        temporary: std::env::temp_dir(),
+        account: Account::for_servers(environment.postgres.run_as.as_deref())?,
+        keep: wish.keep,
+    };
+    let sandbox = Sandbox::create(&ground, &begun)?;
     let wishes = Wishes {
         pgdata: sandbox.pgdata(),
         filestore: Some(sandbox.filestore()),
@@ -126,11 +184,13 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         checks: context.estate.checks_for(environment).collect(),
         plan,
         sandbox,
+        readable: Vec::new(),
+        ports: Vec::new(),
         id,
         started_at,
         incident_time: wish.incident_time,
-        operator: format!("{}@{}", running_as(), host_name()),
-        config_digest: digest_of(&context.estate.file)?,
+        operator,
+        config_digest,
         binary_sha256: digest_of(&tools.program).ok(),
     };
     let done = drill::run(&tools, request).await?;
@@ -140,6 +200,26 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
     let (html, json) = write_reports(wish.report, &done.record, &place)?;
     Ok(Conducted { record: done.record, appended: done.appended, html, json })
+}
+
+/// Cleans up after dead drills before another one begins. That it cannot is no reason not to drill.
+async fn tell_of_the_dead(context: &Context, environment: &Environment, repository: &Repository) {
+    let places = [work_dir(environment)];
+    let warn = |text: String| context.runtime.emit(Event::Warning(text));
+    match drill::reap(&context.estate, repository, &places, &context.runtime).await {
+        Err(e) => warn(format!("what a killed drill left could not be cleaned up: {e}")),
+        Ok(reaped) => {
+            for r in reaped {
+                warn(format!(
+                    "drill {} of {} was killed while {}; it is recorded as not completed",
+                    r.drill, r.environment, r.stage
+                ));
+                for left in &r.cleanup.residue {
+                    warn(format!("drill {} left {left}", r.drill));
+                }
+            }
+        }
+    }
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -167,6 +247,7 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
         Verdict::Passed => "PASSED",
         Verdict::Failed => "FAILED",
         Verdict::ObjectiveMissed => "OBJECTIVE MISSED",
+        Verdict::NotCompleted => "NOT COMPLETED",
     };
     let count = |result| record.checks.iter().filter(|c| c.result == result).count();
     let mut text = format!("drill {} of {}: {verdict}\n", record.id, record.environment);
@@ -210,6 +291,10 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
 pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
         Verdict::Passed => None,
+        Verdict::NotCompleted => Some(
+            error::check_failed(format!("the drill of {} was not completed", record.environment))
+                .hint("run it again: it says nothing about the backup"),
+        ),
         Verdict::Failed => {
             let why = record.error.clone().unwrap_or_else(|| "a check failed, see the report".to_owned());
             Some(

@@ -21,7 +21,7 @@ mod suggest;
 pub use check::{Check, Expectation, Scope, Severity};
 pub use estate::{
     CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
-    Purpose, ReaderMode,
+    Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
 pub use repository::{KeysConfig, RepositoryConfig};

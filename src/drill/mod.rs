@@ -3,8 +3,11 @@
 pub mod checks;
 pub mod judges;
 pub mod measure;
+mod provision;
+pub mod reap;
 pub mod run;
 pub mod sandbox;
 
+pub use reap::{Reaped, reap};
 pub use run::{Done, Request, run};
 pub use sandbox::Sandbox;
