@@ -1,5 +1,6 @@
 //! The first stage of a drill and the last but one: a sealed place with room enough, and its end.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub(super) async fn provision(
 ) -> Result<(Arc<dyn Seal>, Arc<BaseManifest>)> {
     let (plan, sandbox) = (&request.plan, &request.sandbox);
     let limits = Limits::from(&request.environment.drill);
-    limits.admit(plan.bytes, sandbox.root())?;
+    limits.admit(plan.bytes + program_bytes(&tools.program, sandbox.root()), sandbox.root())?;
     let seal: Arc<dyn Seal> = match request.environment.drill.sandbox {
         SandboxKind::Local => {
             let mut readable = installation(&tools.bin_dir);
@@ -42,6 +43,14 @@ pub(super) async fn provision(
         limits: limits.words(),
     });
     Ok((seal, tools.manifest(plan).await?))
+}
+
+/// The space that this program takes in the sandbox: none where it can be linked.
+fn program_bytes(program: &Path, root: &Path) -> u64 {
+    match (program.metadata(), root.metadata()) {
+        (Ok(program), Ok(root)) if program.dev() != root.dev() => program.len(),
+        _ => 0,
+    }
 }
 
 /// Where PostgreSQL's programs find their libraries and data, when that is not where the operating system has its own.

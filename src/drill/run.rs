@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
@@ -35,6 +36,14 @@ use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
+
+/// The phase that must not fail for want of a note.
+const DESTROYING: &str = "destroying the sandbox";
+
+/// How long a stage that was given up may take to notice.
+const WINDING_DOWN: Duration = Duration::from_secs(60);
+/// Between two removals of what it still writes.
+const EMPTYING: Duration = Duration::from_millis(100);
 
 /// What a drill is asked to do.
 #[derive(Debug)]
@@ -91,7 +100,11 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     let ledger = ledger(&tools.repository, &request.environment.name).await?;
     let began = Instant::now();
     let journal = request.sandbox.journal();
-    let mut phases = Phases::new(&tools.runtime).noted(move |stage| journal.stage(stage));
+    let mut phases = Phases::new(&tools.runtime).noted(move |stage| match (journal.stage(stage), stage) {
+        // A disk too full for a note is no reason to leave a copy of production on it.
+        (Err(_), DESTROYING) => Ok(()),
+        (noted, _) => noted,
+    });
     let mut found = Findings { sources: Some(sources(&request.plan)), ..Findings::default() };
     let provisioned = phases.time("provisioning", None, provision(tools, &request, &mut found.sandbox)).await;
     let (seal, outcome) = match provisioned {
@@ -117,13 +130,13 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         no_suite: request.checks.is_empty(),
     };
     let destroying = destroy(seal.as_deref(), &mut sandbox, tools);
-    let cleanup = phases.time("destroying the sandbox", None, destroying).await?;
+    let cleanup = phases.time(DESTROYING, None, destroying).await?;
     let record = request.record(tools, &phases, found, cleanup, outcome.err());
     // The WAL that this drill relied on gets its place in the ledger too, where it has none yet.
     if let Err(e) = wal_range::record(&tools.repository, &record.environment, &ledger, &tools.runtime).await {
         tools.runtime.emit(Event::Warning(format!("the ranges of WAL could not be recorded: {e}")));
     }
-    sandbox.journal().stage("recording")?;
+    let _ = sandbox.journal().stage("recording");
     let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
     if let Err(e) = sandbox.close(&record.cleanup) {
         tools.runtime.emit(Event::Warning(format!("the drill is recorded, but its journal is left: {e}")));
@@ -143,18 +156,35 @@ async fn watched(
 ) -> Result<()> {
     let limits = Limits::from(&request.environment.drill);
     let directories = vec![request.sandbox.root().to_owned(), request.sandbox.short().to_owned()];
-    let watch = Watch::new(limits, directories, seal, began);
-    let outcome = tokio::select! {
-        biased;
-        outcome = stages(tools, request, seal, manifest, phases, found) => outcome,
-        () = watch.until_exceeded() => Ok(()),
+    let watch = Watch::new(limits, directories, seal, request.sandbox.journal(), began);
+    let outcome = {
+        let mut stages = std::pin::pin!(stages(tools, request, seal, manifest, phases, found));
+        tokio::select! {
+            biased;
+            outcome = &mut stages => outcome,
+            () = watch.until_exceeded() => wind_down(stages, &request.sandbox).await,
+        }
     };
+    phases.given_up();
     // A server that was ended for taking too much fails its stage first; the reason is what counts.
-    match (watch.take_reason(), phases.given_up()) {
-        (Some(reason), Some(stage)) => Err(reason.context(format!("while {stage}"))),
-        (Some(reason), None) => Err(reason),
-        (None, _) => outcome,
+    match watch.take_reason() {
+        Some(reason) => Err(reason),
+        None => outcome,
     }
+}
+
+/// Lets a stage of a drill that is given up come to its end: its programs have ended, and what threads of this
+/// process still write ends when the directories are gone. They could make them anew behind a removal that did
+/// not wait for them.
+async fn wind_down(mut stages: Pin<&mut impl Future<Output = Result<()>>>, sandbox: &Sandbox) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < WINDING_DOWN {
+        sandbox.empty().await?;
+        if let Ok(outcome) = tokio::time::timeout(EMPTYING, &mut stages).await {
+            return outcome;
+        }
+    }
+    Ok(())
 }
 
 /// Everything between provisioning and validation.
@@ -169,6 +199,10 @@ async fn stages(
     let plan = &request.plan;
     let mut tools = tools.clone();
     tools.launch = seal.launch();
+    if request.sandbox.program().exists() {
+        // Linked from there it takes no space, and the sandbox sees it.
+        tools.program = request.sandbox.program();
+    }
     // A sandbox has its own tablespaces: the original places belong to production.
     tools.tablespaces = manifest
         .links

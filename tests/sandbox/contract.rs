@@ -231,7 +231,7 @@ async fn its_end_is_the_end_of_everybody_in_it() {
     // One that does not listen, with a child in a session of its own.
     let script = "trap '' TERM INT HUP; setsid sleep 600 & echo ready; while true; do sleep 1; done";
     let (mut stubborn, _out) = started(site.shell(script));
-    assert!(site.seal.processes().len() >= 4, "PID 1, the shell and its children");
+    wait_until("PID 1, the shell and its children run", PATIENCE, || site.seal.processes().len() >= 4);
     let root = site.place.root().to_owned();
     assert!(!processes::working_in(&root).is_empty(), "its mounts are seen");
     site.seal.end().await.expect("ended");

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifeboat::drill::sandbox::processes::working_in;
+
 use crate::common::wait_until;
 use crate::drill::Site;
 
@@ -49,18 +51,16 @@ fn whatever_a_killed_drill_leaves_is_cleaned_up_and_recorded() {
             panic!("the stage \"{wanted}\" was never seen");
         };
         killed += 1;
+        let root = drills.join(format!("lifeboat-drill-{id}"));
         // A restored copy of production does not live on.
-        wait_until("everything ended with its owner", PATIENCE, || {
-            let places = fs::read_dir(&drills).expect("a directory").flatten().map(|e| e.path());
-            places.into_iter().all(|place| lifeboat::drill::sandbox::processes::working_in(&place).is_empty())
-        });
+        wait_until("everything ended with its owner", PATIENCE, || working_in(&root).is_empty());
         let stage = stages(&journal(&drills).expect("a journal")).pop().expect("a stage");
         let json = site.estate.lifeboat.run(&["--format", "json", "drill", "reap"]).ok().json();
         let reaped = &json["reaped"][0];
         assert_eq!((reaped["drill"].as_str(), reaped["stage"].as_str()), (Some(id.as_str()), Some(stage.as_str())));
         assert_eq!(reaped["cleanup"]["residue"], serde_json::json!([]), "{reaped}");
         site.assert_clean();
-        super::assert_nobody_below(&drills);
+        assert_eq!(working_in(&root), Vec::<u32>::new(), "a process or a mount is left");
         let left: Vec<_> = fs::read_dir(&temporary).expect("a directory").flatten().map(|e| e.path()).collect();
         assert!(left.is_empty(), "{left:?}");
         let shown = site.estate.run(&["evidence", "show"]).ok().stdout;

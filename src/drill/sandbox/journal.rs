@@ -19,6 +19,8 @@ use crate::error::{self, Result};
 /// Begins the names of drills' directories and journals.
 pub(super) const PREFIX: &str = "lifeboat-drill-";
 const SUFFIX: &str = ".journal";
+/// The stage before the first.
+const BEGINNING: &str = "beginning";
 
 /// What is known of a drill before anything is made for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,7 @@ enum Line {
 pub struct Journal {
     path: PathBuf,
     file: Mutex<Flock<File>>,
+    stage: Mutex<String>,
 }
 
 impl Journal {
@@ -69,7 +72,7 @@ impl Journal {
             // Somebody who reaps may look at it between these two lines, find it empty and remove it.
             let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
             if names(&path, &file) {
-                let journal = Self { path, file: Mutex::new(file) };
+                let journal = Self { path, file: Mutex::new(file), stage: Mutex::new(BEGINNING.to_owned()) };
                 journal.write(&Line::Begun(begun.clone()))?;
                 return Ok(journal);
             }
@@ -84,7 +87,13 @@ impl Journal {
 
     /// Notes that a stage begins.
     pub fn stage(&self, name: &str) -> Result<()> {
+        name.clone_into(&mut self.stage.lock().unwrap_or_else(PoisonError::into_inner));
         self.write(&Line::Stage(name.to_owned()))
+    }
+
+    /// The stage that runs.
+    pub fn stage_now(&self) -> String {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Removes the journal: what it names is gone, and recorded.
@@ -189,7 +198,7 @@ fn parse(path: &Path, text: &str) -> Result<Option<(Begun, Vec<PathBuf>, String)
     let Line::Begun(begun) = read(first)? else {
         return Err(error::internal(format!("the drill's journal {} has no beginning", path.display())));
     };
-    let (mut directories, mut stage) = (Vec::new(), "beginning".to_owned());
+    let (mut directories, mut stage) = (Vec::new(), BEGINNING.to_owned());
     for line in lines {
         match read(line)? {
             Line::Begun(_) => {}

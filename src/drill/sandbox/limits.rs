@@ -3,9 +3,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::journal::Journal;
 use super::processes;
 use super::seal::Seal;
 use crate::config::DrillConfig;
@@ -106,23 +107,33 @@ pub struct Watch<'a> {
     limits: Limits,
     directories: Vec<PathBuf>,
     seal: &'a dyn Seal,
+    journal: Arc<Journal>,
     began: Instant,
     reason: Mutex<Option<Error>>,
 }
 
 impl<'a> Watch<'a> {
-    /// Over what is made in `directories` by Lifeboat and the programs behind `seal`, since `began`.
-    pub fn new(limits: Limits, directories: Vec<PathBuf>, seal: &'a dyn Seal, began: Instant) -> Self {
-        Self { limits, directories, seal, began, reason: Mutex::new(None) }
+    /// Over what is made in `directories` by Lifeboat and the programs behind `seal`, since `began`; `journal`
+    /// tells the stage.
+    pub fn new(
+        limits: Limits,
+        directories: Vec<PathBuf>,
+        seal: &'a dyn Seal,
+        journal: Arc<Journal>,
+        began: Instant,
+    ) -> Self {
+        Self { limits, directories, seal, journal, began, reason: Mutex::new(None) }
     }
 
     /// Returns when a limit is exceeded, after the programs of the drill were ended.
     pub async fn until_exceeded(&self) {
         let mut next_count = Instant::now();
         loop {
+            let stage = self.journal.stage_now();
             if let Some(reason) = self.look(&mut next_count).await {
                 // Noted first: whoever waits for a program sees its end, and asks why.
-                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(reason.context(format!("while {stage}")));
                 // What does not end shows as residue.
                 let _ = self.seal.end().await;
                 return;
@@ -198,6 +209,7 @@ fn available_memory() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::journal::tests::begun;
     use super::super::unsealed::Unsealed;
     use super::*;
 
@@ -217,6 +229,8 @@ mod tests {
     #[tokio::test]
     async fn who_takes_too_much_is_ended_with_the_reason() {
         let folder = tempfile::tempdir().expect("dir");
+        let journal = Arc::new(Journal::begin(folder.path(), &begun("x")).expect("begun"));
+        journal.stage("replaying WAL").expect("written");
         std::fs::write(folder.path().join("big"), vec![1; 3 << 20]).expect("written");
         for (limits, key) in [
             (Limits { disk: Some(2 << 20), ..Limits::default() }, "max_disk"),
@@ -227,9 +241,10 @@ mod tests {
                 std::process::Command::new("sleep").arg("600").current_dir(folder.path()).spawn().expect("sleep");
             let waiting = std::thread::spawn(move || sleeper.wait());
             let seal = Unsealed::new(folder.path().to_owned(), None);
-            let watch = Watch::new(limits, vec![folder.path().to_owned()], &seal, Instant::now());
+            let watch = Watch::new(limits, vec![folder.path().to_owned()], &seal, journal.clone(), Instant::now());
             watch.until_exceeded().await;
-            assert!(watch.take_reason().expect("a reason").message().contains(key));
+            let reason = watch.take_reason().expect("a reason").message();
+            assert!(reason.starts_with("while replaying WAL: ") && reason.contains(key), "{reason}");
             waiting.join().expect("joined").expect("ended");
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::journal::{Begun, Journal, PREFIX};
-use super::local::{Door, Programs, Spec, TEMPORARY};
+use super::local::{Door, PROGRAM_FILE, Programs, Spec, TEMPORARY};
 use super::processes;
 use crate::disk::failed;
 use crate::error::Result;
@@ -98,6 +98,11 @@ impl Sandbox {
         &self.short
     }
 
+    /// This program, where a sandbox placed it.
+    pub fn program(&self) -> PathBuf {
+        self.root.join(PROGRAM_FILE)
+    }
+
     /// The restored data directory.
     pub fn pgdata(&self) -> PathBuf {
         self.root.join("pgdata")
@@ -138,6 +143,21 @@ impl Sandbox {
             memory_files: max_memory.map_or(MEMORY_FILES, |most| most.min(MEMORY_FILES)),
             programs: Programs::default(),
         }
+    }
+
+    /// Removes what was restored so far, unless it is to be kept, of a drill that is given up.
+    pub async fn empty(&self) -> Result<()> {
+        let root = self.root.clone();
+        let keep = self.keep;
+        blocking(move || {
+            let entries = std::fs::read_dir(&root).into_iter().flatten().flatten();
+            entries.filter(|entry| !keep && entry.path().is_dir()).for_each(|entry| {
+                // Whoever still writes there makes this fail; it is tried again.
+                let _ = std::fs::remove_dir_all(entry.path());
+            });
+            Ok(())
+        })
+        .await
     }
 
     /// Destroys everything, unless it is to be kept, and looks whether it is gone. Programs must have ended.

@@ -20,7 +20,7 @@ use crate::restore::messenger::place_program;
 use crate::runtime::blocking;
 
 /// The program of Lifeboat in the drill's directory, where the servers' account can run it.
-pub(super) const PROGRAM_FILE: &str = "lifeboat";
+pub(in crate::drill::sandbox) const PROGRAM_FILE: &str = "lifeboat";
 /// What the sandbox's own processes say.
 const LOG: &str = "sandbox.log";
 

@@ -25,6 +25,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use handle::Local;
+pub(in crate::drill::sandbox) use handle::PROGRAM_FILE;
 pub use spec::{Door, Programs, Spec};
 pub use trial::trial;
 pub(in crate::drill::sandbox) use view::TEMPORARY;
