@@ -8,8 +8,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
+use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
 use crate::config::Environment;
@@ -17,14 +17,12 @@ use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
 use crate::drill::{self, Sandbox};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
-use crate::event::Event;
 use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::{report_html, report_json};
 use crate::postgres::account::{Account, running_as};
 use crate::postgres::backup::record_failure;
-use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::wal_archive::WalArchive;
 use crate::restore::{self, Target, Wishes};
@@ -40,8 +38,17 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    environment: EnvironmentArgument,
+    /// Name of the environment; may be given several times
+    #[arg(short, long = "environment", value_name = "ENV", required_unless_present = "all")]
+    environments: Vec<String>,
+
+    /// Drill every environment, one after the other
+    #[arg(long, conflicts_with = "environments")]
+    all: bool,
+
+    /// How many drills run at a time; each takes the disk and memory of a whole restore
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
 
     /// What to restore to, as for `restore`
     #[arg(long, value_name = "TARGET", default_value = "latest")]
@@ -58,7 +65,21 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
     let Command::Run(arguments) = command else { return reap(context).await };
-    let environment = context.environment(&arguments.environment.environment)?;
+    let named = arguments.environments.iter().map(|name| context.environment(name));
+    let environments: Vec<&Environment> = match arguments.all {
+        true => context.estate.environments.iter().collect(),
+        false => named.collect::<Result<_>>()?,
+    };
+    match environments.as_slice() {
+        [environment] => one(arguments, environment, context).await,
+        several => {
+            let run = |environment| one(arguments, environment, context);
+            Ok(merged(several, arguments.jobs.into(), run).await)
+        }
+    }
+}
+
+async fn one(arguments: &Arguments, environment: &Environment, context: &Context) -> Result<Outcome> {
     let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
     let wish = Wish {
         target: arguments.to.parse()?,
@@ -74,35 +95,6 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         "report": { "html": done.html, "json": done.json },
     });
     Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
-}
-
-/// Cleans up after the dead drills of all environments.
-async fn reap(context: &Context) -> Result<Outcome> {
-    let repository = context.repository(Keys::Read).await?;
-    let mut places: Vec<PathBuf> = context.estate.environments.iter().map(work_dir).collect();
-    places.sort();
-    places.dedup();
-    let reaped = drill::reap(&context.estate, &repository, &places, &context.runtime).await?;
-    let mut text = String::new();
-    for drill in &reaped {
-        text += &format!("drill {} of {} was killed while {}", drill.drill, drill.environment, drill.stage);
-        text += &match &drill.ledger {
-            Some(appended) => format!("; recorded as entry {} of the ledger\n", appended.sequence),
-            None => "; recorded before\n".to_owned(),
-        };
-        text.extend(drill.cleanup.destroyed.iter().map(|gone| format!("  gone: {gone}\n")));
-        text.extend(drill.cleanup.residue.iter().map(|left| format!("  LEFT: {left}\n")));
-    }
-    if reaped.is_empty() {
-        text += "no dead drill was found\n";
-    }
-    let left: Vec<&str> = reaped.iter().flat_map(|r| &r.cleanup.residue).map(String::as_str).collect();
-    let failure = (!left.is_empty()).then(|| {
-        error::check_failed(format!("something of a dead drill is left: {}", left.join(", ")))
-            .meaning("a copy of production data may still be there")
-            .hint("end or remove it, and run `lifeboat drill reap` again")
-    });
-    Ok(Outcome::new(json!({ "reaped": reaped }), text).with_failure(failure))
 }
 
 /// Where drills of an environment restore to.
@@ -200,26 +192,6 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
     let (html, json) = write_reports(wish.report, &done.record, &place)?;
     Ok(Conducted { record: done.record, appended: done.appended, html, json })
-}
-
-/// Cleans up after dead drills before another one begins. That it cannot is no reason not to drill.
-async fn tell_of_the_dead(context: &Context, environment: &Environment, repository: &Repository) {
-    let places = [work_dir(environment)];
-    let warn = |text: String| context.runtime.emit(Event::Warning(text));
-    match drill::reap(&context.estate, repository, &places, &context.runtime).await {
-        Err(e) => warn(format!("what a killed drill left could not be cleaned up: {e}")),
-        Ok(reaped) => {
-            for r in reaped {
-                warn(format!(
-                    "drill {} of {} was killed while {}; it is recorded as not completed",
-                    r.drill, r.environment, r.stage
-                ));
-                for left in &r.cleanup.residue {
-                    warn(format!("drill {} left {left}", r.drill));
-                }
-            }
-        }
-    }
 }
 
 /// SHA-256 of a file, in hexadecimal.

@@ -124,3 +124,30 @@ fn without_a_sandbox_the_record_says_so() {
     assert!(html.contains("NOT SEALED"));
     site.assert_clean();
 }
+
+#[test]
+fn several_environments_are_drilled_at_a_time() {
+    let site = Site::new(|cluster| cluster);
+    site.back_up();
+    // A second environment without a backup: its drill cannot begin, which holds up nobody.
+    let config = site.estate.scratch.join("lifeboat.toml");
+    let text = std::fs::read_to_string(&config).expect("a configuration");
+    let from = text.find("[[environment]]").expect("an environment");
+    let to = text.find("\n[[check]]").expect("a check");
+    let other = text[from..to]
+        .replace("name = \"production\"", "name = \"other\"")
+        .replace("heartbeat", "slot = \"other\"\nheartbeat");
+    std::fs::write(&config, format!("{text}\n{other}\n")).expect("written");
+    let reports = site.reports().display().to_string();
+    let run = |more: &[&str]| {
+        let command = ["--format", "json", "drill", "run", "--report", &reports];
+        site.estate.lifeboat.run(&[&command, more].concat())
+    };
+    let json = run(&["--all", "--jobs", "2"]).expect_code(7).json();
+    let drills = json["drills"].as_array().expect("drills");
+    assert_eq!(drills[0]["drill"]["verdict"], "passed", "{json}");
+    assert_eq!((drills[1]["environment"].as_str(), drills[1]["error"]["exit_code"].as_u64()), (Some("other"), Some(7)));
+    let twice = run(&["-e", "production", "-e", "production", "--jobs", "2"]).ok().json();
+    assert_eq!(twice["drills"].as_array().map(Vec::len), Some(2));
+    site.assert_clean();
+}

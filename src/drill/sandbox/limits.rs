@@ -1,6 +1,8 @@
 //! What a drill may take of its host: disk, memory, time. Held against what is known before, and watched while
 //! it runs. Whatever takes too much is ended, and the drill fails with that reason.
 
+use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -171,7 +173,7 @@ impl<'a> Watch<'a> {
         }
         if let Some(most) = self.limits.disk.filter(|_| Instant::now() >= *next_count) {
             let (began, directories) = (Instant::now(), self.directories.clone());
-            let taken = blocking(move || Ok(directories.iter().map(|d| used(d)).sum::<u64>())).await.unwrap_or(0);
+            let taken = blocking(move || Ok(used(&directories))).await.unwrap_or(0);
             *next_count = Instant::now() + began.elapsed() * SHARE;
             if taken > most {
                 let what = format!("it took {} of disk, and may take {}", ByteSize(taken), ByteSize(most));
@@ -187,10 +189,17 @@ fn exceeded(what: &str, key: &str) -> Error {
         .hint(format!("find out what takes so much, or raise `{key}` in [environment.drill]"))
 }
 
-/// Bytes on disk of everything below a directory.
-fn used(directory: &Path) -> u64 {
-    let entries = walkdir::WalkDir::new(directory).into_iter().filter_map(std::result::Result::ok);
-    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
+/// Bytes on disk of everything below directories; of a file with several names once, and not of this program,
+/// which is linked there.
+fn used(directories: &[PathBuf]) -> u64 {
+    let identity = |meta: &Metadata| (meta.dev(), meta.ino());
+    let mut counted: HashSet<_> = std::fs::metadata("/proc/self/exe").iter().map(identity).collect();
+    let entries = directories.iter().flat_map(walkdir::WalkDir::new).filter_map(std::result::Result::ok);
+    let files = entries.filter_map(|entry| entry.metadata().ok());
+    files
+        .filter(|meta| meta.nlink() == 1 || meta.is_dir() || counted.insert(identity(meta)))
+        .map(|m| m.blocks() * 512)
+        .sum()
 }
 
 /// Bytes free to this account on the file system of `directory`, and those that must stay free.

@@ -30,6 +30,8 @@ pub struct Local {
     spec: Spec,
     ready: Ready,
     pid: u32,
+    /// Holds the PID namespace: while it is open, no other sandbox gets its number in `/proc`.
+    _namespace: File,
     started: Mutex<Option<Child>>,
 }
 
@@ -53,7 +55,12 @@ impl Local {
         command.arg(super::START).arg(spec.to_argument()).current_dir("/");
         // A group of its own: a ^C at the terminal is for Lifeboat.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
-        let mut child = command.spawn().or_err(ErrorKind::Config, || format!("cannot start {}", placed.display()))?;
+        let mut child = command.spawn().map_err(|e| {
+            error::config(format!("cannot start {}", placed.display())).source(e).hint(format!(
+                "`work_dir` in [environment.drill] must not be mounted noexec, and the account {} must be able to pass through the directories above it",
+                spec.account
+            ))
+        })?;
         let out = child.stdout.take().expect("piped");
         let (mut pid, mut ready) = (None, None);
         for line in BufReader::new(out).lines().map_while(std::result::Result::ok) {
@@ -72,7 +79,11 @@ impl Local {
             }
         }
         match (pid, ready) {
-            (Some(pid), Some(ready)) => Ok(Self { spec, ready, pid, started: Mutex::new(Some(child)) }),
+            (Some(pid), Some(ready)) => {
+                let namespace = File::open(format!("/proc/{pid}/ns/pid"));
+                let namespace = namespace.or_err(ErrorKind::Internal, || "the sandbox ended at once".to_owned())?;
+                Ok(Self { spec, ready, pid, _namespace: namespace, started: Mutex::new(Some(child)) })
+            }
             _ => {
                 drop(child.stdin.take());
                 let _ = child.wait();
@@ -175,10 +186,12 @@ fn as_account(program: &Path, spec: &Spec) -> Command {
 
 /// What to do on a host that does not allow a sandbox.
 fn refused(refusal: &Refusal) -> Error {
-    let what = format!("this host does not allow the local sandbox: {}: {}", refusal.what, refusal.why);
     if !refusal.policy {
-        return error::internal(what).hint("`lifeboat doctor` tries it alone");
+        return error::config(format!("the local sandbox cannot be set up: {}: {}", refusal.what, refusal.why))
+            .hint("the account of restored servers must be able to read what the sandbox shows, and to pass through the directories above it")
+            .hint("`lifeboat doctor` tries a sandbox alone");
     }
+    let what = format!("this host does not allow the local sandbox: {}: {}", refusal.what, refusal.why);
     let mut error = error::config(what)
         .meaning("nothing was restored: a copy of production is not started where nothing keeps it in");
     let says = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();

@@ -88,8 +88,10 @@ fn wanted(spec: &Spec) -> Result<Vec<Bind>, Refusal> {
     }
     let own = spec.readable.iter().chain(std::iter::once(&spec.root)).chain(&spec.writable);
     for path in own {
-        let real = fs::canonicalize(path)
-            .map_err(|e| Refusal::io(format!("the sandbox cannot see {}", path.display()), &e))?;
+        let real = fs::canonicalize(path).map_err(|e| Refusal {
+            policy: false,
+            ..Refusal::io(format!("the sandbox cannot see {}", path.display()), &e)
+        })?;
         // Programs may ask for either name.
         if real != *path {
             binds.push(Bind { from: real.clone(), to: path.clone() });
