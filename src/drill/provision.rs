@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::evidence::drill_record::{self, Cleanup};
 use crate::repository::base_manifest::BaseManifest;
 use crate::restore::Tools;
+use crate::restore::wal_server::AHEAD;
 
 /// Sees that there is room, and seals the sandbox before anything is restored into it.
 pub(super) async fn provision(
@@ -22,7 +23,9 @@ pub(super) async fn provision(
 ) -> Result<(Arc<dyn Seal>, Arc<BaseManifest>)> {
     let (plan, sandbox) = (&request.plan, &request.sandbox);
     let limits = Limits::from(&request.environment.drill);
-    limits.admit(plan.bytes + program_bytes(&tools.program, sandbox.root()), sandbox.root())?;
+    // Of WAL, recovery has as much on disk as is fetched ahead, at least for a moment.
+    let wal = plan.target.wal_bytes.min(AHEAD);
+    limits.admit(plan.bytes + wal + program_bytes(&tools.program, sandbox.root()), sandbox.root())?;
     let seal: Arc<dyn Seal> = match request.environment.drill.sandbox {
         SandboxKind::Local => {
             let mut readable = installation(&tools.bin_dir);

@@ -190,7 +190,9 @@ async fn a_program_is_as_it_would_be_outside() {
     let said = String::from_utf8(child.wait_with_output().expect("ended").stdout).expect("UTF-8");
     assert_eq!(said, format!("{} hello\nthrough", site.place.short().display()));
     for (signal, number) in [(Signal::SIGINT, 2), (Signal::SIGQUIT, 3), (Signal::SIGTERM, 15)] {
-        let script = format!("trap 'exit {}' {number}; echo ready; while true; do sleep 0.05; done", 40 + number);
+        // Not a shell: one that was started with a signal ignored, as by `nohup`, cannot take it up again.
+        let handler = format!("$SIG{{{}}} = sub {{ exit {} }}", &signal.as_str()[3..], 40 + number);
+        let script = format!("exec perl -e '$| = 1; {handler}; print \"ready\\n\"; sleep 1 while 1'");
         let (mut child, _) = started(site.shell(&script));
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child");
         assert_eq!(child.wait().expect("ended").code(), Some(40 + number));

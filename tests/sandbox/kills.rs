@@ -83,6 +83,9 @@ fn kill_in(site: &Site, drills: &Path, wanted: &str) -> Option<String> {
         let there = path.as_deref().is_some_and(|journal| stages(journal).iter().any(|stage| stage == wanted));
         there || !running.is_running()
     });
+    if !running.is_running() {
+        return None;
+    }
     running.kill9();
     let path = path.filter(|path| path.exists())?;
     let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
