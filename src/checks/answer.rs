@@ -140,7 +140,8 @@ mod tests {
     fn null_is_no_text_and_the_newest_time_is_found() {
         let row = |value: Option<&str>| vec![Some("a".to_owned()), value.map(str::to_owned)];
         assert_ne!(gathered(&[row(None)]).digest, gathered(&[row(Some(""))]).digest);
-        let times = [row(Some("2026-11-22 20:35:05.25")), row(None), row(Some("2026-11-22 20:35:06+00")), row(Some("no"))];
+        let times =
+            [row(Some("2026-11-22 20:35:05.25")), row(None), row(Some("2026-11-22 20:35:06+00")), row(Some("no"))];
         assert_eq!(gathered(&times).newest.map(|t| t.to_rfc3339()).as_deref(), Some("2026-11-22T20:35:06+00:00"));
         assert!(gathered(&[row(Some("2026-11-23"))]).newest.is_some(), "a date is a time");
         assert_eq!(gathered(&[row(None)]).rows, ["c=a c=NULL"]);

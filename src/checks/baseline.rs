@@ -121,14 +121,9 @@ async fn fill(
                 baseline.reason = Some(format!("not complete: more than {} minutes", SNAPSHOT_LIMIT.as_secs() / 60));
                 break 'seats;
             }
-            let answer =
-                ask(&seat.client, check, seat.version, Within::Session, STATEMENT_LIMIT.min(left)).await;
-            let line = Line {
-                database: seat.name.clone(),
-                check: check.id.clone(),
-                statement: definition(check),
-                answer,
-            };
+            let answer = ask(&seat.client, check, seat.version, Within::Session, STATEMENT_LIMIT.min(left)).await;
+            let line =
+                Line { database: seat.name.clone(), check: check.id.clone(), statement: definition(check), answer };
             baseline.checks += u64::from(matches!(line.answer, Outcome::Answered(_)));
             writer.line(&line)?;
             let failed = |e| explain(e, "cannot ask whether somebody waits");

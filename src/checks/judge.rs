@@ -31,7 +31,13 @@ struct Judged {
 }
 
 /// The result of one check in one database.
-pub fn judge(check: &Check, scope: &str, outcome: &Outcome, measure: &Measure<'_>, seconds: f64) -> drill_record::Check {
+pub fn judge(
+    check: &Check,
+    scope: &str,
+    outcome: &Outcome,
+    measure: &Measure<'_>,
+    seconds: f64,
+) -> drill_record::Check {
     let with = |result, severity, detail: String, rows| Judged { result, severity, detail, rows };
     let judged = match (outcome, measure.source) {
         (Outcome::Failed { reason }, _) => with(CheckResult::Error, check.severity, reason.clone(), Vec::new()),
@@ -132,12 +138,14 @@ fn fresh(check: &Check, answer: &Answer, said: Option<&Outcome>, measure: &Measu
     let late = |since: DateTime<Utc>| (since - newest).to_std().unwrap_or_default();
     let whole = |span: Duration| Span(Duration::from_secs(span.as_secs()));
     if let Some(behind) = said.map(late).filter(|behind| *behind > limit) {
-        let detail = format!("the newest row is {} older than the source's was: more than {}", whole(behind), Span(limit));
+        let detail =
+            format!("the newest row is {} older than the source's was: more than {}", whole(behind), Span(limit));
         return with(CheckResult::Failed, Severity::Hard, detail);
     }
     match measure.now.map(late) {
         Some(age) if age > limit => {
-            let detail = format!("the newest row is {} old at the restore target: more than {}", whole(age), Span(limit));
+            let detail =
+                format!("the newest row is {} old at the restore target: more than {}", whole(age), Span(limit));
             with(CheckResult::Failed, check.severity, detail)
         }
         Some(age) => with(CheckResult::Passed, check.severity, format!("the newest row is {} old", whole(age))),

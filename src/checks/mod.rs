@@ -17,6 +17,6 @@ mod session;
 pub use answer::{Answer, Outcome};
 pub use ask::{Within, applies, ask};
 pub use baseline::Answers;
-pub use judge::{Measure, judge};
 pub(crate) use judge::result;
+pub use judge::{Measure, judge};
 pub use session::{is_odoo, odoo_version, prepare};

@@ -74,7 +74,9 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
     let environment = context.environment(&which.environment)?;
     let repository = context.repository(Keys::Write).await?;
     match command {
-        Command::Base(arguments) => base(context, &repository, environment, arguments.options(context, environment)).await,
+        Command::Base(arguments) => {
+            base(context, &repository, environment, arguments.options(context, environment)).await
+        }
         Command::Filestore(_) => filestore(context, &repository, environment).await,
         Command::Configuration(_) => configuration(context, &repository, environment).await,
         Command::All(_) => all(context, &repository, environment).await,

@@ -78,7 +78,9 @@ async fn ask(
     let all = databases(&maintenance).await?;
     let names: Vec<&String> = all.iter().filter(|name| only.is_none_or(|only| *name == only)).collect();
     if let (Some(only), true) = (only, names.is_empty()) {
-        return Err(error::usage(format!("there is no database \"{only}\"")).hint(format!("databases: {}", all.join(", "))));
+        return Err(
+            error::usage(format!("there is no database \"{only}\"")).hint(format!("databases: {}", all.join(", ")))
+        );
     }
     let mut results = Vec::new();
     for check in checks.iter().filter(|c| c.database == Scope::Cluster) {

@@ -199,7 +199,8 @@ fn the_example_and_the_shipped_schedules_and_checks_load_once_a_recipient_is_fil
     for check in &estate.checks {
         let hard = check.suite == "odoo-hard" || check.suite == "odoo-fingerprint";
         assert_eq!(check.severity == Severity::Hard, hard, "{}", check.id);
-        let compares = ["odoo-baseline", "odoo-fingerprint", "odoo-fresh"].contains(&check.suite.as_str()) || check.id == "M1";
+        let compares =
+            ["odoo-baseline", "odoo-fingerprint", "odoo-fresh"].contains(&check.suite.as_str()) || check.id == "M1";
         assert_eq!(check.asks_the_source(), compares, "{}", check.id);
         assert!(check.why.len() > 80 && check.title.len() > 20, "{} is hardly explained", check.id);
     }

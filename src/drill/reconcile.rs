@@ -31,9 +31,10 @@ pub fn files(of: &AttachmentReconciliation) -> Check {
         true => (CheckResult::Passed, format!("{} files, {} verified by their SHA-1", of.referenced, of.verified)),
         false => (CheckResult::Failed, format!("{} files, {} there, {} sound", of.referenced, of.present, of.verified)),
     };
-    let rows = of.missing.iter().take(5).map(|m| {
-        format!("store_fname={} model={} id={}", m.store_fname, m.model.as_deref().unwrap_or("NULL"), m.id)
-    });
+    let rows =
+        of.missing.iter().take(5).map(|m| {
+            format!("store_fname={} model={} id={}", m.store_fname, m.model.as_deref().unwrap_or("NULL"), m.id)
+        });
     check(
         "F4",
         "Every file that an attachment refers to is there, with the right content",
@@ -69,7 +70,8 @@ pub async fn tenants(
         if !client.query_one(query, &[]).await.map_err(failed)?.get::<_, bool>(0) {
             continue;
         }
-        let query = "SELECT EXISTS (SELECT FROM public.ir_attachment WHERE store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$')";
+        let query =
+            "SELECT EXISTS (SELECT FROM public.ir_attachment WHERE store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$')";
         let files = client.query_one(query, &[]).await.map_err(failed)?.get(0);
         tenants.push(Tenant { uuid: database_uuid(&client).await?, files, name });
     }

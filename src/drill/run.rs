@@ -18,11 +18,11 @@ use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::drill_record;
-use crate::evidence::selftest::{DamageCase, SelfTest};
 use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
+use crate::evidence::selftest::{DamageCase, SelfTest};
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::server::PrivateServer;

@@ -56,11 +56,8 @@ impl SelfTest {
 
     /// `11 of 12 damages found, 1 skipped`.
     pub fn score(&self) -> String {
-        let (found, missed, skipped) = (
-            self.count(DamageOutcome::Found),
-            self.count(DamageOutcome::Missed),
-            self.count(DamageOutcome::Skipped),
-        );
+        let (found, missed, skipped) =
+            (self.count(DamageOutcome::Found), self.count(DamageOutcome::Missed), self.count(DamageOutcome::Skipped));
         let tail = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
         format!("{found} of {} damages found{tail}", found + missed)
     }

@@ -82,7 +82,10 @@ impl Site {
     fn back_up(&self) -> Value {
         let receiver = self.estate.receive(&self.cluster);
         let told = self.estate.run(&["backup", "base"]).ok().json();
-        self.cluster.psql("postgres", "INSERT INTO t SELECT i, true FROM generate_series(5001, 5100) i; SELECT pg_switch_wal()");
+        self.cluster.psql(
+            "postgres",
+            "INSERT INTO t SELECT i, true FROM generate_series(5001, 5100) i; SELECT pg_switch_wal()",
+        );
         self.estate.caught_up(&self.cluster);
         receiver.kill9();
         told["base_backup"]["baseline"].clone()
@@ -115,8 +118,10 @@ fn a_drill_stops_where_the_source_was_asked_and_goes_on_to_its_target() {
         }
         assert_eq!(check(&record, "B3")["result"], "passed");
         assert_eq!(record["target"]["as_intended"], true);
-        let phases: Vec<&str> = record["phases"].as_array().expect("phases").iter().filter_map(|p| p["name"].as_str()).collect();
-        let place = |name: &str| phases.iter().position(|p| *p == name).unwrap_or_else(|| panic!("no {name}: {phases:?}"));
+        let phases: Vec<&str> =
+            record["phases"].as_array().expect("phases").iter().filter_map(|p| p["name"].as_str()).collect();
+        let place =
+            |name: &str| phases.iter().position(|p| *p == name).unwrap_or_else(|| panic!("no {name}: {phases:?}"));
         assert!(place("comparing with the source") < place("replaying WAL"), "{phases:?}");
         assert!(!record["findings"].to_string().contains("compared"), "PostgreSQL {major}: {record}");
 
@@ -231,7 +236,8 @@ fn a_file_of_checks_is_tried_on_a_live_database() {
     // Nothing is written, and a mistake is told with its line.
     let sql = "sql = '''\nSELECT id\n  FROM t\n WHERE id = lost'''";
     let wrong = write(&SUITE.replace("sql = \"SELECT id FROM t WHERE odd ORDER BY id\"", sql));
-    let line = fs::read_to_string(&wrong).expect("the file").lines().position(|l| l.contains("lost")).expect("there") + 1;
+    let line =
+        fs::read_to_string(&wrong).expect("the file").lines().position(|l| l.contains("lost")).expect("there") + 1;
     let told = site.estate.run(&["drill", "check", &wrong]).expect_code(8).json();
     let detail = check(&told, "B1")["detail"].as_str().expect("text").to_owned();
     assert!(detail.contains(&format!("own.toml:{line}: column \"lost\" does not exist")), "{detail}");
@@ -320,7 +326,8 @@ fn every_damage_turns_a_check_red_and_fewer_checks_find_less() {
     // An ordinary drill is green, compared with the source, and tells the last score.
     let record = site.drill(&[]).ok().json()["drill"].clone();
     let checks = record["checks"].as_array().expect("checks");
-    let compared = checks.iter().filter(|c| c["detail"].as_str().is_some_and(|d| d.contains("the same as at the source")));
+    let compared =
+        checks.iter().filter(|c| c["detail"].as_str().is_some_and(|d| d.contains("the same as at the source")));
     assert!(compared.count() > 15, "{record}");
     assert_eq!(record["selftest"]["drill"], told["drill"]["id"]);
 

@@ -84,7 +84,9 @@ fn the_library_runs_on_every_series() {
         cluster.psql("postgres", &format!("CREATE DATABASE {database}"));
         cluster.psql(&database, COMMON);
         cluster.psql(&database, more);
-        let module = format!("INSERT INTO ir_module_module (name, state, latest_version) VALUES ('base', 'installed', '{series}.0.1.3')");
+        let module = format!(
+            "INSERT INTO ir_module_module (name, state, latest_version) VALUES ('base', 'installed', '{series}.0.1.3')"
+        );
         cluster.psql(&database, &module);
         for suite in ["odoo-hard", "odoo-baseline", "odoo-fingerprint", "odoo-fresh", "odoo-facts"] {
             let file = folder.join(format!("{suite}.toml")).display().to_string();

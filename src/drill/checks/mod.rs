@@ -92,8 +92,7 @@ pub async fn run(
         }
     }
     for check in checks.iter().filter(|c| c.database == Scope::Cluster) {
-        let place =
-            Place { server, client: &maintenance, database: "template1", scope: CLUSTER, version: None };
+        let place = Place { server, client: &maintenance, database: "template1", scope: CLUSTER, version: None };
         results.extend(one(&place, check, circumstances).await?);
     }
     if !odoo_seen {

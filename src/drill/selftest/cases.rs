@@ -47,23 +47,11 @@ pub(super) struct Sql {
 const JOURNAL: &str = "SELECT count(*) > 1 FROM public.account_move_line WHERE parent_state = 'posted' AND debit > 0";
 
 pub(super) const CASES: &[Case] = &[
-    Case {
-        id: "wal-segment-lost",
-        title: "a WAL segment that recovery needs is missing",
-        damage: Damage::LoseSegment,
-    },
+    Case { id: "wal-segment-lost", title: "a WAL segment that recovery needs is missing", damage: Damage::LoseSegment },
     Case { id: "stopped-short", title: "recovery stops before the target", damage: Damage::StopShort },
-    Case {
-        id: "relation-truncated",
-        title: "a table's file is cut in half",
-        damage: Damage::TruncateRelation,
-    },
+    Case { id: "relation-truncated", title: "a table's file is cut in half", damage: Damage::TruncateRelation },
     Case { id: "page-flipped", title: "one byte of a table's page is changed", damage: Damage::FlipPage },
-    Case {
-        id: "attachments-deleted",
-        title: "files of attachments are deleted",
-        damage: Damage::DeleteAttachments,
-    },
+    Case { id: "attachments-deleted", title: "files of attachments are deleted", damage: Damage::DeleteAttachments },
     Case {
         id: "attachments-corrupted",
         title: "files of attachments hold other bytes of the same number",
