@@ -16,7 +16,7 @@ use super::answer::Outcome;
 use super::ask::{Within, ask};
 use super::{quiet, session};
 use crate::config::{Check, Environment, Probe, Scope};
-use crate::error::{self, Result};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::Baseline;
 use crate::postgres::source::{Source, databases};
@@ -153,15 +153,20 @@ async fn seats<'c>(source: &Source, checks: &[&'c Check]) -> Result<(Vec<Seat<'c
         seats.push(Seat { name: CLUSTER.to_owned(), client: maintenance, version: None, checks: cluster });
     }
     for name in names {
-        let client = match source.sql_in(&name).await {
-            Ok(client) => client,
+        let opened = async {
+            let client = source.sql_in(&name).await?;
+            session::prepare(&client).await?;
+            let version = session::odoo_version(&client).await?;
+            Ok((client, version))
+        };
+        let (client, version) = match opened.await {
+            Ok(opened) => opened,
             Err(e) => {
-                left_out.push(format!("{name} cannot be opened ({e})"));
+                let e: Error = e;
+                left_out.push(format!("{name} cannot be asked ({e})"));
                 continue;
             }
         };
-        session::prepare(&client).await?;
-        let version = session::odoo_version(&client).await?;
         let checks = of(if version.is_some() { &[Scope::Odoo, Scope::Every] } else { &[Scope::Every] });
         match seats.len() {
             _ if checks.is_empty() => {}
