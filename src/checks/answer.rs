@@ -1,6 +1,6 @@
 //! What a check's statement returned, small: however many rows there are, memory does not grow.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -99,7 +99,8 @@ impl Gatherer {
 fn time(text: &str) -> Option<DateTime<Utc>> {
     let plain = text.strip_suffix("+00").unwrap_or(text);
     let parsed = NaiveDateTime::parse_from_str(plain, "%Y-%m-%d %H:%M:%S%.f");
-    parsed.ok().or_else(|| format!("{plain} 00:00:00").parse::<NaiveDateTime>().ok()).map(|t| t.and_utc())
+    let date = || plain.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0));
+    parsed.ok().or_else(date).map(|t| t.and_utc())
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub(super) async fn run(probe: &CommandProbe, limit: Duration, on: &On<'_>) -> S
     if status.code() != Some(probe.exit_code) {
         return failed(format!("{name} ended with {status}, expected exit code {}", probe.exit_code));
     }
-    let pattern = probe.output.as_deref().map(regex::Regex::new);
+    let pattern = probe.output.as_deref().map(|p| regex::RegexBuilder::new(p).multi_line(true).build());
     match pattern {
         Some(Err(e)) => error(format!("not a regular expression: {e}")),
         Some(Ok(pattern)) if !pattern.is_match(&output) => failed(format!("the output does not match {pattern}")),
