@@ -3,6 +3,7 @@
 //! Arrows point down only: `cli → {drill, restore, sources} → repository → {vault, storage}`, with
 //! `evidence` beside `repository`. See `docs/architecture.md`.
 
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod configuration;

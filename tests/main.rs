@@ -2,6 +2,7 @@
 
 mod bases;
 mod capture;
+mod checks;
 mod common;
 mod demo;
 mod drill;

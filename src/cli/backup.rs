@@ -12,6 +12,7 @@ use crate::config::{Environment, ReaderMode};
 use crate::configuration::ChangeKind;
 use crate::configuration::store::{self, Exported};
 use crate::error::{Error, ErrorKind, Result};
+use crate::evidence::entry::Baseline;
 use crate::filestore::capture::{self, Captured, Damage};
 use crate::postgres::backup::{self, BaseOptions};
 use crate::repository::Repository;
@@ -73,7 +74,9 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
     let environment = context.environment(&which.environment)?;
     let repository = context.repository(Keys::Write).await?;
     match command {
-        Command::Base(arguments) => base(context, &repository, environment, arguments.options(context)).await,
+        Command::Base(arguments) => {
+            base(context, &repository, environment, arguments.options(context, environment)).await
+        }
         Command::Filestore(_) => filestore(context, &repository, environment).await,
         Command::Configuration(_) => configuration(context, &repository, environment).await,
         Command::All(_) => all(context, &repository, environment).await,
@@ -81,14 +84,16 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
 }
 
 impl BaseArguments {
-    fn options(&self, context: &Context) -> BaseOptions {
-        BaseOptions { reader: self.reader.map(ReaderMode::from), full: self.full, ..default_options(context) }
+    fn options(&self, context: &Context, environment: &Environment) -> BaseOptions {
+        let default = default_options(context, environment);
+        BaseOptions { reader: self.reader.map(ReaderMode::from), full: self.full, ..default }
     }
 }
 
-fn default_options(context: &Context) -> BaseOptions {
+fn default_options(context: &Context, environment: &Environment) -> BaseOptions {
     let state_dir = Some(context.state_dir());
-    BaseOptions { reader: None, full: false, level: context.level(), state_dir }
+    let checks = context.estate.checks_for(environment).cloned().collect();
+    BaseOptions { reader: None, full: false, level: context.level(), state_dir, checks }
 }
 
 async fn base(
@@ -123,11 +128,29 @@ async fn base(
         entry.wal.last,
         done.appended.sequence,
     );
+    if let Some(baseline) = &entry.baseline {
+        text += &baseline_text(baseline);
+    }
     for block in entry.damaged.iter().take(SHOWN) {
         text += &format!("\ndamaged at the source: {block}");
     }
     let json = json!({ "base_backup": entry, "ledger": done.appended });
     Ok(Outcome::new(json, text).with_failure(done.failure()))
+}
+
+fn baseline_text(baseline: &Baseline) -> String {
+    let mut text = match baseline.lsn {
+        Some(lsn) => format!(
+            "\nbaseline: {} answers of {} at {lsn}; drills compare with them",
+            baseline.checks,
+            baseline.databases.join(", ")
+        ),
+        None => "\nno baseline: drills cannot compare with the source at this backup".to_owned(),
+    };
+    if let Some(reason) = &baseline.reason {
+        text += &format!(" ({reason})");
+    }
+    text
 }
 
 async fn filestore(context: &Context, repository: &Repository, environment: &Environment) -> Result<Outcome> {
@@ -269,7 +292,7 @@ async fn all(context: &Context, repository: &Repository, environment: &Environme
             failures.push(failure);
         }
     };
-    let options = default_options(context);
+    let options = default_options(context, environment);
     note("base", base(context, repository, environment, options).await);
     if environment.odoo.is_empty() {
         note("filestore", Ok(Outcome::new(Value::Null, "the environment lists no Odoo, so there is no filestore")));

@@ -1,4 +1,4 @@
-//! `lifeboat drill run` and `drill reap`.
+//! `lifeboat drill run`, `drill selftest` and `drill reap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
 use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
@@ -15,17 +16,19 @@ use super::restore::tools;
 use crate::config::Environment;
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
-use crate::drill::{self, Sandbox};
+use crate::drill::{self, Sandbox, selftest};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
+use crate::evidence::selftest::{DamageOutcome, SelfTest};
 use crate::evidence::{report_html, report_json};
 use crate::postgres::account::{Account, running_as};
 use crate::postgres::backup::record_failure;
+use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::wal_archive::WalArchive;
-use crate::restore::{self, Target, Wishes};
+use crate::restore::{self, Resolved, Target, Wishes};
 use crate::units::Span;
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +37,20 @@ pub(crate) enum Command {
     Run(Arguments),
     /// Clean up after drills whose Lifeboat was killed, and record them as not completed; `drill run` does so too
     Reap,
+    /// Try a file of checks on a live database: read only, with time limits; exit code 8 when a hard one fails
+    Check(super::drill_check::Arguments),
+    /// Test the checks: restore, damage copies in a dozen ways, and see whether every damage turns a check red
+    Selftest(SelftestArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArguments {
+    #[command(flatten)]
+    environment: EnvironmentArgument,
+
+    /// Where the report goes, as HTML and JSON [default: `report_dir` of the environment, else the current directory]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -64,30 +81,50 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    let Command::Run(arguments) = command else { return reap(context).await };
+    match command {
+        Command::Run(arguments) => several(arguments, context).await,
+        Command::Reap => reap(context).await,
+        Command::Check(_) => Err(error::internal("`drill check` takes no configuration for granted")),
+        Command::Selftest(arguments) => {
+            let environment = context.environment(&arguments.environment.environment)?;
+            let folder = folder(arguments.report.as_ref(), environment);
+            let incident_time = context.runtime.now();
+            let wish = Wish { target: Target::Latest, incident_time, report: &folder, keep: false, selftest: true };
+            one(context, environment, &wish).await
+        }
+    }
+}
+
+async fn several(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let named = arguments.environments.iter().map(|name| context.environment(name));
     let environments: Vec<&Environment> = match arguments.all {
         true => context.estate.environments.iter().collect(),
         false => named.collect::<Result<_>>()?,
     };
+    let run = async |environment: &Environment| {
+        let folder = folder(arguments.report.as_ref(), environment);
+        let wish = Wish {
+            target: arguments.to.parse()?,
+            incident_time: context.runtime.now(),
+            report: &folder,
+            keep: arguments.keep,
+            selftest: false,
+        };
+        one(context, environment, &wish).await
+    };
     match environments.as_slice() {
-        [environment] => one(arguments, environment, context).await,
-        several => {
-            let run = |environment| one(arguments, environment, context);
-            Ok(merged(several, arguments.jobs.into(), run).await)
-        }
+        [environment] => run(environment).await,
+        several => Ok(merged(several, arguments.jobs.into(), run).await),
     }
 }
 
-async fn one(arguments: &Arguments, environment: &Environment, context: &Context) -> Result<Outcome> {
-    let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
-    let wish = Wish {
-        target: arguments.to.parse()?,
-        incident_time: context.runtime.now(),
-        report: &folder,
-        keep: arguments.keep,
-    };
-    let done = conduct(context, environment, &wish).await?;
+/// Where the report of a drill goes.
+fn folder(asked: Option<&PathBuf>, environment: &Environment) -> PathBuf {
+    asked.or(environment.drill.report_dir.as_ref()).cloned().unwrap_or_else(|| ".".into())
+}
+
+async fn one(context: &Context, environment: &Environment, wish: &Wish<'_>) -> Result<Outcome> {
+    let done = conduct(context, environment, wish).await?;
     let text = describe(&done.record, done.appended.sequence, &done.html);
     let json = json!({
         "drill": done.record,
@@ -113,6 +150,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) report: &'a Path,
     /// Whether the restored copy stays.
     pub(crate) keep: bool,
+    /// Whether the checks are tested, too.
+    pub(crate) selftest: bool,
 }
 
 /// A drill that was run and recorded, and its report.
@@ -140,6 +179,10 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
             record_failure(&ledger, &repository, "drill", &failure, started_at, began, &context.runtime).await;
             return Err(failure);
         }
+    };
+    let (resolved, selftest) = match wish.selftest {
+        true => at_the_baseline(&repository, &catalogue, resolved).await?,
+        false => (resolved, None),
     };
     let id = crate::postgres::base_backup::new_id(started_at)?;
     let operator = format!("{}@{}", running_as(), host_name());
@@ -184,6 +227,7 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         operator,
         config_digest,
         binary_sha256: digest_of(&tools.program).ok(),
+        selftest,
     };
     let done = drill::run(&tools, request).await?;
     let signer = repository.signer()?.verifying_key();
@@ -192,6 +236,24 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
     let (html, json) = write_reports(wish.report, &done.record, &place)?;
     Ok(Conducted { record: done.record, appended: done.appended, html, json })
+}
+
+/// A self-test restores to the state that the source was asked in, where there is one: then checks that compare can be
+/// tested, too. What is behind that serves to test the stop of recovery.
+async fn at_the_baseline(
+    repository: &Repository,
+    catalogue: &Catalogue,
+    latest: Resolved,
+) -> Result<(Resolved, Option<selftest::Options>)> {
+    let base = catalogue.bases().find(|base| base.id == latest.base);
+    let lsn = base.and_then(|base| base.baseline.as_ref()).and_then(|baseline| baseline.lsn);
+    let Some(lsn) = lsn.filter(|lsn| *lsn <= latest.stop_end) else {
+        return Ok((latest, Some(selftest::Options::default())));
+    };
+    let archive = WalArchive::new(repository, &catalogue.environment);
+    let there = restore::resolve(archive, catalogue, &Target::Lsn(lsn), Some(latest.timeline)).await?;
+    let beyond = (there.stop_end < latest.stop_end).then_some(latest);
+    Ok((there, Some(selftest::Options { beyond, neutralised: None })))
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -243,6 +305,9 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
     for check in record.checks.iter().filter(|c| matches!(c.result, CheckResult::Failed | CheckResult::Error)) {
         text += &format!("  {} in {}: {}: {}\n", check.id, check.scope, check.title, check.detail);
     }
+    if let Some(test) = &record.selftest {
+        text += &selftest_text(test, record);
+    }
     for a in &record.attachments {
         text += &format!(
             "attachments of {}: {} referenced, {} verified, {} missing\n",
@@ -259,6 +324,22 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
     text
 }
 
+fn selftest_text(test: &SelfTest, record: &DrillRecord) -> String {
+    if test.drill != record.id {
+        return format!("checks were last tested in drill {}: {}\n", test.drill, test.score());
+    }
+    let mut text = format!("self-test: {}\n", test.score());
+    for case in &test.cases {
+        let came = match case.outcome {
+            DamageOutcome::Found => format!("found by {}", case.caught_by.join(", ")),
+            DamageOutcome::Missed => format!("MISSED ({})", case.detail),
+            DamageOutcome::Skipped => format!("skipped: {}", case.detail),
+        };
+        text += &format!("  {:22} {}: {came}\n", case.id, case.title);
+    }
+    text
+}
+
 /// The failure that a record amounts to.
 pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
@@ -268,7 +349,12 @@ pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
                 .hint("run it again: it says nothing about the backup"),
         ),
         Verdict::Failed => {
-            let why = record.error.clone().unwrap_or_else(|| "a check failed, see the report".to_owned());
+            let blind = record.selftest.as_ref().filter(|test| test.drill == record.id && !test.is_complete());
+            let why = match (&record.error, blind) {
+                (Some(error), _) => error.clone(),
+                (None, Some(test)) => format!("the checks did not notice all damage: {}", test.score()),
+                (None, None) => "a check failed, see the report".to_owned(),
+            };
             Some(
                 error::check_failed(format!("the drill of {} failed: {why}", record.environment))
                     .meaning("a restore now would not give back what it should")

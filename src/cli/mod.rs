@@ -6,6 +6,7 @@ mod context;
 mod demo;
 mod doctor;
 mod drill;
+mod drill_check;
 mod drills;
 mod evidence;
 mod exit;
@@ -161,6 +162,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
+        Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,

@@ -52,6 +52,19 @@ impl Estate {
     }
 }
 
+/// The checks of one file, for trying them before they become part of an estate.
+pub fn checks_of(path: &Path) -> Result<Vec<Check>> {
+    let source = Source::open(path)?;
+    let raw = source.parse()?;
+    let mut files = Files::default();
+    files.add(source, raw)?;
+    match files.checks.is_empty() {
+        false => Ok(files.checks),
+        true => Err(error::config(format!("{} holds no [[check]]", path.display()))
+            .hint("docs/configuration.md says how a check is written")),
+    }
+}
+
 /// The files that `include` names, each once, in the order written and sorted within a pattern.
 fn included(main: &Source, include: Option<Located<Vec<Located<String>>>>) -> Result<Vec<PathBuf>> {
     let base = main.shown.parent().unwrap_or(Path::new(""));

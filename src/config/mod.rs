@@ -18,12 +18,13 @@ mod secret;
 mod source;
 mod suggest;
 
-pub use check::{Check, Expectation, Scope, Severity};
+pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use estate::{
     CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
     Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use load::checks_of;
 pub use repository::{KeysConfig, RepositoryConfig};
 pub use schema::json_schema;
 pub use secret::SecretRef;

@@ -139,12 +139,12 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     );
     let check = &estate.checks[0];
     assert_eq!(
-        (check.id.as_str(), check.suite.as_str(), check.sql.as_str()),
-        ("X1", "own", "SELECT 'SELECT 1 WHERE false'")
+        (check.id.as_str(), check.suite.as_str(), check.statement()),
+        ("X1", "own", Some("SELECT 'SELECT 1 WHERE false'"))
     );
     assert_eq!((check.severity, check.expect, check.database), (Severity::Baseline, Expectation::Rows, Scope::Odoo));
     assert_eq!((check.odoo_min, check.odoo_max, check.timeout), (Some(16), Some(19), Duration::from_secs(60)));
-    assert!(check.generates_sql);
+    assert!(matches!(check.probe, Probe::Sql { generates: true, .. }));
 }
 
 #[test]
@@ -199,8 +199,13 @@ fn the_example_and_the_shipped_schedules_and_checks_load_once_a_recipient_is_fil
     let hard = ["A1", "A2", "A3", "A5", "P1", "O1", "F3", "G1", "G2", "G3-indexes", "G3-constraints", "G4"];
     assert_eq!(ids("odoo-hard"), hard);
     assert_eq!(ids("odoo-facts"), ["M3", "F1", "M1", "G5"]);
+    assert!(ids("odoo-baseline").len() >= 10 && ids("odoo-fingerprint").len() >= 12, "the library shrank");
     for check in &estate.checks {
-        assert_eq!(check.severity == Severity::Hard, check.suite == "odoo-hard", "{}", check.id);
+        let hard = check.suite == "odoo-hard" || check.suite == "odoo-fingerprint";
+        assert_eq!(check.severity == Severity::Hard, hard, "{}", check.id);
+        let compares =
+            ["odoo-baseline", "odoo-fingerprint", "odoo-fresh"].contains(&check.suite.as_str()) || check.id == "M1";
+        assert_eq!(check.asks_the_source(), compares, "{}", check.id);
         assert!(check.why.len() > 80 && check.title.len() > 20, "{} is hardly explained", check.id);
     }
     let production = estate.environment("production").expect("known");

@@ -48,6 +48,14 @@ impl Source {
         format!("{}:{line}:{column}", self.shown.display())
     }
 
+    /// The number of the line on which `text`, a value that was read from `span`, begins; the line of `span`
+    /// where the value does not stand there word for word.
+    pub(super) fn line_of(&self, text: &str, span: &Range<usize>) -> usize {
+        let written = self.text.get(span.clone()).unwrap_or_default();
+        let start = span.start + written.find(text).unwrap_or(0);
+        self.text.as_bytes()[..start.min(self.text.len())].iter().filter(|b| **b == b'\n').count() + 1
+    }
+
     /// An error about the text at `span`.
     pub(super) fn error(&self, span: &Range<usize>, what: impl std::fmt::Display) -> Error {
         error::config(format!("{}: {what}", self.place(span)))

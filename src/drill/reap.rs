@@ -120,6 +120,7 @@ fn record(estate: &Estate, dead: &Dead, cleanup: Cleanup, now: DateTime<Utc>) ->
         cleanup,
         findings,
         error: Some(format!("Lifeboat was killed while {}", dead.stage)),
+        selftest: None,
         killed_in: Some(dead.stage.clone()),
         verdict: Verdict::NotCompleted,
         started_at: begun.started_at,

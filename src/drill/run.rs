@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::checks::Circumstances;
+use super::compare::Baseline;
 use super::measure;
 use super::provision::{destroy, provision};
 use super::sandbox::limits::Watch;
 use super::sandbox::place::is_left;
 use super::sandbox::{Limits, Sandbox, Seal};
-use super::{checks, judges};
+use super::{checks, judges, reconcile, selftest};
 use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
 use crate::event::Event;
@@ -26,11 +28,12 @@ use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
+use crate::evidence::selftest::{DamageCase, SelfTest};
 use crate::evidence::{Appended, Body};
 use crate::postgres::server::PrivateServer;
 use crate::postgres::wal_range;
 use crate::repository::base_manifest::BaseManifest;
-use crate::repository::catalogue::ledger;
+use crate::repository::catalogue::{Catalogue, ledger};
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
@@ -72,6 +75,8 @@ pub struct Request<'a> {
     pub config_digest: String,
     /// SHA-256 of the running program.
     pub binary_sha256: Option<String>,
+    /// Whether the checks are tested, too, by damage to copies of what was restored.
+    pub selftest: Option<selftest::Options>,
 }
 
 /// A recorded drill.
@@ -92,6 +97,8 @@ struct Findings {
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
     validated_after: Option<f64>,
+    notes: Vec<String>,
+    damage: Option<Vec<DamageCase>>,
 }
 
 /// Runs the drill, destroys the sandbox, and records everything.
@@ -199,6 +206,8 @@ async fn stages(
     let plan = &request.plan;
     let mut tools = tools.clone();
     tools.launch = seal.launch();
+    // Whatever has a socket must lie where the sandbox sees it, and be found by whoever clears up.
+    tools.temporary = request.sandbox.short().to_owned();
     if request.sandbox.program().exists() {
         // Linked from there it takes no space, and the sandbox sees it.
         tools.program = request.sandbox.program();
@@ -216,20 +225,58 @@ async fn stages(
     let files_check =
         phases.time("verifying files", None, judges::verify_backup(&bin_dir, launch.as_ref(), &plan.pgdata)).await?;
     found.checks.push(files_check);
+    let before = phases.seconds();
+    if let Some(options) = &request.selftest {
+        let cases = async { Ok(selftest::before_recovery(&tools, request, options).await) };
+        found.damage = Some(phases.time("self-test of recovery", None, cases).await?);
+    }
+    // What a restore in earnest does not do is no part of its time.
+    let mut aside = phases.seconds() - before;
+    let mut baseline = Baseline::find(&tools, plan, &request.checks).await;
+    found.checks.extend(baseline.stop_and_compare(&tools, request, manifest, phases).await?);
+    aside += baseline.seconds;
     let work = request.sandbox.short();
     let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work)).await?;
     phases.note(format!("{} of WAL", crate::units::ByteSize(stopped.wal_bytes)));
     if let Some(sandbox) = &mut found.sandbox {
         sandbox.server_version.clone_from(&stopped.server_version);
     }
+    found.checks.push(reconcile::stop(&plan.target, &stopped));
     found.stopped = Some(stopped);
-    examine(&tools, request, phases, found, &server).await?;
+    found.checks.extend(baseline.compare_at_the_target(&tools, request, &server, phases).await?);
+    found.notes.extend(baseline.why_not().map(|why| format!("not compared with the source: {why}")));
+    examine(&tools, request, phases, found, &server, &baseline).await?;
+    let facts = match &request.selftest {
+        Some(_) => Some(selftest::Facts::of(&server).await?),
+        None => None,
+    };
     phases.time("stopping the server", None, server.stop()).await?;
     let checksums = plan.base.data_checksums;
     let pages = judges::page_checksums(&bin_dir, launch.as_ref(), &plan.pgdata, checksums);
     let pages = phases.time("checking page checksums", None, pages).await?;
     found.checks.push(pages);
-    found.validated_after = Some(phases.seconds());
+    found.validated_after = Some(phases.seconds() - aside);
+    if let (Some(options), Some(facts)) = (&request.selftest, &facts) {
+        let red: Vec<&str> = found.checks.iter().filter(|c| c.fails_the_drill()).map(|c| c.id.as_str()).collect();
+        let cases = match red.is_empty() {
+            true => {
+                let sound = selftest::Sound {
+                    facts,
+                    attachments: &found.attachments.reconciled,
+                    answers: baseline.at_the_target(),
+                    why_not: baseline.why_not().unwrap_or("the source was asked in another state"),
+                };
+                let cases = async { Ok(selftest::after(&tools, request, options, &sound).await) };
+                phases.time("self-test of the checks", None, cases).await?
+            }
+            // A check that is red anyway finds nothing.
+            false => {
+                found.damage = None;
+                selftest::not_done(&format!("the undamaged copy is not green: {}", red.join(", ")))
+            }
+        };
+        found.damage.get_or_insert_default().extend(cases);
+    }
     Ok(())
 }
 
@@ -240,11 +287,24 @@ async fn examine(
     phases: &mut Phases,
     found: &mut Findings,
     server: &PrivateServer,
+    baseline: &Baseline,
 ) -> Result<()> {
     let restoring = attachments::restore(tools, &request.plan, server);
     found.attachments = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
-    let checked = phases.time("running checks", None, checks::run(server, &request.checks)).await?;
+    let captures: Vec<_> = tools.catalogue.captures().collect();
+    let tenants = phases.time("reconciling", None, reconcile::tenants(server, request.environment, &captures)).await?;
+    found.checks.extend(found.attachments.reconciled.iter().map(reconcile::files));
+    found.checks.extend(tenants);
+    let circumstances = Circumstances {
+        reference: baseline.reference(),
+        rpo: request.environment.objectives.rpo,
+        now: request.plan.target.last_kept.map(|t| t.time),
+        launch: tools.launch.as_ref(),
+        filestore: request.plan.filestore.as_deref(),
+    };
+    let checked = phases.time("running checks", None, checks::run(server, &request.checks, &circumstances)).await?;
     found.checks.extend(checked);
+    found.checks.extend(checks::without_odoo(&request.checks, "no Odoo was started in this drill"));
     let structure = judges::structure(&tools.bin_dir, tools.launch.as_ref(), server);
     let structure = phases.time("checking indexes", None, structure).await?;
     found.checks.push(structure);
@@ -301,6 +361,7 @@ impl Finished<'_> {
         let environment = self.environment;
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
+        findings.extend(found.notes);
         findings.extend(found.attachments.findings.iter().cloned());
         findings.extend(found.attachments.reconciled.iter().filter_map(|a| {
             let late = a.missing.iter().filter(|m| m.cause == MissingCause::NotCaptured).count();
@@ -320,6 +381,11 @@ impl Finished<'_> {
         if let Some(sources) = &mut sources {
             sources.key_ids = vec![format!("epoch {}", tools.repository.descriptor.epoch)];
         }
+        let finished_at = tools.runtime.now();
+        let selftest = match found.damage {
+            Some(cases) => Some(SelfTest { drill: self.id.clone(), finished_at, cases }),
+            None => last_selftest(&tools.catalogue),
+        };
         let mut record = DrillRecord {
             id: self.id,
             schema_version: SCHEMA_VERSION,
@@ -339,17 +405,26 @@ impl Finished<'_> {
             attachments: found.attachments.reconciled,
             rpo,
             rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
+            selftest,
             cleanup,
             findings,
             error,
             killed_in: None,
             verdict: Verdict::Failed,
             started_at: self.started_at,
-            finished_at: tools.runtime.now(),
+            finished_at,
         };
         record.verdict = record.judge();
         record
     }
+}
+
+/// The newest self-test in the ledger.
+fn last_selftest(catalogue: &Catalogue) -> Option<SelfTest> {
+    catalogue.entries.iter().rev().find_map(|entry| match &entry.statement.predicate.body {
+        Body::Drill(drill) => drill.selftest.clone().filter(|test| test.drill == drill.id),
+        _ => None,
+    })
 }
 
 fn stop_points(target: &Resolved, stopped: Option<&Stopped>) -> Target {

@@ -61,6 +61,29 @@ pub struct BaseBackup {
     pub damaged: Vec<DamagedBlock>,
     /// The WAL without which it cannot be restored.
     pub wal: WalNeeded,
+    /// What the source answered to the checks that compare; null where no check does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What the source answered at one instant after a base backup, for drills to compare with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Place in WAL of the instant: all that was committed before it was seen, and nothing behind it. Null where no such
+    /// instant could be had.
+    pub lsn: Option<Lsn>,
+    /// When the source was asked.
+    pub taken_at: DateTime<Utc>,
+    /// SHA-256 of the sealed object that holds the answers.
+    pub answers: Option<String>,
+    /// Databases that were asked, and `cluster`.
+    pub databases: Vec<String>,
+    /// Number of answers.
+    pub checks: u64,
+    /// Why there are none, or not all.
+    pub reason: Option<String>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }

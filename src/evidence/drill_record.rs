@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use crate::evidence::selftest::SelfTest;
 use crate::units::{Lsn, Timeline};
 
 /// Version of the drill record.
@@ -49,6 +50,9 @@ pub struct DrillRecord {
     pub rpo: Option<Rpo>,
     /// Time to recover against the objective.
     pub rto: Rto,
+    /// The newest self-test of the checks: that of this drill, or the last one before it. Null where there was none.
+    #[serde(default)]
+    pub selftest: Option<SelfTest>,
     /// What was created, and that it is gone.
     pub cleanup: Cleanup,
     /// What somebody should look at.

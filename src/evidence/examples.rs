@@ -223,6 +223,7 @@ pub(crate) fn passed() -> DrillRecord {
             met: true,
         }),
         rto: Rto::new(3600.0, Some(47.3), 900.0),
+        selftest: None,
         cleanup: Cleanup {
             created: residue_free.clone(),
             destroyed: residue_free,
@@ -343,6 +344,7 @@ pub(crate) fn backups() -> Vec<Body> {
             previous: None,
             damaged: Vec::new(),
             wal: WalNeeded { first: sources.wal_first.clone(), last: "00000001000000030000009A".into() },
+            baseline: None,
             seconds: 95.0,
         }),
         Body::WalRange(WalRange {

@@ -26,7 +26,7 @@ impl Rpo {
 
 impl DrillRecord {
     /// The outcome that the rest of the record amounts to. A drill that was not finished, a hard check
-    /// that failed or could not be run, no check that passed, a file that the backup lost or that nobody
+    /// that failed or could not be run, checks that did not notice damage in this drill's self-test, no check that passed, a file that the backup lost or that nobody
     /// accounts for, or a stop at another place than intended: each fails it.
     pub fn judge(&self) -> Verdict {
         if self.killed_in.is_some() {
@@ -35,7 +35,8 @@ impl DrillRecord {
         let proven = self.checks.iter().any(|check| check.result == CheckResult::Passed)
             && !self.checks.iter().any(Check::fails_the_drill)
             && self.attachments.iter().all(AttachmentReconciliation::is_sound);
-        if self.error.is_some() || !proven || !self.target.as_intended || self.rpo.is_none() {
+        let blind = self.selftest.as_ref().is_some_and(|test| test.drill == self.id && !test.is_complete());
+        if self.error.is_some() || blind || !proven || !self.target.as_intended || self.rpo.is_none() {
             return Verdict::Failed;
         }
         if self.rto.met && self.rpo.as_ref().is_some_and(|rpo| rpo.met) {

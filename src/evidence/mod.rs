@@ -1,14 +1,14 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, drill_record (judge)   what an entry says
+//! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
-//! report_html ── report_tables ── charts ── wording        a drill for people
+//! report_html ── report_tables, report_selftest ── charts ── wording        a drill for people
 //! ```
 
 pub mod bodies;
@@ -23,7 +23,9 @@ pub mod merkle;
 mod read;
 pub mod report_html;
 pub mod report_json;
+mod report_selftest;
 mod report_tables;
+pub mod selftest;
 pub mod statement;
 pub mod summary;
 pub mod trust;

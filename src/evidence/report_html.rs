@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::evidence::charts;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Severity, Verdict};
 use crate::evidence::report_json::Place;
+use crate::evidence::report_selftest::selftest;
 use crate::evidence::report_tables as tables;
 use crate::evidence::wording::{checks_summary, counted, day, number, result_word, span, time};
 use crate::evidence::wording::{verdict_sentence, verdict_word};
@@ -39,6 +40,7 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
                     (findings(record))
                     (restored(record))
                     (tables::checks(&record.checks))
+                    (selftest(record))
                     (tables::attachments(&record.attachments))
                     (tables::phases(record))
                     (tables::sources(record))
@@ -100,6 +102,9 @@ fn reasons(record: &DrillRecord) -> Vec<String> {
         if reconciled.lost_by_us() > 10 {
             reasons.push(format!("… and {} more", number(reconciled.lost_by_us() as u64 - 10)));
         }
+    }
+    if let Some(test) = record.selftest.as_ref().filter(|test| test.drill == record.id && !test.is_complete()) {
+        reasons.push(format!("The checks did not notice all damage: {}", test.score()));
     }
     if record.error.is_none() && !record.target.as_intended {
         reasons.push("Recovery is not known to have stopped where it was to stop".to_owned());

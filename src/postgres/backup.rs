@@ -15,7 +15,8 @@ use super::progress::{Attempt, Progress};
 use super::source::{Source, databases};
 use super::sql::explain;
 use super::{streamed, wal_range};
-use crate::config::{CheckpointMode, Environment, ReaderMode};
+use crate::checks::baseline;
+use crate::config::{Check, CheckpointMode, Environment, ReaderMode};
 use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::{BaseBackup, Failure, WalNeeded};
@@ -65,6 +66,8 @@ pub struct BaseOptions {
     pub level: i32,
     /// Where what was stored is noted, so that an interrupted backup can be gone on with; `None`: nowhere.
     pub state_dir: Option<StateDir>,
+    /// Checks whose answers at the source are kept for drills to compare with, where they compare.
+    pub checks: Vec<Check>,
 }
 
 /// Takes a base backup of `environment` and commits it; a failure is recorded in the ledger too.
@@ -180,7 +183,12 @@ async fn take(
         meta.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)).collect();
     subjects
         .extend(taken.new_packs.iter().map(|p| Subject::new(layout::pack(&environment.name, &p.sha256), &p.sha256)));
-    let entry = entry(taken, id.clone(), label.clone(), server, began.elapsed().as_secs_f64());
+    let timeline = taken.span.timeline;
+    let mut entry = entry(taken, id.clone(), label.clone(), server, began.elapsed().as_secs_f64());
+    // The files are there; only now is the source asked: its answers lie behind the backup's end.
+    entry.baseline = baseline::take(repository, environment, &options.checks, timeline, runtime).await;
+    let answers = entry.baseline.iter().filter_map(|b| b.answers.as_ref());
+    subjects.extend(answers.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)));
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
     if let Some(progress) = progress {
         progress.finish();
@@ -289,6 +297,7 @@ fn entry(taken: Taken, id: String, label: String, server: Server, seconds: f64) 
             first: segment_name(timeline, start_lsn.segment(size), size),
             last: segment_name(timeline, stop_lsn.previous_segment(size), size),
         },
+        baseline: None,
         seconds,
     }
 }

@@ -20,6 +20,7 @@ use super::account::Account;
 use super::launch::Launch;
 use super::sql::connect_sql;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
+use crate::units::Lsn;
 
 /// Port number in the name of the socket; there is no TCP.
 const PORT: u16 = 5432;
@@ -121,6 +122,41 @@ impl PrivateServer {
                     began.elapsed().as_secs()
                 ))
                 .hint(format!("its log ends with: {}", last_lines(&self.log(), 3))));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until recovery is paused at its target, in hot standby; tells where.
+    ///
+    /// # Errors
+    /// When the server exits, or goes on instead: a server that lets nobody in yet does not pause.
+    pub async fn paused(&mut self) -> Result<Lsn> {
+        const QUESTION: &str = "SELECT pg_is_in_recovery(), \
+             CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END, \
+             pg_last_wal_replay_lsn()::text";
+        loop {
+            if let Some(status) =
+                self.child.try_wait().or_err(ErrorKind::Internal, || "cannot watch the server".to_owned())?
+            {
+                return Err(self.died(status));
+            }
+            let session = match self.sql("template1").await {
+                // No login for this role is no reason to wait for ever.
+                Err(e) if super::replication::sqlstate(&e).is_some_and(|code| code.starts_with("28")) => return Err(e),
+                session => session.ok(),
+            };
+            if let Some(client) = session
+                && let Ok(row) = client.query_one(QUESTION, &[]).await
+            {
+                match (row.get(0), row.get(1), row.get::<_, Option<&str>>(2)) {
+                    (true, true, Some(lsn)) => return lsn.parse(),
+                    (false, _, _) => return Err(error::internal("the server ended recovery instead of pausing")),
+                    _ => {}
+                }
+            }
+            if self.log().contains("hot standby is not possible because of insufficient parameter settings") {
+                return Err(error::internal("settings of the source were raised since the base backup"));
             }
             tokio::time::sleep(POLL).await;
         }

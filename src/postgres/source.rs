@@ -39,6 +39,11 @@ impl Source {
         Ok(Self { dsn, tls })
     }
 
+    /// A cluster that no configuration names; TLS as `sslmode` says.
+    pub fn at(dsn: Config) -> Self {
+        Self { dsn, tls: TlsTrust::Unverified }
+    }
+
     /// The connection parameters, password included.
     pub fn dsn(&self) -> &Config {
         &self.dsn

@@ -39,6 +39,7 @@ fn base(id: &str, timeline: u32, start: u64, stop: u64, minute: i64) -> BaseBack
         previous: None,
         damaged: Vec::new(),
         wal: WalNeeded { first: name(start), last: name(stop - 1) },
+        baseline: None,
         seconds: 1.0,
     }
 }

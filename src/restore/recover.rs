@@ -50,6 +50,8 @@ pub struct Recovery<'a> {
     pub role: &'a str,
     /// Major version of the cluster.
     pub major: u32,
+    /// Number of a WAL segment that is treated as lost: a self-test wants to see recovery fail.
+    pub withheld: Option<u64>,
 }
 
 /// Where recovery stopped.
@@ -78,17 +80,54 @@ impl Stopped {
     }
 }
 
-/// Runs recovery to the end; returns the running, promoted server, logged in as superuser.
-pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)> {
-    let began = Instant::now();
+/// Starts to serve WAL up to the target.
+fn serve(recovery: &Recovery<'_>) -> Result<WalServer> {
     let wal = recovery.catalogue.wal.as_ref().ok_or_else(|| error::not_recoverable("the repository holds no WAL"))?;
     let line = wal.line(recovery.target.timeline);
-    let places = Places { spool: &recovery.pgdata.join(SPOOL), folder: recovery.work_dir, program: recovery.program };
+    let places = Places {
+        spool: &recovery.pgdata.join(SPOOL),
+        folder: recovery.work_dir,
+        program: recovery.program,
+        withheld: recovery.withheld,
+    };
     hand_over(recovery.work_dir, recovery.account)?;
     let (repository, catalogue) = (recovery.repository.clone(), recovery.catalogue.clone());
     let base = recovery.catalogue.bases().find(|base| base.id == recovery.target.base);
-    let wanted = base.map_or(recovery.target.stop_end, |base| base.start_lsn)..recovery.target.stop_end;
-    let serving = WalServer::start(repository, catalogue, line, wanted, &places, recovery.account)?;
+    // Recovery that was paused and stopped goes on from its last restart point; before, the label tells where it begins.
+    let fresh = recovery.pgdata.join("backup_label").exists();
+    let begun = if fresh { Lsn(0) } else { control_file(recovery.pgdata)?.redo() };
+    let from = base.map_or(recovery.target.stop_end, |base| base.start_lsn.max(begun));
+    let wanted = from.min(recovery.target.stop_end)..recovery.target.stop_end;
+    WalServer::start(repository, catalogue, line, wanted, &places, recovery.account)
+}
+
+/// Runs recovery up to the target and pauses there: the server answers questions and is in the state of the
+/// target, which is no end. Stopped, it can be recovered to a later target.
+///
+/// Where this fails the directory may be of no use for that: it must be made equal to the backup again.
+pub async fn recover_and_pause(recovery: &Recovery<'_>) -> Result<PrivateServer> {
+    let serving = serve(recovery)?;
+    signal_recovery(recovery.pgdata, recovery.account)?;
+    let mut settings = settings(recovery, serving.restore_command())?;
+    settings.retain(|(name, _)| name != "recovery_target_action");
+    settings.push(("recovery_target_action".to_owned(), "pause".to_owned()));
+    settings.push(("hot_standby".to_owned(), "on".to_owned()));
+    let mut server = start_with(recovery, settings)?;
+    let paused = server.paused().await.map_err(|e| serving.take_failure().unwrap_or(e))?;
+    let target = recovery.target.stop_end;
+    if paused != target {
+        return Err(error::integrity(format!("recovery paused at {paused} instead of {target}")));
+    }
+    let client = server.sql("template1").await?;
+    let row = client.query_one("SELECT rolname::text FROM pg_roles WHERE oid = 10", &[]).await;
+    server.set_role(row.map_err(|e| explain(e, "cannot ask the paused server for its superuser"))?.get(0));
+    Ok(server)
+}
+
+/// Runs recovery to the end; returns the running, promoted server, logged in as superuser.
+pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)> {
+    let began = Instant::now();
+    let serving = serve(recovery)?;
     signal_recovery(recovery.pgdata, recovery.account)?;
     let mut server = start(recovery, serving.restore_command())?;
     server.ready(None).await.map_err(|e| {
@@ -109,13 +148,17 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<(PrivateServer, Stopped)
 
 /// Starts the private server that gets its WAL by `restore_command`.
 fn start(recovery: &Recovery<'_>, restore_command: &str) -> Result<PrivateServer> {
+    start_with(recovery, settings(recovery, restore_command)?)
+}
+
+fn start_with(recovery: &Recovery<'_>, settings: Vec<(String, String)>) -> Result<PrivateServer> {
     let spec = ServerSpec {
         bin_dir: recovery.bin_dir,
         pgdata: recovery.pgdata,
         work_dir: &recovery.work_dir.join("s"),
         account: recovery.account,
         launch: recovery.launch,
-        settings: settings(recovery, restore_command)?,
+        settings,
         major: recovery.major,
     };
     PrivateServer::start(&spec, recovery.role)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::files::{self, ClusterTarget, Files, Transfer};
 use super::plan::Plan;
-use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, start_recovered};
+use super::recover::{Recovery, Stopped, assert_stop, is_recovered, recover, recover_and_pause, start_recovered};
+use super::resolve::Resolved;
 use crate::disk::{Owner, failed};
 use crate::error::Result;
 use crate::postgres::account::Account;
@@ -75,10 +76,25 @@ impl Tools {
 
     /// Replays WAL to the stop point and asserts it; the server keeps running.
     pub async fn recover(&self, plan: &Plan, work_dir: &Path) -> Result<(PrivateServer, Stopped)> {
-        let recovery = Recovery {
+        let recovery = self.recovery(plan, &plan.target, work_dir);
+        let (server, stopped) = match is_recovered(&plan.pgdata, &plan.target)? {
+            true => start_recovered(&recovery).await?,
+            false => recover(&recovery).await?,
+        };
+        assert_stop(&plan.target, &stopped)?;
+        Ok((server, stopped))
+    }
+
+    /// Replays WAL up to `stop`, which lies before the plan's target, and pauses there; see [`recover_and_pause`].
+    pub async fn pause(&self, plan: &Plan, stop: &Resolved, work_dir: &Path) -> Result<PrivateServer> {
+        recover_and_pause(&self.recovery(plan, stop, work_dir)).await
+    }
+
+    fn recovery<'a>(&'a self, plan: &'a Plan, target: &'a Resolved, work_dir: &'a Path) -> Recovery<'a> {
+        Recovery {
             repository: self.repository.clone(),
             catalogue: self.catalogue.clone(),
-            target: &plan.target,
+            target,
             pgdata: &plan.pgdata,
             work_dir,
             bin_dir: &self.bin_dir,
@@ -87,13 +103,24 @@ impl Tools {
             launch: self.launch.as_ref(),
             role: &self.role,
             major: major(&plan.base.server_version),
-        };
-        let (server, stopped) = match is_recovered(&plan.pgdata, &plan.target)? {
-            true => start_recovered(&recovery).await?,
-            false => recover(&recovery).await?,
-        };
+            withheld: None,
+        }
+    }
+
+    /// Recovery of a copy of the restored files as if a WAL segment were lost; says nothing of the real one.
+    pub async fn recover_without(&self, plan: &Plan, segment: u64, work_dir: &Path) -> Result<Stopped> {
+        let recovery = Recovery { withheld: Some(segment), ..self.recovery(plan, &plan.target, work_dir) };
+        let (server, stopped) = recover(&recovery).await?;
+        server.stop().await?;
         assert_stop(&plan.target, &stopped)?;
-        Ok((server, stopped))
+        Ok(stopped)
+    }
+
+    /// Recovery of a copy of the restored files to another place than the plan's; tells where it stopped.
+    pub async fn recover_elsewhere(&self, plan: &Plan, target: &Resolved, work_dir: &Path) -> Result<Stopped> {
+        let (server, stopped) = recover(&self.recovery(plan, target, work_dir)).await?;
+        server.stop().await?;
+        Ok(stopped)
     }
 }
 

@@ -60,6 +60,8 @@ struct Shelf {
     catalogue: Arc<Catalogue>,
     /// Number of the last segment that recovery can want.
     last: u64,
+    /// Number of a segment that is treated as lost.
+    withheld: Option<u64>,
     /// Segments fetched ahead.
     depth: u64,
     memory: Semaphore,
@@ -91,6 +93,8 @@ pub struct Places<'a> {
     pub folder: &'a Path,
     /// This program.
     pub program: &'a Path,
+    /// Number of a segment that is treated as lost: a self-test wants to see recovery fail.
+    pub withheld: Option<u64>,
 }
 
 /// Serves WAL until it is dropped.
@@ -113,7 +117,7 @@ impl WalServer {
         places: &Places<'_>,
         account: Option<&Account>,
     ) -> Result<Self> {
-        let Places { spool, folder, program } = places;
+        let Places { spool, folder, program, withheld } = places;
         let ready = spool.join("ready");
         // What an interrupted recovery left may be half of a file.
         if let Err(e) = std::fs::remove_dir_all(&ready)
@@ -139,6 +143,7 @@ impl WalServer {
             line,
             catalogue,
             last: wanted.end.segment(segment_size),
+            withheld: *withheld,
             depth: (AHEAD / segment_size).clamp(4, 64),
             memory: Semaphore::new((IN_MEMORY / segment_size).clamp(1, 8) as usize),
             spool: spool.to_path_buf(),
@@ -244,6 +249,9 @@ impl Shelf {
     /// The file of a segment; fetches the following ones ahead.
     async fn segment(shelf: &Arc<Shelf>, segment: SegmentName) -> Result<Option<Placed>> {
         let number = segment.number(shelf.segment_size)?;
+        if shelf.withheld == Some(number) {
+            return Ok(None);
+        }
         let task = {
             let mut ahead = shelf.ahead();
             // What was fetched ahead is of the timeline that this line has there; another is fetched now.
@@ -289,6 +297,9 @@ impl Shelf {
 
     /// The segment that recovery will ask for.
     fn expected(&self, number: u64) -> Option<SegmentName> {
+        if self.withheld == Some(number) {
+            return None;
+        }
         let wal = self.catalogue.wal.as_ref()?;
         wal.complete(&self.line, number).or_else(|| wal.live(&self.line, number).map(|l| l.0))
     }

@@ -42,7 +42,7 @@ async fn what_was_fetched_ahead_is_taken_without_asking() {
     std::fs::write(&program, "#!/bin/sh\nexit 77\n").expect("written");
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
     let spool = folder.path().join("spool");
-    let places = Places { spool: &spool, folder: folder.path(), program: &program };
+    let places = Places { spool: &spool, folder: folder.path(), program: &program, withheld: None };
     let wanted = Lsn(MIB + 40)..Lsn(90 * MIB + 5);
     let server =
         WalServer::start(repository.clone(), Arc::new(catalogue), line, wanted, &places, None).expect("started");

@@ -101,7 +101,13 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let there = counted(balance.restored as u64, "sale is", "sales are");
     teller.result(&format!("{there} there, {} lost", counted(balance.lost.len() as u64, "is", "are")));
 
-    let wish = drill::Wish { target: Target::Latest, incident_time: disaster.at, report: place.report(), keep: false };
+    let wish = drill::Wish {
+        target: Target::Latest,
+        incident_time: disaster.at,
+        report: place.report(),
+        keep: false,
+        selftest: false,
+    };
     let drill = teller
         .act(
             "drill",
@@ -165,12 +171,9 @@ async fn back_up(context: &Context, repository: &Repository, teller: &Teller, ti
     let environment = context.environment(ENVIRONMENT)?;
     let (level, runtime) = (context.level(), &context.runtime);
     let sold = till.count();
-    let base = backup::base(
-        repository,
-        environment,
-        BaseOptions { reader: None, full: false, level, state_dir: None },
-        runtime,
-    );
+    let checks = context.estate.checks_for(environment).cloned().collect();
+    let options = BaseOptions { reader: None, full: false, level, state_dir: None, checks };
+    let base = backup::base(repository, environment, options, runtime);
     let base = teller.act("base backup", "Base backup of the whole cluster, while the till sells.", base).await?.entry;
     teller.result(&format!(
         "{} became {} in the repository; {} sales went on meanwhile",
