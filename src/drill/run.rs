@@ -173,6 +173,9 @@ async fn watched(
         }
     };
     phases.given_up();
+    if outcome.is_err() {
+        watch.look_back().await;
+    }
     // A server that was ended for taking too much fails its stage first; the reason is what counts.
     match watch.take_reason() {
         Some(reason) => Err(reason),

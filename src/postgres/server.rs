@@ -185,7 +185,7 @@ impl PrivateServer {
 
     fn died(&self, status: std::process::ExitStatus) -> Error {
         let log = self.log();
-        let fatal = log.lines().rev().find(|l| l.contains("FATAL:") || l.contains("PANIC:")).map(str::to_owned);
+        let fatal = log.lines().rev().find(|l| is_last_word(l)).map(str::to_owned);
         let reason = fatal.unwrap_or_else(|| last_lines(&log, 3));
         let kind = match () {
             () if reason.contains("configured recovery target was reached") => ErrorKind::NotRecoverable,
@@ -304,6 +304,11 @@ fn fixed_settings(spec: &ServerSpec<'_>) -> Vec<(String, String)> {
         settings.push(("recovery_init_sync_method".into(), "syncfs".into()));
     }
     settings
+}
+
+/// Whether a line of the log says why the server ended; that it refused a session meanwhile does not.
+fn is_last_word(line: &str) -> bool {
+    (line.contains("FATAL:") || line.contains("PANIC:")) && !line.contains("FATAL:  the database system is ")
 }
 
 fn last_lines(log: &str, count: usize) -> String {

@@ -144,6 +144,16 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Looks once more after a stage has failed: a disk that filled up between two looks is why, whatever the
+    /// program said that met its end.
+    pub async fn look_back(&self) {
+        let found = self.look(&mut Instant::now()).await;
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        if reason.is_none() {
+            *reason = found.map(|found| found.context(format!("while {}", self.journal.stage_now())));
+        }
+    }
+
     /// Why the drill was ended, if it was.
     pub fn take_reason(&self) -> Option<Error> {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).take()
