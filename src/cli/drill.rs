@@ -13,7 +13,7 @@ use super::context::{Context, Keys, host_name};
 use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
-use crate::config::Environment;
+use crate::config::{Environment, Probe};
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
 use crate::drill::{self, Sandbox, selftest};
@@ -219,7 +219,7 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         checks: context.estate.checks_for(environment).collect(),
         plan,
         sandbox,
-        readable: Vec::new(),
+        readable: programs(context, environment),
         ports: Vec::new(),
         id,
         started_at,
@@ -254,6 +254,16 @@ async fn at_the_baseline(
     let there = restore::resolve(archive, catalogue, &Target::Lsn(lsn), Some(latest.timeline)).await?;
     let beyond = (there.stop_end < latest.stop_end).then_some(latest);
     Ok((there, Some(selftest::Options { beyond, neutralised: None })))
+}
+
+/// The programs that checks run on the restored copy: a sandbox sees no others than these and the system's.
+fn programs(context: &Context, environment: &Environment) -> Vec<PathBuf> {
+    let checks = context.estate.checks_for(environment);
+    let programs = checks.filter_map(|check| match &check.probe {
+        Probe::Command(command) => Some(command.program.clone()),
+        _ => None,
+    });
+    programs.filter(|program| program.exists()).collect()
 }
 
 /// SHA-256 of a file, in hexadecimal.

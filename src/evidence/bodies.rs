@@ -63,7 +63,7 @@ pub struct BaseBackup {
     pub wal: WalNeeded,
     /// What the source answered to the checks that compare; null where no check does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub baseline: Option<Baseline>,
+    pub baseline: Option<Box<Baseline>>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }

@@ -186,7 +186,8 @@ async fn take(
     let timeline = taken.span.timeline;
     let mut entry = entry(taken, id.clone(), label.clone(), server, began.elapsed().as_secs_f64());
     // The files are there; only now is the source asked: its answers lie behind the backup's end.
-    entry.baseline = baseline::take(repository, environment, &options.checks, timeline, runtime).await;
+    let baseline = baseline::take(repository, environment, &options.checks, timeline, runtime).await;
+    entry.baseline = baseline.map(Box::new);
     let answers = entry.baseline.iter().filter_map(|b| b.answers.as_ref());
     subjects.extend(answers.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)));
     let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;

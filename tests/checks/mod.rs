@@ -5,10 +5,14 @@ mod series;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::common::{Cluster, Estate, Scratch, fixture_odoo, load_fixture, majors, skip};
+
+/// A self-test restores once and checks a dozen times.
+const LONG: Duration = Duration::from_secs(600);
 
 /// A condition that the source shows, a figure, and how recent it is.
 const SUITE: &str = r#"
@@ -72,7 +76,7 @@ impl Site {
         patient(&estate);
         cluster.psql(
             "postgres",
-            "CREATE TABLE t (id int PRIMARY KEY, odd bool, at timestamp DEFAULT now() AT TIME ZONE 'UTC');
+            "CREATE TABLE t (id int PRIMARY KEY, odd bool, at timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
              INSERT INTO t SELECT i, i = 7 FROM generate_series(1, 5000) i",
         );
         Self { cluster, estate }
@@ -299,7 +303,7 @@ fn every_damage_turns_a_check_red_and_fewer_checks_find_less() {
     let all = ["odoo-hard", "odoo-facts", "odoo-baseline", "odoo-fingerprint", "odoo-fresh"];
     let Some(site) = odoo(&all) else { skip!("no fixtures (LIFEBOAT_TEST_FIXTURES)") };
     let reports = site.estate.scratch.join("reports").display().to_string();
-    let told = site.estate.run(&["drill", "selftest", "--report", &reports]).ok().json();
+    let told = site.estate.spawn(&["drill", "selftest", "--report", &reports]).wait(LONG).ok().json();
     let record = &told["drill"];
     let found = outcomes(record);
     assert_eq!(found.len(), 13, "{found:?}");
@@ -333,7 +337,7 @@ fn every_damage_turns_a_check_red_and_fewer_checks_find_less() {
 
     // Without the figures nobody sees that an amount moved to another account.
     fs::remove_file(site.estate.scratch.join("restore-tests/odoo-fingerprint.toml")).expect("removed");
-    let told = site.estate.run(&["drill", "selftest", "--report", &reports]).expect_code(8).json();
+    let told = site.estate.spawn(&["drill", "selftest", "--report", &reports]).wait(LONG).expect_code(8).json();
     let missed: Vec<String> = outcomes(&told["drill"]).into_iter().filter(|c| c.1 == "missed").map(|c| c.0).collect();
     assert!(missed.contains(&"journal-item-moved".to_owned()), "{missed:?}");
     assert!(told["error"]["message"].as_str().is_some_and(|m| m.contains("damages found")), "{told}");

@@ -47,12 +47,12 @@ CREATE TABLE pos_order (id serial PRIMARY KEY, name varchar, session_id int, sta
   amount_total numeric, amount_paid numeric, write_date timestamp);
 CREATE TABLE pos_order_line (id serial PRIMARY KEY, order_id int, price_subtotal_incl numeric);
 CREATE TABLE pos_payment (id serial PRIMARY KEY, pos_order_id int, amount numeric);
-INSERT INTO product_template (id, uom_id, type) VALUES (1, 1, 'product');
-INSERT INTO product_product VALUES (1, 1);
-INSERT INTO uom_uom VALUES (1, 1), (2, 0.5);
-INSERT INTO stock_location VALUES (1, 'internal'), (2, 'supplier');
-INSERT INTO stock_quant VALUES (1, 1, 1, 1, 6, 0);
-INSERT INTO stock_move_line VALUES (1, 1, 2, 1, 2, 'done');";
+INSERT INTO product_template (uom_id, type) VALUES (1, 'product');
+INSERT INTO product_product (product_tmpl_id) VALUES (1);
+INSERT INTO uom_uom (factor) VALUES (1), (0.5);
+INSERT INTO stock_location (usage) VALUES ('internal'), ('supplier');
+INSERT INTO stock_quant (company_id, product_id, location_id, quantity, reserved_quantity) VALUES (1, 1, 1, 6, 0);
+INSERT INTO stock_move_line (product_id, location_id, location_dest_id, product_uom_id, state) VALUES (1, 2, 1, 2, 'done');";
 
 /// What each series adds: how much was moved, and which products are stored.
 const SERIES: [(u32, &str); 4] = [
