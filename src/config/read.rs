@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+use super::drill_odoo::drill_odoo;
 use super::estate::{ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
-use super::raw::{Located, RawConfiguration, RawEnvironment, RawObjectives, RawOdoo, RawPostgres};
+use super::raw::{Located, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres};
 use super::repository::{optional_secret, positive};
 use super::source::Source;
 use crate::error::Result;
@@ -37,11 +38,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
     let objectives = objectives(source, &raw.objectives)?;
     let heartbeat = heartbeat(source, raw.postgres.heartbeat.as_ref(), objectives)?;
     let (postgres, target) = postgres(source, raw.postgres, heartbeat)?;
-    let drill = raw.drill.map_or_else(DrillConfig::default, |d| DrillConfig {
-        work_dir: d.work_dir.map(|l| source.resolve(&l.value)),
-        report_dir: d.report_dir.map(|l| source.resolve(&l.value)),
-        checks: d.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
-    });
+    let drill = raw.drill.map_or_else(|| Ok(DrillConfig::default()), |d| drill(source, d))?;
     let environment = Environment {
         name: raw.name.value,
         purpose: raw.purpose,
@@ -53,6 +50,16 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         drill,
     };
     Ok((environment, target))
+}
+
+fn drill(source: &Source, raw: RawDrill) -> Result<DrillConfig> {
+    Ok(DrillConfig {
+        work_dir: raw.work_dir.map(|l| source.resolve(&l.value)),
+        report_dir: raw.report_dir.map(|l| source.resolve(&l.value)),
+        checks: raw.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
+        odoo: raw.odoo.map(|odoo| drill_odoo(source, odoo)).transpose()?,
+        allow_unneutralised: raw.allow_unneutralised.into_iter().map(|l| l.value).collect(),
+    })
 }
 
 fn is_environment_name(name: &str) -> bool {

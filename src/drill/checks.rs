@@ -192,7 +192,7 @@ async fn rows(
         .collect())
 }
 
-fn row_text(row: &SimpleQueryRow) -> String {
+pub(super) fn row_text(row: &SimpleQueryRow) -> String {
     let fields = row.columns().iter().enumerate();
     let text: Vec<String> = fields.map(|(i, c)| format!("{}={}", c.name(), row.get(i).unwrap_or("NULL"))).collect();
     text.join(" ").chars().take(300).collect()

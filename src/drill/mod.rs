@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod judges;
 pub mod measure;
+pub mod neutralise;
 pub mod run;
 pub mod sandbox;
 

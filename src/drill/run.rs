@@ -20,6 +20,7 @@ use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
+use crate::evidence::odoo_record::{Boot, Neutralised};
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::server::PrivateServer;
@@ -74,6 +75,8 @@ struct Findings {
     stopped: Option<Stopped>,
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
+    neutralised: Vec<Neutralised>,
+    boots: Vec<Boot>,
     validated_after: Option<f64>,
 }
 
@@ -258,6 +261,9 @@ impl Finished<'_> {
             phases: phases.measured().to_vec(),
             checks: found.checks,
             attachments: found.attachments.reconciled,
+            neutralised: found.neutralised,
+            boots: found.boots,
+            egress: None,
             rpo,
             rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
             cleanup,

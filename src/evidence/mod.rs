@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ledger ── statement ── entry ── bodies, drill_record (judge)   what an entry says
+//!    │                               └── odoo_record, egress_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
@@ -16,10 +17,12 @@ mod charts;
 pub mod checkpoint;
 pub mod drill_record;
 pub mod dsse;
+pub mod egress_record;
 pub mod entry;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod odoo_record;
 mod read;
 pub mod report_html;
 pub mod report_json;
