@@ -1,11 +1,17 @@
 //! Drills: a restore into a disposable, sealed place, checked, measured, destroyed, recorded.
 
+mod asserted;
+pub mod boot;
 pub mod checks;
 pub mod judges;
 pub mod measure;
 pub mod neutralise;
 pub mod run;
 pub mod sandbox;
+pub mod sinkhole;
+
+#[cfg(test)]
+mod testing;
 
 pub use run::{Done, Request, run};
 pub use sandbox::Sandbox;

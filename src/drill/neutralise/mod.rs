@@ -12,12 +12,9 @@
 
 mod run;
 mod sources;
-mod statements;
+pub(super) mod statements;
 mod verify;
 
-#[cfg(test)]
-#[path = "../../../tests/common/mod.rs"]
-mod common;
 #[cfg(test)]
 mod tests;
 

@@ -82,11 +82,11 @@ impl Column {
 
 /// Tables and columns of one database.
 #[derive(Debug)]
-pub(super) struct Schema(BTreeSet<String>, BTreeSet<String>);
+pub(in crate::drill) struct Schema(BTreeSet<String>, BTreeSet<String>);
 
 impl Schema {
     /// Reads which plain tables there are: a view would run its owner's functions.
-    pub(super) async fn read(client: &Client) -> Result<Self> {
+    pub(in crate::drill) async fn read(client: &Client) -> Result<Self> {
         let sql = "SELECT c.relname::text, a.attname::text, a.attnotnull
                      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -106,7 +106,7 @@ impl Schema {
     }
 
     /// Whether a table or `table.column` is there.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(in crate::drill) fn has(&self, name: &str) -> bool {
         self.0.contains(name)
     }
 

@@ -2,67 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::common::{Cluster, Scratch, fixture_odoo, load_fixture, skip};
 use super::{AddonsPaths, Neutralisation, Settings, run};
+use crate::drill::testing::Copy;
+use crate::drill::testing::common::{Scratch, fixture_odoo, load_fixture, skip};
 use crate::error::ErrorKind;
 use crate::evidence::drill_record::{Check, CheckResult};
-use crate::postgres::launch::OnHost;
-use crate::postgres::server::{PrivateServer, ServerSpec};
 
 const BASE_URL: &str = "http://127.0.0.1:8169";
 
-/// A cluster whose server is one of Lifeboat's private servers.
-struct Copy {
-    _scratch: Scratch,
-    server: PrivateServer,
-    addons: PathBuf,
-}
-
 impl Copy {
-    /// Fills a cluster, then starts the private server on its files.
-    async fn new(scratch: Scratch, fill: impl FnOnce(&Cluster)) -> Self {
-        let mut cluster = Cluster::builder(&scratch).start();
-        fill(&cluster);
-        cluster.stop();
-        let addons = scratch.join("addons");
-        std::fs::create_dir_all(&addons).expect("a directory");
-        let account = crate::postgres::account::Account::for_servers(None).expect("an account");
-        let launch = OnHost { account: account.clone() };
-        let work = scratch.join("private");
-        let spec = ServerSpec {
-            bin_dir: cluster.bin_dir(),
-            pgdata: cluster.data_dir(),
-            work_dir: &work,
-            account: account.as_ref(),
-            launch: &launch,
-            settings: vec![("fsync".into(), "off".into())],
-            major: cluster.major(),
-        };
-        let mut server = PrivateServer::start(&spec, "postgres").expect("started");
-        server.ready(Some(std::time::Duration::from_secs(60))).await.expect("ready");
-        Self { _scratch: scratch, server, addons }
-    }
-
-    /// A module with a manifest and, perhaps, a script.
-    fn module(&self, name: &str, script: Option<&str>) {
-        let directory = self.addons.join(name);
-        std::fs::create_dir_all(directory.join("data")).expect("a directory");
-        std::fs::write(directory.join("__manifest__.py"), "{'name': 'x'}").expect("a manifest");
-        if let Some(script) = script {
-            std::fs::write(directory.join("data/neutralize.sql"), script).expect("a script");
-        }
-    }
-
-    async fn psql(&self, database: &str, sql: &str) {
-        let told = self.server.sql(database).await.expect("a session").batch_execute(sql).await;
-        told.unwrap_or_else(|e| panic!("{sql}: {:?}", e.as_db_error()));
-    }
-
-    async fn ask(&self, database: &str, sql: &str) -> String {
-        let row = self.server.sql(database).await.expect("a session").query_one(sql, &[]).await.expect("a row");
-        row.get(0)
-    }
-
     async fn neutralise(&self, allow: &[&str]) -> crate::error::Result<Vec<Neutralisation>> {
         let allow: Vec<String> = allow.iter().map(|m| (*m).to_owned()).collect();
         let addons = AddonsPaths::from(vec![self.addons.clone()]);

@@ -5,8 +5,10 @@ use std::time::Instant;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::statements::{Schema, assertions, steps};
+use crate::drill::asserted::Asserted;
+use crate::drill::checks::row_text;
 use crate::error::Result;
-use crate::evidence::drill_record::{Check, CheckResult, Severity};
+use crate::evidence::drill_record::{Check, CheckResult};
 use crate::evidence::odoo_record::Neutralised;
 use crate::postgres::sql::explain;
 
@@ -53,41 +55,19 @@ pub(super) async fn verify(
     for assertion in assertions().assertion {
         let statements: Vec<String> =
             assertion.none.iter().filter(|s| schema.applies(s)).map(|s| s.sql.clone()).collect();
-        let asserted = Asserted { id: &assertion.id, title: &assertion.title, why: &assertion.why };
+        let asserted = Asserted::hard(&assertion.id, &assertion.title, &assertion.why);
         checks.push(ask(client, &record.database, &asserted, &statements).await);
     }
     let credentials: Vec<String> =
         schema.columns(&steps().clear).iter().map(super::statements::Column::offences).collect();
-    let asserted = Asserted {
-        id: "N3",
-        title: "No credential of an outside account is left",
-        why: "Whoever reads the copy, or code that runs in it, could use them.",
-    };
+    let asserted = Asserted::hard(
+        "N3",
+        "No credential of an outside account is left",
+        "Whoever reads the copy, or code that runs in it, could use them.",
+    );
     checks.push(ask(client, &record.database, &asserted, &credentials).await);
     checks.push(identity(&record.database, before, &Identity::read(client).await?));
     Ok(checks)
-}
-
-struct Asserted<'a> {
-    id: &'a str,
-    title: &'a str,
-    why: &'a str,
-}
-
-impl Asserted<'_> {
-    fn check(&self, database: &str, result: CheckResult, detail: String, rows: Vec<String>, began: Instant) -> Check {
-        Check {
-            id: self.id.to_owned(),
-            title: self.title.to_owned(),
-            why: self.why.to_owned(),
-            severity: Severity::Hard,
-            scope: database.to_owned(),
-            result,
-            detail,
-            rows,
-            seconds: began.elapsed().as_secs_f64(),
-        }
-    }
 }
 
 /// Runs the statements, of which none may give a row.
@@ -108,7 +88,7 @@ async fn ask(client: &Client, database: &str, asserted: &Asserted<'_>, statement
                 for row in found {
                     count += 1;
                     if rows.len() < ROWS_KEPT {
-                        rows.push(super::super::checks::row_text(row));
+                        rows.push(row_text(row));
                     }
                 }
             }
@@ -128,11 +108,11 @@ async fn ask(client: &Client, database: &str, asserted: &Asserted<'_>, statement
 /// N1: nothing was left out because its code is not here.
 fn sources(record: &Neutralised, imported: u64) -> Check {
     let began = Instant::now();
-    let asserted = Asserted {
-        id: "N1",
-        title: "Every installed module had its say in neutralising",
-        why: "A module whose code is not found is left out without a word, and its connections stay live.",
-    };
+    let asserted = Asserted::hard(
+        "N1",
+        "Every installed module had its say in neutralising",
+        "A module whose code is not found is left out without a word, and its connections stay live.",
+    );
     let refused: Vec<String> =
         record.unneutralised.iter().filter(|m| !record.allowed.contains(m)).map(|m| format!("module={m}")).collect();
     let mut detail = format!(
@@ -154,11 +134,11 @@ fn sources(record: &Neutralised, imported: u64) -> Check {
 /// N7: the copy is not taken for the original.
 fn identity(database: &str, before: &Identity, after: &Identity) -> Check {
     let began = Instant::now();
-    let asserted = Asserted {
-        id: "N7",
-        title: "The copy has an identity and a secret of its own",
-        why: "With the original's, its sessions and signed links are valid on both, and outside services take it for the original.",
-    };
+    let asserted = Asserted::hard(
+        "N7",
+        "The copy has an identity and a secret of its own",
+        "With the original's, its sessions and signed links are valid on both, and outside services take it for the original.",
+    );
     let mut rows = Vec::new();
     for (name, before, after) in
         [("database.uuid", &before.uuid, &after.uuid), ("database.secret", &before.secret, &after.secret)]
