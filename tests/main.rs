@@ -5,6 +5,7 @@ mod capture;
 mod common;
 mod demo;
 mod drill;
+mod drill_odoo;
 mod faults;
 mod format;
 mod harness_smoke;

@@ -18,7 +18,7 @@ use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
-use crate::evidence::{report_html, report_json};
+use crate::evidence::{report_html, report_json, report_odoo};
 use crate::postgres::account::running_as;
 use crate::postgres::backup::record_failure;
 use crate::repository::catalogue::{Catalogue, ledger};
@@ -198,6 +198,13 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
             a.verified,
             a.missing.len()
         );
+    }
+    for boot in &record.boots {
+        let up = boot.seconds.map_or_else(|| "did not come up".to_owned(), |s| format!("up after {}", seconds(s)));
+        text += &format!("Odoo {} on {}: {up}\n", boot.odoo.as_deref().unwrap_or("?"), boot.database);
+    }
+    if let Some(egress) = &record.egress {
+        text += &format!("tried to reach the outside: {}\n", report_odoo::in_words(egress));
     }
     for phase in &record.phases {
         text += &format!("  {:44} {}\n", phase.name, seconds(phase.seconds));

@@ -6,6 +6,7 @@ pub mod checks;
 pub mod judges;
 pub mod measure;
 pub mod neutralise;
+pub mod odoo;
 pub mod run;
 pub mod sandbox;
 pub mod sinkhole;

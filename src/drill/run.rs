@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::measure;
 use super::sandbox::Sandbox;
-use super::{checks, judges};
+use super::{checks, judges, odoo};
 use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
 use crate::event::Event;
@@ -20,7 +20,6 @@ use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
-use crate::evidence::odoo_record::{Boot, Neutralised};
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::server::PrivateServer;
@@ -75,8 +74,7 @@ struct Findings {
     stopped: Option<Stopped>,
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
-    neutralised: Vec<Neutralised>,
-    boots: Vec<Boot>,
+    odoo: odoo::Outcome,
     validated_after: Option<f64>,
 }
 
@@ -171,7 +169,21 @@ async fn examine(
     let structure = judges::structure(&tools.bin_dir, tools.launch.as_ref(), server);
     let structure = phases.time("checking indexes", None, structure).await?;
     found.checks.push(structure);
-    Ok(())
+    let filestore = request.sandbox.filestore();
+    let inputs = odoo::Inputs {
+        environment: request.environment,
+        server,
+        launch: tools.launch.as_ref(),
+        account: tools.account.as_ref(),
+        filestore: &filestore,
+        home: &request.sandbox.root().join("odoo"),
+        // A directory of its own is no seal.
+        way: None,
+    };
+    found.odoo = phases.time("neutralising", None, odoo::neutralise(&inputs)).await?;
+    let booted = phases.time("starting Odoo", None, odoo::boot(&inputs, &mut found.odoo)).await;
+    found.checks.append(&mut found.odoo.checks);
+    booted
 }
 
 fn sources(plan: &Plan) -> SourceSet {
@@ -225,6 +237,7 @@ impl Finished<'_> {
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
         findings.extend(found.attachments.findings.iter().cloned());
+        findings.extend(found.odoo.findings.iter().cloned());
         findings.extend(found.attachments.reconciled.iter().filter_map(|a| {
             let late = a.missing.iter().filter(|m| m.cause == MissingCause::NotCaptured).count();
             (late > 0)
@@ -261,8 +274,8 @@ impl Finished<'_> {
             phases: phases.measured().to_vec(),
             checks: found.checks,
             attachments: found.attachments.reconciled,
-            neutralised: found.neutralised,
-            boots: found.boots,
+            neutralised: found.odoo.neutralised,
+            boots: found.odoo.boots,
             egress: None,
             rpo,
             rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),

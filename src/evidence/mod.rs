@@ -9,7 +9,7 @@
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
-//! report_html ── report_tables ── charts ── wording        a drill for people
+//! report_html ── report_tables, report_odoo ── charts ── wording   a drill for people
 //! ```
 
 pub mod bodies;
@@ -26,6 +26,7 @@ pub mod odoo_record;
 mod read;
 pub mod report_html;
 pub mod report_json;
+pub mod report_odoo;
 mod report_tables;
 pub mod statement;
 pub mod summary;

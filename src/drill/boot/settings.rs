@@ -37,11 +37,6 @@ pub struct Settings<'a> {
 }
 
 impl Settings<'_> {
-    /// Under which address the copy knows itself.
-    pub fn base_url(&self) -> String {
-        base_url(self.port)
-    }
-
     pub(super) fn data_dir(&self) -> PathBuf {
         self.home.join("data")
     }
