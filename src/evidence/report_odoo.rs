@@ -195,5 +195,13 @@ mod tests {
             assert!(page.contains(wanted), "{wanted} is not in {page}");
         }
         assert!(in_words(&Egress::default()).starts_with("Nothing"));
+
+        // Entries from before these members are still read.
+        let mut old = serde_json::to_value(&record).expect("JSON");
+        for member in ["neutralised", "boots", "egress"] {
+            assert!(old.as_object_mut().expect("an object").remove(member).is_some());
+        }
+        let old: DrillRecord = serde_json::from_value(old).expect("an old entry");
+        assert_eq!(old, examples::passed());
     }
 }
