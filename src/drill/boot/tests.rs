@@ -18,6 +18,8 @@ INSERT INTO ir_module_module (name, state, latest_version) VALUES ('base', 'inst
 CREATE TABLE ir_config_parameter (id serial, key text UNIQUE, value text);
 INSERT INTO ir_config_parameter (key, value) VALUES ('database.uuid', '62242238-e6a9-11f1-a45e-02fc00000001');
 CREATE TABLE res_users (id serial, login text, password text, active bool);
+CREATE TABLE res_groups_users_rel (gid int, uid int);
+CREATE TABLE ir_model_data (id serial, module text, name text, model text, res_id int);
 CREATE SCHEMA more; CREATE VIEW more.v AS SELECT 1 AS one; CREATE SEQUENCE s;
 ";
 

@@ -15,18 +15,36 @@ pub(super) enum Sockets {
     Udp,
 }
 
+impl Sockets {
+    fn tables(self) -> [&'static str; 2] {
+        match self {
+            Self::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+            Self::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        }
+    }
+}
+
 /// The process that owns the socket with the local address `socket`, as far as it can be seen.
 pub(super) fn caller(kind: Sockets, socket: SocketAddr) -> Option<Caller> {
-    let tables = match kind {
-        Sockets::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
-        Sockets::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-    };
-    let inode = tables.iter().find_map(|table| inode(&std::fs::read_to_string(table).ok()?, socket))?;
+    let inode = kind.tables().iter().find_map(|table| inode(&std::fs::read_to_string(table).ok()?, socket))?;
     let wanted = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let pid = pids.find(|pid| owns(Path::new(&format!("/proc/{pid}/fd")), &wanted))?;
     Some(Caller { pid, command: command(&std::fs::read(format!("/proc/{pid}/cmdline")).ok()?) })
+}
+
+/// Whether anybody inside listens on a TCP port, or is bound to a UDP port.
+pub(super) fn is_bound(kind: Sockets, port: u16) -> bool {
+    kind.tables().iter().filter_map(|table| std::fs::read_to_string(table).ok()).any(|table| {
+        table.lines().skip(1).any(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let local = fields.next().and_then(address);
+            // State 0A: listening. A datagram socket has no such state.
+            let receives = kind == Sockets::Udp || fields.nth(1) == Some("0A");
+            receives && local.is_some_and(|local| local.port() == port)
+        })
+    })
 }
 
 fn owns(descriptors: &Path, socket: &str) -> bool {
@@ -82,6 +100,10 @@ mod tests {
         let datagram = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
         let found = caller(Sockets::Udp, datagram.local_addr().expect("bound")).expect("found");
         assert_eq!(found.pid, std::process::id());
+        let port = |address: std::io::Result<SocketAddr>| address.expect("bound").port();
+        assert!(is_bound(Sockets::Udp, port(datagram.local_addr())));
+        assert!(is_bound(Sockets::Tcp, port(listener.local_addr())));
+        assert!(!is_bound(Sockets::Tcp, port(client.local_addr())), "a client listens on nothing");
     }
 
     #[test]

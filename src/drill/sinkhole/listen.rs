@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::caller::Sockets;
 use super::dns::Question;
 use super::note::Notes;
+use super::watch::{Listened, Watch};
 use super::{datagram, guess, smtp};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::runtime::Runtime;
@@ -67,20 +68,26 @@ enum Role {
 pub struct Sinkhole {
     tcp: Vec<(TcpListener, Role)>,
     udp: Vec<(UdpSocket, Role)>,
+    watch: Option<Watch>,
     notes: Arc<Notes>,
 }
 
 impl Sinkhole {
-    /// Binds `ports` on every address of the sealed network; attempts are written to `log`.
+    /// Binds `ports` on every address of the sealed network, and watches it for attempts on other ports; attempts
+    /// are written to `log`.
     ///
     /// # Errors
-    /// Internal, where a port is taken or the log cannot be opened.
+    /// Internal, where a port is taken, packets cannot be watched or the log cannot be opened.
     pub fn bind(ports: &Ports, log: &Path, runtime: Runtime) -> Result<Self> {
         let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        Self::bind_at(&everywhere, ports, log, runtime)
+        let watch = Watch::open().or_err(ErrorKind::Internal, || {
+            "the sinkhole cannot watch the sandbox's network, so attempts could go unseen".to_owned()
+        })?;
+        let bound = Self::bind_at(&everywhere, ports, log, runtime)?;
+        Ok(Self { watch: Some(watch), ..bound })
     }
 
-    /// The same on these addresses.
+    /// Binds `ports` on these addresses only, and watches nothing else.
     ///
     /// # Errors
     /// As [`Sinkhole::bind`].
@@ -111,7 +118,7 @@ impl Sinkhole {
                 }
             }
         }
-        Ok(Self { tcp, udp, notes })
+        Ok(Self { tcp, udp, watch: None, notes })
     }
 
     /// Addresses of the bound TCP sockets, in the order of [`Ports`].
@@ -131,6 +138,15 @@ impl Sinkhole {
     pub async fn serve(self) -> Result<()> {
         let at_a_time = Arc::new(Semaphore::new(AT_A_TIME));
         let mut tasks = JoinSet::new();
+        if let Some(watch) = self.watch {
+            let port = |address: io::Result<SocketAddr>| address.map(|a| a.port()).ok();
+            let listened = Listened {
+                tcp: self.tcp.iter().filter_map(|(socket, _)| port(socket.local_addr())).collect(),
+                udp: self.udp.iter().filter_map(|(socket, _)| port(socket.local_addr())).collect(),
+            };
+            let notes = self.notes.clone();
+            tasks.spawn(async move { watch.watch(listened, &notes).await });
+        }
         for (listener, role) in self.tcp {
             tasks.spawn(accept(listener, role, self.notes.clone(), at_a_time.clone()));
         }

@@ -11,11 +11,13 @@
 //!    ├───── smtp              a whole mail is taken: sender, recipients, subject
 //!    ├───── guess             HTTP (answered with 503), TLS (its server name), or the first bytes
 //!    ├───── datagram          UDP with the address that it was sent to
+//!    ├───── watch             what is tried on other ports
 //!    └───── note ── caller    the line, and who it was
 //! ```
 //!
-//! A port that nobody listens on refuses the connection: that attempt is not seen here. [`Ports`] lists what
-//! software of this kind uses; on hosts with `nft`, `redirect` in the namespace could lead all others here.
+//! A port that nobody listens on refuses the connection; that attempt is seen as a packet ([`watch`]), without what
+//! was wanted. [`Ports`] lists what software of this kind uses; on hosts with `nft`, `redirect` in the namespace could
+//! lead all others here.
 
 mod caller;
 mod datagram;
@@ -25,6 +27,7 @@ mod listen;
 mod names;
 mod note;
 mod smtp;
+mod watch;
 
 #[cfg(test)]
 mod tests;

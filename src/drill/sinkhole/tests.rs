@@ -192,3 +192,34 @@ async fn both_families_are_listened_on_and_a_taken_port_is_an_error() {
     let error = Sinkhole::bind_at(&loopbacks, &taken, &log, Runtime::silent()).expect_err("taken");
     assert!(error.message().contains("cannot listen on TCP port"), "{error}");
 }
+
+#[tokio::test]
+async fn a_port_without_a_listener_is_seen_being_tried() {
+    let dir = tempfile::tempdir().expect("dir");
+    let log = dir.path().join("egress.jsonl");
+    // Every port free: only the watching is tried here.
+    let ports = Ports { dns: vec![], smtp: vec![0], other: vec![], udp: vec![] };
+    let Ok(sinkhole) = Sinkhole::bind(&ports, &log, Runtime::silent()) else {
+        crate::drill::testing::common::skip!("this account may not watch packets")
+    };
+    let heard = sinkhole.tcp()[0].port();
+    let server = tokio::spawn(sinkhole.serve());
+    let inside = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    // An address of the loopback network that nothing else on this host uses.
+    let refused: SocketAddr = "127.87.65.43:9".parse().expect("an address");
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        assert!(TcpStream::connect(refused).await.is_err());
+        let _ = TcpStream::connect(inside.local_addr().expect("bound")).await.expect("connected");
+        let _ = TcpStream::connect(("127.0.0.1", heard)).await.expect("connected");
+        let text = std::fs::read_to_string(&log).expect("a log");
+        let seen: Vec<Attempt> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert!(!seen.iter().any(|a| a.port == inside.local_addr().expect("bound").port()), "it stayed inside: {text}");
+        assert!(!seen.iter().any(|a| a.protocol == "tcp" && a.port == heard), "told twice: {text}");
+        if seen.iter().any(|a| a.address == refused.ip() && a.port == 9 && a.protocol == "tcp") {
+            break;
+        }
+        assert!(std::time::Instant::now() < until && !server.is_finished(), "not seen: {text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
