@@ -1,15 +1,13 @@
 //! A restored cluster for tests: one of Lifeboat's private servers, on the files of a cluster that a test filled.
 
-#[path = "../../tests/common/mod.rs"]
-pub(super) mod common;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::postgres::account::Account;
 use crate::postgres::launch::OnHost;
 use crate::postgres::server::{PrivateServer, ServerSpec};
-use common::{Cluster, Scratch};
+pub(super) use crate::test_common as common;
+use crate::test_common::{Cluster, Scratch};
 
 /// A cluster whose server is one of Lifeboat's private servers.
 #[derive(Debug)]

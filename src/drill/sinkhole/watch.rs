@@ -8,10 +8,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
 };
-use tokio::io::unix::AsyncFd;
+use nix::sys::time::{TimeVal, TimeValLike};
+use tokio::sync::mpsc;
 
 use super::caller::{Sockets, is_bound};
 use super::note::Notes;
@@ -22,6 +24,10 @@ const LOOPBACK: usize = 1;
 const OUTGOING: u8 = 4;
 /// Room for packets that wait to be looked at.
 const WAITING: usize = 8 << 20;
+/// Milliseconds between two looks whether anybody still wants to know.
+const BETWEEN_LOOKS: i64 = 200;
+/// Attempts that wait to be noted.
+const QUEUE: usize = 1024;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMP: u8 = 1;
@@ -29,7 +35,7 @@ const ICMP6: u8 = 58;
 
 /// Packets of the loopback interface.
 #[derive(Debug)]
-pub(super) struct Watch(AsyncFd<OwnedFd>);
+pub(super) struct Watch(OwnedFd);
 
 /// Ports that have a listener.
 #[derive(Debug, Default)]
@@ -49,29 +55,18 @@ struct Start {
 impl Watch {
     /// Opens the socket; it takes the right to see packets, which PID 1 of a sandbox has.
     pub(super) fn open() -> io::Result<Self> {
-        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Packet, SockType::Datagram, flags, SockProtocol::EthAll)?;
+        let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
         setsockopt(&socket, sockopt::RcvBuf, &WAITING)?;
-        Ok(Self(AsyncFd::register(socket)?))
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(BETWEEN_LOOKS))?;
+        Ok(Self(socket))
     }
 
     /// Notes what is tried on other ports than `listened`.
     pub(super) async fn watch(self, listened: Listened, notes: &Notes) -> io::Result<()> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            let mut packet = [0; 128];
-            let received = ready.try_io(|fd| Ok(recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut packet)?));
-            let Ok(received) = received else { continue };
-            let (length, link) = match received {
-                // Longer packets are cut off to what is looked at.
-                Ok((length, link)) => (length.min(packet.len()), link),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            if !link.is_some_and(|link| link.ifindex() == LOOPBACK && link.pkttype() != OUTGOING) {
-                continue;
-            }
-            let Some(start) = start(&packet[..length]).filter(|start| !listened.knows(start)) else { continue };
+        let (tell, mut told) = mpsc::channel(QUEUE);
+        // A thread of its own: packets that nobody fetches in time are dropped.
+        let reader = tokio::task::spawn_blocking(move || self.read(&listened, &tell));
+        while let Some(start) = told.recv().await {
             let kind = if start.protocol == TCP { Sockets::Tcp } else { Sockets::Udp };
             if start.to.ip().is_loopback() && start.protocol != ICMP && is_bound(kind, start.to.port()) {
                 continue;
@@ -80,6 +75,28 @@ impl Watch {
             let echo = (start.protocol == ICMP).then_some("icmp");
             notes.note(&begun, echo, None, None);
         }
+        reader.await.map_err(io::Error::other)?
+    }
+
+    /// Reads packets until nobody listens to what they begin.
+    fn read(&self, listened: &Listened, tell: &mpsc::Sender<Start>) -> io::Result<()> {
+        let mut packet = [0; 128];
+        while !tell.is_closed() {
+            let (length, link) = match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut packet) {
+                // Longer packets are cut off to what is looked at.
+                Ok((length, link)) => (length.min(packet.len()), link),
+                Err(Errno::EAGAIN | Errno::EINTR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            if !link.is_some_and(|link| link.ifindex() == LOOPBACK && link.pkttype() != OUTGOING) {
+                continue;
+            }
+            if let Some(start) = start(&packet[..length]).filter(|start| !listened.knows(start)) {
+                // Whoever listened may be gone; then the loop ends.
+                let _ = tell.blocking_send(start);
+            }
+        }
+        Ok(())
     }
 }
 
