@@ -13,6 +13,7 @@ mod inspect;
 mod lines;
 mod odoo;
 mod restore;
+mod sandbox;
 mod soak;
 mod versions;
 mod wal;

@@ -1,4 +1,4 @@
-//! `lifeboat drill run`.
+//! `lifeboat drill run` and `drill reap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,18 +8,20 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
+use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
 use crate::config::Environment;
+use crate::drill::sandbox::Begun;
+use crate::drill::sandbox::place::Ground;
 use crate::drill::{self, Sandbox};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::{report_html, report_json, report_odoo};
-use crate::postgres::account::running_as;
+use crate::postgres::account::{Account, running_as};
 use crate::postgres::backup::record_failure;
 use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::wal_archive::WalArchive;
@@ -30,12 +32,23 @@ use crate::units::Span;
 pub(crate) enum Command {
     /// Restore into a disposable place, check what came back, measure RPO and RTO, destroy it, sign the report
     Run(Arguments),
+    /// Clean up after drills whose Lifeboat was killed, and record them as not completed; `drill run` does so too
+    Reap,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    environment: EnvironmentArgument,
+    /// Name of the environment; may be given several times
+    #[arg(short, long = "environment", value_name = "ENV", required_unless_present = "all")]
+    environments: Vec<String>,
+
+    /// Drill every environment, one after the other
+    #[arg(long, conflicts_with = "environments")]
+    all: bool,
+
+    /// How many drills run at a time; each takes the disk and memory of a whole restore
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
 
     /// What to restore to, as for `restore`
     #[arg(long, value_name = "TARGET", default_value = "latest")]
@@ -51,8 +64,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    let Command::Run(arguments) = command;
-    let environment = context.environment(&arguments.environment.environment)?;
+    let Command::Run(arguments) = command else { return reap(context).await };
+    let named = arguments.environments.iter().map(|name| context.environment(name));
+    let environments: Vec<&Environment> = match arguments.all {
+        true => context.estate.environments.iter().collect(),
+        false => named.collect::<Result<_>>()?,
+    };
+    match environments.as_slice() {
+        [environment] => one(arguments, environment, context).await,
+        several => {
+            let run = |environment| one(arguments, environment, context);
+            Ok(merged(several, arguments.jobs.into(), run).await)
+        }
+    }
+}
+
+async fn one(arguments: &Arguments, environment: &Environment, context: &Context) -> Result<Outcome> {
     let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
     let wish = Wish {
         target: arguments.to.parse()?,
@@ -68,6 +95,11 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         "report": { "html": done.html, "json": done.json },
     });
     Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+}
+
+/// Where drills of an environment restore to.
+pub(crate) fn work_dir(environment: &Environment) -> PathBuf {
+    environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
 /// What a drill is to be like.
@@ -95,6 +127,7 @@ pub(crate) struct Conducted {
 /// Runs a drill of `environment` and writes its report.
 pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: &Wish<'_>) -> Result<Conducted> {
     let repository = Arc::new(context.repository(Keys::Read).await?);
+    tell_of_the_dead(context, environment, &repository).await;
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
     let started_at = context.runtime.now();
     let began = std::time::Instant::now();
@@ -109,8 +142,26 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         }
     };
     let id = crate::postgres::base_backup::new_id(started_at)?;
-    let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;
+    let operator = format!("{}@{}", running_as(), host_name());
+    let config_digest = digest_of(&context.estate.file)?;
+    let begun = Begun {
+        id: id.clone(),
+        repository: repository.descriptor.repository.clone(),
+        environment: environment.name.clone(),
+        requested: resolved.requested.clone(),
+        operator: operator.clone(),
+        config_digest: config_digest.clone(),
+        started_at,
+        incident_time: wish.incident_time,
+    };
+    let readable = drill::odoo::readable(environment)?;
+    let ground = Ground {
+        parent: work_dir(environment),
+        temporary: std::env::temp_dir(),
+        account: Account::for_servers(environment.postgres.run_as.as_deref())?,
+        keep: wish.keep,
+    };
+    let sandbox = Sandbox::create(&ground, &begun)?;
     let wishes = Wishes {
         pgdata: sandbox.pgdata(),
         filestore: Some(sandbox.filestore()),
@@ -126,11 +177,13 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         checks: context.estate.checks_for(environment).collect(),
         plan,
         sandbox,
+        readable,
+        ports: environment.drill.odoo.iter().map(|_| drill::boot::PORT).collect(),
         id,
         started_at,
         incident_time: wish.incident_time,
-        operator: format!("{}@{}", running_as(), host_name()),
-        config_digest: digest_of(&context.estate.file)?,
+        operator,
+        config_digest,
         binary_sha256: digest_of(&tools.program).ok(),
     };
     let done = drill::run(&tools, request).await?;
@@ -167,6 +220,7 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
         Verdict::Passed => "PASSED",
         Verdict::Failed => "FAILED",
         Verdict::ObjectiveMissed => "OBJECTIVE MISSED",
+        Verdict::NotCompleted => "NOT COMPLETED",
     };
     let count = |result| record.checks.iter().filter(|c| c.result == result).count();
     let mut text = format!("drill {} of {}: {verdict}\n", record.id, record.environment);
@@ -217,6 +271,10 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
 pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
         Verdict::Passed => None,
+        Verdict::NotCompleted => Some(
+            error::check_failed(format!("the drill of {} was not completed", record.environment))
+                .hint("run it again: it says nothing about the backup"),
+        ),
         Verdict::Failed => {
             let why = record.error.clone().unwrap_or_else(|| "a check failed, see the report".to_owned());
             Some(

@@ -23,7 +23,7 @@ pub use check::{Check, Expectation, Scope, Severity};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
-    Purpose, ReaderMode,
+    Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
 pub use repository::{KeysConfig, RepositoryConfig};

@@ -38,7 +38,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
     let objectives = objectives(source, &raw.objectives)?;
     let heartbeat = heartbeat(source, raw.postgres.heartbeat.as_ref(), objectives)?;
     let (postgres, target) = postgres(source, raw.postgres, heartbeat)?;
-    let drill = raw.drill.map_or_else(|| Ok(DrillConfig::default()), |d| drill(source, d))?;
+    let drill = raw.drill.map(|raw| drill(source, raw)).transpose()?.unwrap_or_default();
     let environment = Environment {
         name: raw.name.value,
         purpose: raw.purpose,
@@ -59,6 +59,10 @@ fn drill(source: &Source, raw: RawDrill) -> Result<DrillConfig> {
         checks: raw.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
         odoo: raw.odoo.map(|odoo| drill_odoo(source, odoo)).transpose()?,
         allow_unneutralised: raw.allow_unneutralised.into_iter().map(|l| l.value).collect(),
+        sandbox: raw.sandbox.unwrap_or_default(),
+        max_disk: raw.max_disk.map(|l| l.value),
+        max_memory: raw.max_memory.map(|l| l.value),
+        max_duration: raw.max_duration.map(|l| positive(source, "max_duration", &l)).transpose()?,
     })
 }
 

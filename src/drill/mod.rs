@@ -7,6 +7,8 @@ pub mod judges;
 pub mod measure;
 pub mod neutralise;
 pub mod odoo;
+mod provision;
+pub mod reap;
 pub mod run;
 pub mod sandbox;
 pub mod sinkhole;
@@ -14,5 +16,6 @@ pub mod sinkhole;
 #[cfg(test)]
 mod testing;
 
+pub use reap::{Reaped, reap};
 pub use run::{Done, Request, run};
 pub use sandbox::Sandbox;

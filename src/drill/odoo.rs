@@ -11,6 +11,7 @@ use crate::drill::boot::{self, Way};
 use crate::drill::neutralise::{self, AddonsPaths, Neutralisation};
 use crate::error::Result;
 use crate::evidence::drill_record::Check;
+use crate::evidence::egress_record::Egress;
 use crate::evidence::odoo_record::{Boot, Neutralised};
 use crate::postgres::account::Account;
 use crate::postgres::launch::Launch;
@@ -128,6 +129,12 @@ pub async fn boot(inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<()> {
         outcome.boots.push(booted.record);
     }
     Ok(())
+}
+
+/// What the copy tried to reach, as the sandbox's sinkhole wrote it down; `None` where there was none.
+pub fn egress(log: &Path, outcome: &Outcome) -> Option<Egress> {
+    let written = std::fs::read(log).ok()?;
+    Some(Egress::of(&String::from_utf8_lossy(&written), &outcome.neutralised))
 }
 
 /// What a sandbox must let the drill's Odoo read.
