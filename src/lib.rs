@@ -23,3 +23,8 @@ pub mod vault;
 pub mod wal_name;
 
 pub use error::{Error, ErrorKind, Result};
+
+/// Helpers of the integration tests, for unit tests that need a server.
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_common;

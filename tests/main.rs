@@ -6,6 +6,7 @@ mod checks;
 mod common;
 mod demo;
 mod drill;
+mod drill_odoo;
 mod faults;
 mod format;
 mod harness_smoke;

@@ -119,6 +119,12 @@ fn fields(row: &SimpleQueryRow) -> impl Iterator<Item = (&str, Option<&str>)> {
     row.columns().iter().enumerate().map(|(i, column)| (column.name(), row.get(i)))
 }
 
+/// A row as it is shown to people, not too long.
+pub(crate) fn row_text(row: &SimpleQueryRow) -> String {
+    let text: Vec<String> = fields(row).map(|(name, value)| format!("{name}={}", value.unwrap_or("NULL"))).collect();
+    text.join(" ").chars().take(300).collect()
+}
+
 /// Runs one statement and visits its rows as they come.
 async fn run(client: &Client, within: Within, limit: Duration, sql: &str, visit: Visit<'_>) -> Asked<()> {
     let work = async {

@@ -15,6 +15,7 @@ mod quiet;
 mod session;
 
 pub use answer::{Answer, Outcome};
+pub(crate) use ask::row_text;
 pub use ask::{Within, applies, ask};
 pub use baseline::Answers;
 pub(crate) use judge::result;

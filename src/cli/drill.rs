@@ -22,7 +22,7 @@ use crate::evidence::Appended;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::selftest::{DamageOutcome, SelfTest};
-use crate::evidence::{report_html, report_json};
+use crate::evidence::{report_html, report_json, report_odoo};
 use crate::postgres::account::{Account, running_as};
 use crate::postgres::backup::record_failure;
 use crate::repository::Repository;
@@ -197,6 +197,7 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         started_at,
         incident_time: wish.incident_time,
     };
+    let readable = drill::odoo::readable(environment)?;
     let ground = Ground {
         parent: work_dir(environment),
         temporary: std::env::temp_dir(),
@@ -219,8 +220,8 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         checks: context.estate.checks_for(environment).collect(),
         plan,
         sandbox,
-        readable: programs(context, environment),
-        ports: Vec::new(),
+        readable: programs(context, environment).into_iter().chain(readable).collect(),
+        ports: environment.drill.odoo.iter().map(|_| drill::boot::PORT).collect(),
         id,
         started_at,
         incident_time: wish.incident_time,
@@ -326,6 +327,13 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
             a.verified,
             a.missing.len()
         );
+    }
+    for boot in &record.boots {
+        let up = boot.seconds.map_or_else(|| "did not come up".to_owned(), |s| format!("up after {}", seconds(s)));
+        text += &format!("Odoo {} on {}: {up}\n", boot.odoo.as_deref().unwrap_or("?"), boot.database);
+    }
+    if let Some(egress) = &record.egress {
+        text += &format!("tried to reach the outside: {}\n", report_odoo::in_words(egress));
     }
     for phase in &record.phases {
         text += &format!("  {:44} {}\n", phase.name, seconds(phase.seconds));

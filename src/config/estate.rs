@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::drill_odoo::DrillOdoo;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::secret::SecretRef;
 use super::suggest::nearest;
@@ -190,6 +191,10 @@ pub struct DrillConfig {
     pub report_dir: Option<PathBuf>,
     /// Suites to run, each of which exists; `None`: all.
     pub checks: Option<Vec<String>>,
+    /// The Odoo that is started on the restored databases; `None`: none is.
+    pub odoo: Option<DrillOdoo>,
+    /// Modules that may stay as they are where their source or their script does not serve to neutralise them.
+    pub allow_unneutralised: Vec<String>,
     /// What keeps the programs of a drill in.
     pub sandbox: SandboxKind,
     /// Most disk that a drill may take; `None`: what is free.

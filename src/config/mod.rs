@@ -5,6 +5,7 @@
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
 mod check;
+mod drill_odoo;
 mod estate;
 mod glob;
 mod load;
@@ -19,6 +20,7 @@ mod source;
 mod suggest;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use drill_odoo::DrillOdoo;
 pub use estate::{
     CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
     Purpose, ReaderMode, SandboxKind,

@@ -14,6 +14,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::check::{Expectation, Scope, Severity};
+use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
 use crate::units::{ByteSize, Span};
 
@@ -207,6 +208,11 @@ pub(super) struct RawDrill {
     pub(super) report_dir: Option<Located<String>>,
     /// Suites of checks to run; absent: all.
     pub(super) checks: Option<Located<Vec<Located<String>>>>,
+    /// The Odoo that is started on the restored databases; absent: none is.
+    pub(super) odoo: Option<RawDrillOdoo>,
+    /// Installed modules that may stay un-neutralised although their source is not found or their script fails.
+    #[serde(default)]
+    pub(super) allow_unneutralised: Vec<Located<String>>,
     /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
     pub(super) sandbox: Option<SandboxKind>,
     /// Most disk that a drill may take; absent: what is free, less a reserve.

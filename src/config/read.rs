@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+use super::drill_odoo::drill_odoo;
 use super::estate::{ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
 use super::raw::{Located, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres};
 use super::repository::{optional_secret, positive};
@@ -56,6 +57,8 @@ fn drill(source: &Source, raw: RawDrill) -> Result<DrillConfig> {
         work_dir: raw.work_dir.map(|l| source.resolve(&l.value)),
         report_dir: raw.report_dir.map(|l| source.resolve(&l.value)),
         checks: raw.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
+        odoo: raw.odoo.map(|odoo| drill_odoo(source, odoo)).transpose()?,
+        allow_unneutralised: raw.allow_unneutralised.into_iter().map(|l| l.value).collect(),
         sandbox: raw.sandbox.unwrap_or_default(),
         max_disk: raw.max_disk.map(|l| l.value),
         max_memory: raw.max_memory.map(|l| l.value),

@@ -31,5 +31,7 @@ pub(crate) mod test_server;
 mod tests;
 
 pub use collect::{Connect, OdooInstance, Request, collect};
+pub(crate) use odoo_files::addons_path;
+
 pub use export::{Change, ChangeKind, ConfigFile, Export, Unreadable, diff};
 pub use write::write_beside;

@@ -49,6 +49,11 @@ pub(crate) fn split_paths(list: &str) -> impl Iterator<Item = PathBuf> {
     list.split([',', '\n']).map(str::trim).filter(|p| !p.is_empty()).map(PathBuf::from)
 }
 
+/// The add-on directories that the text of an `odoo.conf` names.
+pub(crate) fn addons_path(content: &[u8]) -> Vec<PathBuf> {
+    Options::parse(content).get("addons_path").map(|list| split_paths(list).collect()).unwrap_or_default()
+}
+
 /// Keeps the file of instance `number` (from 0) and the key files that it names.
 pub(crate) fn collect(config_file: &Path, number: usize, into: &mut Collector) -> Options {
     let dir = if number == 0 { "odoo".to_owned() } else { format!("odoo/instance-{}", number + 1) };

@@ -1,15 +1,23 @@
 //! Drills: a restore into a disposable, sealed place, checked, measured, destroyed, recorded.
 
+mod asserted;
+pub mod boot;
 pub mod checks;
 pub mod compare;
 pub mod judges;
 pub mod measure;
+pub mod neutralise;
+pub mod odoo;
 mod provision;
 pub mod reap;
 pub mod reconcile;
 pub mod run;
 pub mod sandbox;
 pub mod selftest;
+pub mod sinkhole;
+
+#[cfg(test)]
+mod testing;
 
 pub use reap::{Reaped, reap};
 pub use run::{Done, Request, run};

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
+use super::boot::{self, Way};
 use super::checks::Circumstances;
 use super::compare::Baseline;
 use super::measure;
@@ -19,7 +20,7 @@ use super::provision::{destroy, provision};
 use super::sandbox::limits::Watch;
 use super::sandbox::place::is_left;
 use super::sandbox::{Limits, Sandbox, Seal};
-use super::{checks, judges, reconcile, selftest};
+use super::{checks, judges, odoo, reconcile, selftest};
 use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
 use crate::event::Event;
@@ -28,6 +29,7 @@ use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
+use crate::evidence::egress_record::Egress;
 use crate::evidence::selftest::{DamageCase, SelfTest};
 use crate::evidence::{Appended, Body};
 use crate::postgres::server::PrivateServer;
@@ -96,6 +98,8 @@ struct Findings {
     stopped: Option<Stopped>,
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
+    odoo: odoo::Outcome,
+    egress: Option<Egress>,
     validated_after: Option<f64>,
     notes: Vec<String>,
     damage: Option<Vec<DamageCase>>,
@@ -136,6 +140,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         binary_sha256: request.binary_sha256,
         no_suite: request.checks.is_empty(),
     };
+    found.egress = odoo::egress(&sandbox.egress_log(), &found.odoo);
     let destroying = destroy(seal.as_deref(), &mut sandbox, tools);
     let cleanup = phases.time(DESTROYING, None, destroying).await?;
     let record = request.record(tools, &phases, found, cleanup, outcome.err());
@@ -248,7 +253,7 @@ async fn stages(
     found.stopped = Some(stopped);
     found.checks.extend(baseline.compare_at_the_target(&tools, request, &server, phases).await?);
     found.notes.extend(baseline.why_not().map(|why| format!("not compared with the source: {why}")));
-    examine(&tools, request, phases, found, &server, &baseline).await?;
+    examine(&tools, request, seal, phases, found, &server, &baseline).await?;
     let facts = match &request.selftest {
         Some(_) => Some(selftest::Facts::of(&server).await?),
         None => None,
@@ -287,6 +292,7 @@ async fn stages(
 async fn examine(
     tools: &Tools,
     request: &Request<'_>,
+    seal: &dyn Seal,
     phases: &mut Phases,
     found: &mut Findings,
     server: &PrivateServer,
@@ -311,7 +317,25 @@ async fn examine(
     let structure = judges::structure(&tools.bin_dir, tools.launch.as_ref(), server);
     let structure = phases.time("checking indexes", None, structure).await?;
     found.checks.push(structure);
-    Ok(())
+    if request.selftest.is_some() {
+        // Damaged copies are made of what was restored, not of what was made harmless.
+        return Ok(());
+    }
+    let filestore = request.sandbox.filestore();
+    let inputs = odoo::Inputs {
+        environment: request.environment,
+        server,
+        launch: tools.launch.as_ref(),
+        account: tools.account.as_ref(),
+        filestore: &filestore,
+        home: &request.sandbox.root().join("odoo"),
+        // Without a seal there is no way in, and then no Odoo is started.
+        way: seal.way_in(boot::PORT).map(Way::Unix),
+    };
+    found.odoo = phases.time("neutralising", None, odoo::neutralise(&inputs)).await?;
+    let booted = phases.time("starting Odoo", None, odoo::boot(&inputs, &mut found.odoo)).await;
+    found.checks.append(&mut found.odoo.checks);
+    booted
 }
 
 fn sources(plan: &Plan) -> SourceSet {
@@ -366,6 +390,8 @@ impl Finished<'_> {
         let mut findings: Vec<String> = self.plan.warnings.clone();
         findings.extend(found.notes);
         findings.extend(found.attachments.findings.iter().cloned());
+        findings.extend(found.odoo.findings.iter().cloned());
+        findings.extend(found.egress.iter().flat_map(|egress| egress.neutralised.iter().cloned()));
         findings.extend(found.attachments.reconciled.iter().filter_map(|a| {
             let late = a.missing.iter().filter(|m| m.cause == MissingCause::NotCaptured).count();
             (late > 0)
@@ -406,6 +432,9 @@ impl Finished<'_> {
             phases: phases.measured().to_vec(),
             checks: found.checks,
             attachments: found.attachments.reconciled,
+            neutralised: found.odoo.neutralised,
+            boots: found.odoo.boots,
+            egress: found.egress,
             rpo,
             rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
             selftest,

@@ -5,6 +5,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::egress_record::Egress;
+use crate::evidence::odoo_record::{Boot, Neutralised};
 pub use crate::evidence::selftest::SelfTest;
 use crate::units::{Lsn, Timeline};
 
@@ -46,6 +48,15 @@ pub struct DrillRecord {
     pub checks: Vec<Check>,
     /// Attachments of each database, held against the restored files.
     pub attachments: Vec<AttachmentReconciliation>,
+    /// How each Odoo database was made harmless; empty where no Odoo was to be started.
+    #[serde(default)]
+    pub neutralised: Vec<Neutralised>,
+    /// How Odoo came up on each database.
+    #[serde(default)]
+    pub boots: Vec<Boot>,
+    /// What the copy tried to reach outside its sandbox; null where nobody listened.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// Loss of data against the objective; null if the drill failed before it could be measured.
     pub rpo: Option<Rpo>,
     /// Time to recover against the objective.

@@ -206,6 +206,9 @@ pub(crate) fn passed() -> DrillRecord {
             bytes: 224_706_560,
             missing: Vec::new(),
         }],
+        neutralised: Vec::new(),
+        boots: Vec::new(),
+        egress: None,
         rpo: Some(Rpo {
             objective_seconds: 60.0,
             exposure_seconds: 0.84,

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
+//!    │                               └── odoo_record, egress_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
-//! report_html ── report_tables, report_selftest ── charts ── wording        a drill for people
+//! report_html ── report_tables, report_selftest, report_odoo ── charts ── wording   a drill for people
 //! ```
 
 pub mod bodies;
@@ -16,13 +17,16 @@ mod charts;
 pub mod checkpoint;
 pub mod drill_record;
 pub mod dsse;
+pub mod egress_record;
 pub mod entry;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod odoo_record;
 mod read;
 pub mod report_html;
 pub mod report_json;
+pub mod report_odoo;
 mod report_selftest;
 mod report_tables;
 pub mod selftest;

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::evidence::charts;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Severity, Verdict};
 use crate::evidence::report_json::Place;
+use crate::evidence::report_odoo;
 use crate::evidence::report_selftest::selftest;
 use crate::evidence::report_tables as tables;
 use crate::evidence::wording::{checks_summary, counted, day, number, result_word, span, time};
@@ -42,6 +43,7 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
                     (tables::checks(&record.checks))
                     (selftest(record))
                     (tables::attachments(&record.attachments))
+                    (report_odoo::odoo(record))
                     (tables::phases(record))
                     (tables::sources(record))
                     (tables::evidence(record, place))

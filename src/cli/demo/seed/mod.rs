@@ -109,8 +109,7 @@ async fn load_in_transaction(client: &Client, filestore: &Path, scale: &Scale) -
 }
 
 #[cfg(test)]
-#[path = "../../../../tests/common/mod.rs"]
-mod common;
+use crate::test_common as common;
 
 #[cfg(test)]
 mod tests;

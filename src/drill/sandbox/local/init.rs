@@ -14,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::spec::{Confinement, Door, Ready, Refusal, Spec, Told, argument, close_inherited, tell};
 use super::{network, view};
+use crate::drill::sinkhole::{Ports, Sinkhole};
+use crate::runtime::Runtime;
 
 /// Stands until Lifeboat is gone.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
@@ -60,8 +62,15 @@ async fn serve(spec: &Spec, confinement: Confinement) -> Result<(), Refusal> {
             .map_err(|e| Refusal::io(format!("no way in at {}", door.socket.display()), &e))?;
         tokio::spawn(lead_in(listener, door.clone()));
     }
-    // The one place where the sinkhole is started: it listens on the loopback interface, to which every address
-    // leads, and writes to `spec.egress` before the sandbox is said to stand.
+    // It listens on the loopback interface, to which every address leads, before the sandbox is said to stand.
+    let sinkhole = Sinkhole::bind(&Ports::default(), &spec.egress, Runtime::silent());
+    let sinkhole = sinkhole.map_err(|e| internal(e.message()))?;
+    tokio::spawn(async move {
+        // A drill that ends is better than attempts that nobody sees.
+        let ended = sinkhole.serve().await;
+        eprintln!("lifeboat: the sinkhole ended: {}", ended.err().map_or_else(String::new, |e| e.message()));
+        std::process::exit(4);
+    });
     tell(&Told::Ready(Ready { namespaces: namespaces(), confinement }));
     let mut pipe = tokio::io::stdin();
     let mut word = [0; 64];

@@ -1,0 +1,125 @@
+//! `[environment.drill.odoo]`: the Odoo that a drill starts on the restored databases.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::raw::Located;
+use super::read::text;
+use super::repository::positive;
+use super::source::Source;
+use crate::error::Result;
+use crate::units::Span;
+
+const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The Odoo that drills start on restored databases.
+#[derive(Debug, Clone)]
+pub struct DrillOdoo {
+    /// The program and its first arguments: an interpreter and `odoo-bin`.
+    pub command: Vec<String>,
+    /// Its add-on directories; empty: those of the environment's own instances.
+    pub addons_path: Vec<PathBuf>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// Longest time until the registry of one database is loaded, and for one HTTP request.
+    pub boot_timeout: Duration,
+    /// What it must be able to read, beside the directories that `command` and `addons_path` name.
+    pub read_only_paths: Vec<PathBuf>,
+}
+
+impl DrillOdoo {
+    /// The program itself.
+    pub fn program(&self) -> &Path {
+        Path::new(&self.command[0])
+    }
+
+    /// The source tree, where `command` names an `odoo-bin`.
+    pub fn root(&self) -> Option<&Path> {
+        let script = self.command.iter().rev().map(Path::new).find(|part| part.is_absolute())?;
+        script.parent()
+    }
+
+    /// Every path that the Odoo reads: what a sandbox must show it.
+    pub fn reads(&self) -> Vec<PathBuf> {
+        let absolute = self.command.iter().map(PathBuf::from).filter(|part| part.is_absolute());
+        // `…/venv/bin/python` needs the whole environment, `…/odoo-bin` the whole tree.
+        let trees = absolute.filter_map(|part| {
+            let directory = part.parent()?;
+            let of_environment = directory.ends_with("bin");
+            Some(if of_environment { directory.parent()?.to_owned() } else { directory.to_owned() })
+        });
+        let mut all: Vec<PathBuf> =
+            trees.chain(self.addons_path.iter().cloned()).chain(self.read_only_paths.iter().cloned()).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// The Odoo that a drill starts on each restored database; absent: drills start none.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "DrillOdoo")]
+pub(super) struct RawDrillOdoo {
+    /// Program and first arguments: `["/opt/odoo/venv/bin/python", "/opt/odoo/odoo-bin"]`.
+    command: Located<Vec<Located<String>>>,
+    /// Its add-on directories; absent: those of the environment's own instances.
+    #[serde(default)]
+    addons_path: Vec<Located<String>>,
+    /// Further arguments.
+    #[serde(default)]
+    arguments: Vec<String>,
+    /// Longest time until a database's registry is loaded, and for one HTTP request; default `10m`.
+    boot_timeout: Option<Located<Span>>,
+    /// What it must be able to read, beside what `command` and `addons_path` name.
+    #[serde(default)]
+    read_only_paths: Vec<Located<String>>,
+}
+
+pub(super) fn drill_odoo(source: &Source, raw: RawDrillOdoo) -> Result<DrillOdoo> {
+    let paths = |list: &[Located<String>]| list.iter().map(|l| source.resolve(&l.value)).collect();
+    let mut command = Vec::new();
+    for part in &raw.command.value {
+        let part = text(source, "command", part)?;
+        // It runs in a directory of its own: what counts from this file must be said in full.
+        let is_path = part.contains('/') && !part.starts_with('-');
+        command.push(if is_path { source.resolve(&part).display().to_string() } else { part });
+    }
+    if !command.first().is_some_and(|program| program.starts_with('/')) {
+        return Err(source
+            .error(&raw.command.span, "`command` does not begin with the path of a program")
+            .hint("write for example command = [\"/opt/odoo/venv/bin/python\", \"/opt/odoo/odoo-bin\"]"));
+    }
+    Ok(DrillOdoo {
+        command,
+        addons_path: paths(&raw.addons_path),
+        arguments: raw.arguments,
+        boot_timeout: match &raw.boot_timeout {
+            Some(span) => positive(source, "boot_timeout", span)?,
+            None => DEFAULT_BOOT_TIMEOUT,
+        },
+        read_only_paths: paths(&raw.read_only_paths),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_is_shown_trees_not_single_files() {
+        let odoo = DrillOdoo {
+            command: vec!["/opt/odoo/venv/bin/python".into(), "/opt/odoo/19/odoo-bin".into()],
+            addons_path: vec!["/opt/shop/addons".into()],
+            arguments: Vec::new(),
+            boot_timeout: DEFAULT_BOOT_TIMEOUT,
+            read_only_paths: vec!["/opt/geoip".into()],
+        };
+        let wanted = ["/opt/geoip", "/opt/odoo/19", "/opt/odoo/venv", "/opt/shop/addons"];
+        assert_eq!(odoo.reads(), wanted.map(PathBuf::from));
+        assert_eq!(odoo.root(), Some(Path::new("/opt/odoo/19")));
+    }
+}

@@ -1,0 +1,196 @@
+//! Starting things on restored databases: scripts that behave as a broken Odoo would, and the real Odoo 19.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Booted, Settings, Way, run};
+use crate::config::DrillOdoo;
+use crate::drill::neutralise::{self, AddonsPaths};
+use crate::drill::testing::Copy;
+use crate::drill::testing::common::{Scratch, fixture_odoo, free_port, load_fixture, skip};
+use crate::evidence::drill_record::{Check, CheckResult};
+use crate::postgres::launch::OnHost;
+
+const SMALL: &str = "
+CREATE TABLE ir_module_module (id serial, name text, state text, latest_version text);
+INSERT INTO ir_module_module (name, state, latest_version) VALUES ('base', 'installed', '19.0.1.3');
+CREATE TABLE ir_config_parameter (id serial, key text UNIQUE, value text);
+INSERT INTO ir_config_parameter (key, value) VALUES ('database.uuid', '62242238-e6a9-11f1-a45e-02fc00000001');
+CREATE TABLE res_users (id serial, login text, password text, active bool);
+CREATE TABLE res_groups_users_rel (gid int, uid int);
+CREATE TABLE ir_model_data (id serial, module text, name text, model text, res_id int);
+CREATE SCHEMA more; CREATE VIEW more.v AS SELECT 1 AS one; CREATE SEQUENCE s;
+";
+
+struct Trial {
+    copy: Copy,
+    odoo: DrillOdoo,
+    addons: AddonsPaths,
+}
+
+impl Trial {
+    async fn small(script: &str) -> Self {
+        let copy = Copy::new(Scratch::new(), |cluster| {
+            cluster.psql("postgres", "CREATE DATABASE shop");
+            cluster.psql("shop", SMALL);
+        })
+        .await;
+        let program = copy.scratch.write("odoo-bin", format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("own file");
+        let odoo = DrillOdoo {
+            command: vec![program.display().to_string()],
+            addons_path: Vec::new(),
+            arguments: Vec::new(),
+            boot_timeout: Duration::from_secs(2),
+            read_only_paths: Vec::new(),
+        };
+        Self { copy, odoo, addons: AddonsPaths::from(vec!["/usr".into()]) }
+    }
+
+    async fn run(&self, database: &str) -> Booted {
+        let port = free_port();
+        let settings = Settings {
+            odoo: &self.odoo,
+            addons: &self.addons,
+            launch: &OnHost { account: self.copy.account.clone() },
+            account: self.copy.account.as_ref(),
+            filestore: &self.copy.scratch.join("odoo/filestore"),
+            home: &self.copy.scratch.join("home"),
+            port,
+            way: Way::Loopback(port),
+        };
+        run(&self.copy.server, database, 19, &settings).await.expect("tried")
+    }
+}
+
+fn check<'a>(booted: &'a Booted, id: &str) -> &'a Check {
+    booted.checks.iter().find(|c| c.id == id).unwrap_or_else(|| panic!("no {id} in {:?}", booted.checks))
+}
+
+#[tokio::test]
+async fn an_odoo_that_hangs_is_ended_and_its_last_words_are_kept() {
+    let trial = Trial::small("echo 'waiting for a lock that nobody gives'; echo $$ > pid; exec sleep 1000").await;
+    let booted = trial.run("shop").await;
+    let b1 = check(&booted, "B1");
+    assert_eq!(b1.result, CheckResult::Failed);
+    assert!(b1.detail.contains("within 2 s"), "{}", b1.detail);
+    assert_eq!(b1.rows, ["waiting for a lock that nobody gives"]);
+    let pid = std::fs::read_to_string(trial.copy.scratch.join("home/data/pid")).expect("it ran");
+    assert!(!Path::new(&format!("/proc/{}", pid.trim())).exists(), "it still runs");
+    assert_eq!(booted.record.seconds, None);
+}
+
+#[tokio::test]
+async fn an_odoo_that_ends_or_gives_up_is_not_waited_for() {
+    let line = "2026-11-23 03:19:24,157 1 CRITICAL shop odoo.service.server: Failed to initialize database `shop`.";
+    let mut trial = Trial::small(&format!("echo '{line}'; exec sleep 1000")).await;
+    trial.odoo.boot_timeout = Duration::from_secs(600);
+    let booted = trial.run("shop").await;
+    assert!(check(&booted, "B1").detail.contains("Failed to initialize database"), "{:?}", booted.checks);
+    assert_eq!(check(&booted, "B3").result, CheckResult::Failed);
+
+    let mut trial = Trial::small("echo 'no module named odoo' >&2; exit 3").await;
+    trial.odoo.boot_timeout = Duration::from_secs(600);
+    let booted = trial.run("shop").await;
+    assert!(check(&booted, "B1").detail.contains("exit status: 3"), "{}", check(&booted, "B1").detail);
+    assert_eq!(check(&booted, "B1").rows, ["no module named odoo"]);
+}
+
+#[tokio::test]
+async fn what_odoo_gets_is_a_role_that_owns_its_database_and_makes_no_other() {
+    // It says that it is up, but answers nothing, and does to the database what Odoo must not do.
+    let up = "2026-11-23 03:19:24,157 1 INFO shop odoo.registry: Registry loaded in 1.0s";
+    let socket = "socket=$(sed -n 's/^db_host = //p' ../shop.conf)";
+    let sql = "psql -h $socket -U lifeboat_odoo -v ON_ERROR_STOP=0 -d shop -c";
+    let script = format!(
+        "{socket}; export PATH=/usr/lib/postgresql/15/bin:$PATH
+         {sql} 'ALTER TABLE ir_module_module ADD x int' > altered 2>&1; {sql} 'CREATE DATABASE stray' > created 2>&1
+         {sql} \"UPDATE ir_config_parameter SET value = 'another'\" > updated 2>&1; {sql} 'SELECT one FROM more.v' > view 2>&1
+         {sql} 'CREATE SEQUENCE t' > sequence 2>&1
+         echo '{up}'; exec sleep 1000"
+    );
+    let mut trial = Trial::small(&script).await;
+    trial.odoo.boot_timeout = Duration::from_secs(20);
+    let booted = trial.run("shop").await;
+    let told = |name: &str| std::fs::read_to_string(trial.copy.scratch.join("home/data").join(name)).expect("a file");
+    assert!(told("altered").contains("ALTER TABLE"), "{}", told("altered"));
+    assert!(told("view").contains("1 row") && told("sequence").contains("CREATE SEQUENCE"), "{}", told("view"));
+    assert!(told("created").contains("permission denied"), "{}", told("created"));
+    assert!(told("updated").contains("UPDATE 1"));
+    let b4 = check(&booted, "B4");
+    assert_eq!((b4.result, b4.rows.len()), (CheckResult::Failed, 1), "{b4:?}");
+    assert!(b4.rows[0].contains("database.uuid"));
+    // Nothing answers: that is said of each question, and nothing hangs.
+    assert_eq!(check(&booted, "B1").result, CheckResult::Passed);
+    assert_eq!(check(&booted, "B2").result, CheckResult::Failed, "no line tells how many modules");
+    assert_eq!(check(&booted, "H1").result, CheckResult::Failed);
+    assert_eq!(check(&booted, "H4").result, CheckResult::Failed);
+}
+
+/// The fixture on a private server, its filestore, and the Odoo 19 that fits it.
+async fn fixture() -> Option<Trial> {
+    let fixture = fixture_odoo()?;
+    let root = std::env::var_os("LIFEBOAT_TEST_ODOO").map(PathBuf::from)?;
+    let scratch = Scratch::new();
+    let data_dir = scratch.join("odoo");
+    let copy = Copy::new(scratch, |cluster| load_fixture(&fixture, cluster, "retail", &data_dir)).await;
+    let path = |below: &str| root.join(below).display().to_string();
+    let odoo = DrillOdoo {
+        command: vec![path("venv19/bin/python"), path("19/odoo-bin")],
+        addons_path: vec![copy.addons.clone()],
+        arguments: Vec::new(),
+        boot_timeout: Duration::from_secs(300),
+        read_only_paths: Vec::new(),
+    };
+    let addons = AddonsPaths::from(vec![root.join("19/odoo/addons"), root.join("19/addons"), copy.addons.clone()]);
+    Some(Trial { copy, odoo, addons })
+}
+
+#[tokio::test]
+async fn the_real_odoo_starts_on_the_fixture_and_answers() {
+    let Some(trial) = fixture().await else {
+        skip!("no fixtures or no Odoo (LIFEBOAT_TEST_FIXTURES, LIFEBOAT_TEST_ODOO)")
+    };
+    let settings = neutralise::Settings { addons: &trial.addons, allow: &[], base_url: "http://127.0.0.1:8169" };
+    let neutral = neutralise::run(&trial.copy.server, &settings).await.expect("neutralised");
+    assert!(neutral[0].is_proven());
+
+    // One file is lost and one is cut off: only asking for the content finds the second.
+    let files = trial.copy.scratch.join("odoo/filestore/retail");
+    let sound = trial.run("retail").await;
+    let failed = |booted: &Booted| -> Vec<String> {
+        booted
+            .checks
+            .iter()
+            .filter(|c| c.result == CheckResult::Failed)
+            .map(|c| format!("{}: {} {:?}", c.id, c.detail, c.rows))
+            .collect()
+    };
+    assert_eq!(failed(&sound), [] as [String; 0]);
+    for id in ["B1", "B2", "B3", "B4", "H1", "H2", "H3", "H4", "H5", "H6", "H7"] {
+        assert_eq!(check(&sound, id).result, CheckResult::Passed, "{id}");
+    }
+    assert_eq!((sound.record.modules_loaded, sound.record.modules_installed), (Some(75), 75));
+    assert!(sound.record.odoo.as_deref().is_some_and(|v| v.starts_with("19.0")));
+
+    let largest = "SELECT store_fname::text FROM ir_attachment WHERE store_fname IS NOT NULL AND res_model IS DISTINCT FROM 'ir.ui.view' ORDER BY file_size DESC, id LIMIT 1";
+    let victim = files.join(trial.copy.ask("retail", largest).await);
+    let content = std::fs::read(&victim).expect("a file");
+    std::fs::write(&victim, &content[..content.len() / 2]).expect("cut off");
+    let cut = trial.run("retail").await;
+    assert_eq!(check(&cut, "H6").result, CheckResult::Failed, "{:?}", cut.checks);
+    assert!(check(&cut, "H6").rows[0].contains("instead of"), "{:?}", check(&cut, "H6").rows);
+    assert_eq!(failed(&cut).len(), 1, "{:?}", failed(&cut));
+    std::fs::write(&victim, &content).expect("whole again");
+
+    // A module that is installed and not there: Odoo starts, and only its log tells.
+    let gone = "INSERT INTO ir_module_module (name, state, latest_version) VALUES ('x_shop', 'installed', '19.0.1.0')";
+    trial.copy.psql("retail", gone).await;
+    let lacking = trial.run("retail").await;
+    for id in ["B2", "B3"] {
+        assert_eq!(check(&lacking, id).result, CheckResult::Failed, "{id}");
+    }
+    assert_eq!(check(&lacking, "B1").result, CheckResult::Passed);
+    assert!(lacking.record.problems.iter().any(|p| p.contains("x_shop")), "{:?}", lacking.record.problems);
+}
