@@ -8,6 +8,7 @@ mod check;
 mod estate;
 mod glob;
 mod load;
+mod masking;
 mod raw;
 mod read;
 mod repository;
@@ -16,7 +17,7 @@ mod samples;
 mod schema;
 mod secret;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 
 pub use check::{Check, Expectation, Scope, Severity};
 pub use estate::{
@@ -24,6 +25,7 @@ pub use estate::{
     Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use masking::{MaskingRule, Rule};
 pub use repository::{KeysConfig, RepositoryConfig};
 pub use schema::json_schema;
 pub use secret::SecretRef;

@@ -5,6 +5,7 @@
 //! the descriptions in the JSON Schema that `lifeboat config schema` prints.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -66,6 +67,9 @@ pub(super) struct RawFile {
     /// The assertions that a drill makes about restored databases.
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
+    /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
+    #[serde(default)]
+    pub(super) masking: BTreeMap<String, Located<RawRule>>,
 }
 
 /// Where backups are kept.
@@ -251,6 +255,20 @@ pub(super) struct RawCheck {
     pub(super) why: Located<String>,
     /// Longest run time; default `5m`.
     pub(super) timeout: Option<Located<Span>>,
+}
+
+/// What becomes of a column's values.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a rule: a word such as \"hash\", or { constant = \"…\" }")]
+#[schemars(rename = "MaskingRule")]
+pub(super) enum RawRule {
+    /// `null`, `hash`, `fake-name`, `fake-email`, `scramble-digits`, `keep`, or `delete-rows` for a table.
+    Word(String),
+    /// The same value for all.
+    Constant {
+        /// The value.
+        constant: String,
+    },
 }
 
 /// A secret named by reference: exactly one of the three keys.

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 pub use crate::evidence::bodies::{
-    BaseBackup, ConfigurationExport, DamagedBlock, FilestoreCapture, Restore, RestorePoint, Suspect, WalNeeded,
-    WalRange,
+    BaseBackup, ConfigurationExport, DamagedBlock, FilestoreCapture, Restore, RestorePoint, Suspect, TenantRestore,
+    WalNeeded, WalRange,
 };
 use crate::evidence::drill_record::DrillRecord;
 

@@ -12,6 +12,7 @@ pub mod files;
 #[cfg(test)]
 mod files_tests;
 pub mod journal;
+pub mod masking;
 mod manifest_text;
 pub mod messenger;
 mod occupied;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod settle;
 mod slices;
 pub mod target;
+pub mod tenant;
 pub mod tools;
 pub mod wal_server;
 #[cfg(test)]
