@@ -7,7 +7,7 @@ use clap::Args;
 use super::EnvironmentArgument;
 use super::context::Context;
 use super::output::Outcome;
-use super::tenant::{Advice, Copy, Filestore, Place, To, absolute, make, outcome};
+use super::tenant::{Advice, Filestore, Place, To, Wanted, absolute, make, outcome};
 use crate::config::{Environment, Purpose};
 use crate::error::{self, Result};
 use crate::postgres::source::Source;
@@ -80,7 +80,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         },
         hidden: false,
     };
-    let copy = Copy {
+    let copy = Wanted {
         environment,
         database: &arguments.database,
         to: &arguments.to,

@@ -20,7 +20,7 @@ use crate::postgres::source::Source;
 use crate::restore::masking::Masking;
 use crate::restore::tenant::{self, Aside, Destination, Done, IntoCluster, Neutralise, Programs, Target, Wish};
 use crate::restore::tools::major;
-use crate::restore::{self, Wishes};
+use crate::restore::Wishes;
 use crate::units::{ByteSize, Span, Timeline};
 
 #[derive(Debug, Args)]
@@ -90,7 +90,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let environment = context.environment(&arguments.environment.environment)?;
-    let copy = Copy {
+    let copy = Wanted {
         environment,
         database: &arguments.database,
         to: &arguments.to,
@@ -125,7 +125,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
 }
 
 /// What is copied.
-pub(super) struct Copy<'a> {
+pub(super) struct Wanted<'a> {
     pub(super) environment: &'a Environment,
     pub(super) database: &'a str,
     pub(super) to: &'a str,
@@ -160,7 +160,7 @@ pub(super) enum Filestore<'a> {
 }
 
 /// Makes the copy.
-pub(super) async fn make(context: &Context, copy: &Copy<'_>, to: To<'_>) -> Result<Done> {
+pub(super) async fn make(context: &Context, copy: &Wanted<'_>, to: To<'_>) -> Result<Done> {
     let (environment, runtime) = (copy.environment, &context.runtime);
     let work_dir = copy.work_dir.map(absolute).transpose()?;
     let work_dir = work_dir.or(environment.drill.work_dir.clone()).unwrap_or_else(std::env::temp_dir);
@@ -173,8 +173,7 @@ pub(super) async fn make(context: &Context, copy: &Copy<'_>, to: To<'_>) -> Resu
     let masking = secret.as_ref().map(|secret| Masking { rules: &context.estate.masking, secret });
     let id = new_id(runtime.now())?;
     let pgdata = Aside::pgdata_of(&work_dir, &id);
-    let wishes =
-        Wishes { pgdata, filestore: None, configuration: None, recover: true, delta: false, force: false };
+    let wishes = Wishes { pgdata, filestore: None, configuration: None, recover: true, delta: false, force: false };
     let (repository, catalogue, plan) =
         planned(context, environment, &copy.to.parse()?, copy.timeline, &wishes).await?;
     let restored = major(&plan.base.server_version);
@@ -220,14 +219,14 @@ pub(super) async fn make(context: &Context, copy: &Copy<'_>, to: To<'_>) -> Resu
 }
 
 /// What the key of the masks is derived from.
-fn masking_secret(context: &Context, copy: &Copy<'_>) -> Result<Option<SecretString>> {
+fn masking_secret(context: &Context, copy: &Wanted<'_>) -> Result<Option<SecretString>> {
     if !copy.mask {
         return Ok(None);
     }
     if context.estate.masking.is_empty() {
-        return Err(error::config("the configuration has no masking rules")
-            .meaning("nothing was restored")
-            .hint("masking/odoo.toml comes with Lifeboat: add it to `include`, and rules for your own columns beside it"));
+        return Err(error::config("the configuration has no masking rules").meaning("nothing was restored").hint(
+            "masking/odoo.toml comes with Lifeboat: add it to `include`, and rules for your own columns beside it",
+        ));
     }
     let identity = context.recovery()?.ok_or_else(|| error::denied("no recovery identity is configured"))?;
     Ok(Some(SecretString::from(identity.to_text().as_str())))
@@ -268,9 +267,9 @@ fn directory(place: &Place<'_>, database: &str, system_id: &str) -> Result<Optio
         Filestore::OfEnvironment(environment) => environment,
     };
     let unknown = |why: String| {
-        error::usage(format!("where do the attachments go? {why}"))
-            .meaning("nothing was restored")
-            .hint("name Odoo's directory with --filestore DATA_DIR/filestore/NEW, or leave them out with --no-filestore")
+        error::usage(format!("where do the attachments go? {why}")).meaning("nothing was restored").hint(
+            "name Odoo's directory with --filestore DATA_DIR/filestore/NEW, or leave them out with --no-filestore",
+        )
     };
     let own = Source::new(&environment.postgres).is_ok_and(|s| place.target.is_reached_by(&s));
     if !own && place.target.system_id != system_id {

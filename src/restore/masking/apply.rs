@@ -95,7 +95,8 @@ fn unknown(all: &[Column], rules: &[MaskingRule]) -> Vec<String> {
     missing
         .map(|rule| {
             let wanted = rule.column.as_deref().unwrap_or_default();
-            let of_table = all.iter().filter(|c| c.table == rule.table && c.schema == rule.schema).map(|c| c.name.as_str());
+            let of_table =
+                all.iter().filter(|c| c.table == rule.table && c.schema == rule.schema).map(|c| c.name.as_str());
             let near = nearest(wanted, of_table).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
             format!("{}: the table {} has no column {wanted}{near}", rule.place, rule.table)
         })
@@ -145,7 +146,8 @@ async fn refuse_without_rule(client: &Client, all: &[Column], rules: &[MaskingRu
 async fn holds_something(client: &Client, column: &Column) -> Result<bool> {
     let only = if column.partitioned { "" } else { "ONLY " };
     let (schema, table, name) = (quote(&column.schema), quote(&column.table), quote(&column.name));
-    let sql = format!("SELECT EXISTS (SELECT FROM {only}{schema}.{table} WHERE {name}::text NOT IN ('', 'null', '{{}}'))");
+    let sql =
+        format!("SELECT EXISTS (SELECT FROM {only}{schema}.{table} WHERE {name}::text NOT IN ('', 'null', '{{}}'))");
     let row = client
         .query_one(&sql, &[])
         .await

@@ -130,8 +130,19 @@ const PAIRS: [(Kind, &str, &str); 15] = [
 ];
 
 /// What stands before `name` where the name is a person's or a company's.
-const NAMED: [&str; 11] =
-    ["contact", "partner", "customer", "employee", "holder", "commercial", "company", "legal", "sender", "author", "signer"];
+const NAMED: [&str; 11] = [
+    "contact",
+    "partner",
+    "customer",
+    "employee",
+    "holder",
+    "commercial",
+    "company",
+    "legal",
+    "sender",
+    "author",
+    "signer",
+];
 
 /// What a text is about: its words in order.
 fn words(text: &str) -> Vec<String> {
@@ -157,7 +168,10 @@ pub(super) fn sensitive(column: &Column, reaches_people: bool) -> Option<Kind> {
         return None;
     }
     // Odoo knows better than a name: these hold one of a list, a reference, or computed text about the system.
-    if matches!(column.ttype.as_deref(), Some("selection" | "reference" | "many2one_reference" | "boolean" | "properties")) {
+    if matches!(
+        column.ttype.as_deref(),
+        Some("selection" | "reference" | "many2one_reference" | "boolean" | "properties")
+    ) {
         return None;
     }
     let name = words(&column.name);
@@ -177,11 +191,8 @@ pub(super) fn reaches_people(column: &Column) -> bool {
 /// Every column of every ordinary table.
 pub(super) async fn read(client: &Client) -> Result<Vec<Column>> {
     let cannot = |e| explain(e, "cannot read the columns of the database");
-    let odoo: bool = client
-        .query_one("SELECT to_regclass('public.ir_model_fields') IS NOT NULL", &[])
-        .await
-        .map_err(cannot)?
-        .get(0);
+    let odoo: bool =
+        client.query_one("SELECT to_regclass('public.ir_model_fields') IS NOT NULL", &[]).await.map_err(cannot)?.get(0);
     let fields = match odoo {
         true => {
             "SELECT replace(f.model, '.', '_') AS tab, f.name::text AS col, min(f.ttype)::text AS ttype,

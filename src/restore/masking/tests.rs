@@ -35,9 +35,9 @@ const PEOPLE: &str = "
         shout text GENERATED ALWAYS AS (upper(email)) STORED);
     CREATE TABLE log (id serial, email text, person int REFERENCES people);
     CREATE TABLE history (was text);
-    CREATE FUNCTION pg_temp.remember() RETURNS trigger LANGUAGE plpgsql AS
+    CREATE OR REPLACE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN INSERT INTO history VALUES (OLD::text); RETURN NEW; END';
-    CREATE TRIGGER remember BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION pg_temp.remember();
+    CREATE TRIGGER remember BEFORE UPDATE ON people FOR EACH ROW EXECUTE FUNCTION remember();
     CREATE TABLE ir_model_fields (model text, name text, ttype text, field_description jsonb);
     INSERT INTO ir_model_fields VALUES ('people', 'x_studio_7', 'char', '{\"en_US\": \"Mobile (private)\"}'),
                                        ('people', 'email_state', 'selection', '{\"en_US\": \"State\"}');
@@ -67,7 +67,8 @@ async fn equal_values_stay_equal_and_nothing_else_stays() {
     ];
     let done = mask(&client, &all, "k").await.expect("masked");
     assert_eq!(done.notes, ["masking.toml:1: the table people has no column nmae; did you mean name?"]);
-    let is = async |condition: &str| text(&client, &format!("SELECT ({condition})::text FROM people WHERE id = 1")).await;
+    let is =
+        async |condition: &str| text(&client, &format!("SELECT ({condition})::text FROM people WHERE id = 1")).await;
     for condition in [
         "name ~ '^[A-Z][a-z]+ [A-Z][a-z]+ [0-9a-f]{8}$' AND name = (SELECT name FROM people WHERE id = 3)",
         "email ~ '@example.invalid$' AND email <> (SELECT email FROM people WHERE id = 3) AND shout = upper(email)",

@@ -49,10 +49,14 @@ impl Manifest {
     /// Reads from the database what Odoo would write.
     pub(super) async fn read(client: &Client, found: &Found, postgres: u32) -> Result<Self> {
         let series = found.odoo.as_deref().ok_or_else(|| {
-            error::usage(format!("{} holds no Odoo, so Odoo's database manager would not accept an archive of it", found.name))
-                .hint("restore it with --into-cluster")
+            error::usage(format!(
+                "{} holds no Odoo, so Odoo's database manager would not accept an archive of it",
+                found.name
+            ))
+            .hint("restore it with --into-cluster")
         })?;
-        let query = "SELECT name::text, latest_version::text FROM public.ir_module_module WHERE state = 'installed' ORDER BY 1";
+        let query =
+            "SELECT name::text, latest_version::text FROM public.ir_module_module WHERE state = 'installed' ORDER BY 1";
         let rows = client.query(query, &[]).await.map_err(|e| explain(e, "cannot read the installed modules"))?;
         let modules = rows.iter().map(|row| (row.get(0), row.get::<_, Option<String>>(1).into())).collect();
         Ok(Self::of(&found.name, series, postgres, modules))
@@ -181,7 +185,9 @@ fn copy_without_timeouts(from: &mut impl BufRead, to: &mut impl Write) -> std::i
             return Ok(());
         }
         let preamble = line.trim_ascii().is_empty()
-            || [&b"--"[..], b"SET ", b"\\restrict", b"SELECT pg_catalog.set_config"].iter().any(|p| line.starts_with(p));
+            || [&b"--"[..], b"SET ", b"\\restrict", b"SELECT pg_catalog.set_config"]
+                .iter()
+                .any(|p| line.starts_with(p));
         if !line.starts_with(b"SET transaction_timeout") {
             to.write_all(&line)?;
         }
@@ -241,8 +247,8 @@ fn verified(path: &Path, files: u64) -> Result<Archived> {
     }
     for number in 0..zip.len() {
         let mut member = zip.by_index(number).map_err(|e| damaged(e.to_string()))?;
-        if number == 0 && member.name() != "dump.sql" {
-            return Err(damaged(format!("its first member is {}", member.name())));
+        if number == 0 && member.name_raw() != b"dump.sql" {
+            return Err(damaged("its first member is not dump.sql".to_owned()));
         }
         std::io::copy(&mut member, &mut std::io::sink()).map_err(|e| damaged(e.to_string()))?;
     }

@@ -286,12 +286,9 @@ mod tests {
     #[tokio::test]
     async fn a_database_in_a_cluster_that_is_not_at_hand_is_not_forgotten() {
         let parent = tempfile::tempdir().expect("dir");
-        let (seen, sink) = (std::sync::Arc::new(std::sync::Mutex::new(Vec::new())), ());
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let told = seen.clone();
-        let runtime = Runtime::new(move |event| {
-            let () = sink;
-            told.lock().expect("lock").push(format!("{event:?}"));
-        });
+        let runtime = Runtime::new(move |event| told.lock().expect("lock").push(format!("{event:?}")));
         let mut aside = Aside::create(parent.path(), "A", "shop").expect("aside");
         let name = aside.loading("7", "host:5432").expect("noted");
         std::fs::create_dir_all(aside.pgdata()).expect("dir");

@@ -88,11 +88,13 @@ impl Target {
                 .meaning("nothing was restored, and nothing is ever overwritten")
                 .hint("choose another name with --as; exchange the two by ALTER DATABASE … RENAME TO afterwards"));
         }
-        let query = "SELECT rolsuper, rolcreatedb, $1::text IS NULL OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1),
+        let query =
+            "SELECT rolsuper, rolcreatedb, $1::text IS NULL OR EXISTS (SELECT FROM pg_roles WHERE rolname = $1),
                             $1::text IS NULL OR rolsuper
                             OR EXISTS (SELECT FROM pg_roles o WHERE o.rolname = $1 AND pg_has_role(o.oid, 'MEMBER'))
                        FROM pg_roles WHERE rolname = current_user";
-        let row = client.query_one(query, &[&owner]).await.map_err(|e| explain(e, "cannot read what our role may do"))?;
+        let row =
+            client.query_one(query, &[&owner]).await.map_err(|e| explain(e, "cannot read what our role may do"))?;
         let (superuser, may_create): (bool, bool) = (row.get(0), row.get(1));
         if !superuser && !may_create {
             return Err(error::source(format!("the role {} at {} may not create databases", self.role, self.place))
@@ -104,9 +106,11 @@ impl Target {
             (true, true) => Ok(()),
             (false, _) => Err(error::usage(format!("the cluster at {} has no role \"{owner}\"", self.place))
                 .meaning("nothing was restored")),
-            (true, false) => Err(error::source(format!("{} may not make {owner} the owner: it is no member", self.role))
-                .meaning("nothing was restored")
-                .hint(format!("connect as a superuser, or GRANT {} TO {}", quote(owner), quote(&self.role)))),
+            (true, false) => {
+                Err(error::source(format!("{} may not make {owner} the owner: it is no member", self.role))
+                    .meaning("nothing was restored")
+                    .hint(format!("connect as a superuser, or GRANT {} TO {}", quote(owner), quote(&self.role))))
+            }
         }
     }
 

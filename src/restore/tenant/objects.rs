@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tokio_postgres::Client;
 
-use crate::error::{Result};
+use crate::error::Result;
 use crate::postgres::sql::explain;
 
 /// What is there: kind and name, and what is said of it.

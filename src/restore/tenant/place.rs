@@ -33,7 +33,9 @@ pub fn require_free(path: &Path) -> Result<()> {
 pub(super) fn give_name(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
         match std::fs::remove_dir(to) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed("cannot take the place of", to, e)),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed("cannot take the place of", to, e));
+            }
             _ => {}
         }
     }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -345,14 +344,13 @@ impl Session<'_> {
         let listed = phases.time("listing the database", None, objects::list(&client)).await?;
         out.counted = objects::counted(&listed);
         let command = |section: usize| {
-            let launch: &Arc<_> = &tools.launch;
-            let mut command =
-                dump::command(&self.wish.programs, "pg_dump", launch.as_ref(), self.server, &found.name).into_std();
+            let programs = &self.wish.programs;
+            let mut command = dump::command(programs, "pg_dump", tools.launch.as_ref(), self.server, &found.name);
             command.args(archive::section_arguments(section));
             command
         };
         let contents = Contents {
-            dumps: [command(0), command(1), command(2)],
+            dumps: [command(0), command(1), command(2)].map(tokio::process::Command::into_std),
             immutable: immutable_functions(&client, true).await?,
             manifest,
             filestore: out.attachments.is_some().then_some(filestore),
@@ -378,16 +376,20 @@ impl Session<'_> {
     ) -> Result<Option<AttachmentReconciliation>> {
         let (tools, found) = (self.tools, self.found);
         // The name may have been another when its files were captured; the uuid is not.
-        let same = |c: &&FilestoreCapture| {
-            c.database == found.name || found.uuid.is_some() && c.database_uuid == found.uuid
-        };
+        let same =
+            |c: &&FilestoreCapture| c.database == found.name || found.uuid.is_some() && c.database_uuid == found.uuid;
         let captures: Vec<&FilestoreCapture> = tools.catalogue.captures().filter(same).collect();
         if captures.is_empty() {
             notes.push(format!("the filestore of {} was never captured: no attachment was restored", found.name));
             return Ok(None);
         }
-        let request =
-            Request { environment: &self.plan.environment, captures, stop: self.plan.target.stop_end, directory, owner };
+        let request = Request {
+            environment: &self.plan.environment,
+            captures,
+            stop: self.plan.target.stop_end,
+            directory,
+            owner,
+        };
         let client = self.server.sql(&found.name).await?;
         let wanted = referenced(&client).await?;
         let restored = restore_filestore(&tools.repository, &request, wanted, &tools.runtime).await?;
