@@ -127,7 +127,8 @@ impl Shops {
         );
         let estate = Estate::builder(scratch, &cluster).include("masking/*.toml").tables(&tables).init();
         let receiver = estate.receive(&cluster);
-        estate.run(&["backup", "all"]).ok();
+        estate.backup();
+        estate.run(&["backup", "filestore"]).ok();
         cluster.psql("shop", "UPDATE res_partner SET phone = '0815'");
         cluster.psql("postgres", "SELECT pg_create_restore_point('before')");
         estate.caught_up(&cluster);

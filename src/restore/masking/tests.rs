@@ -67,6 +67,8 @@ async fn equal_values_stay_equal_and_nothing_else_stays() {
     ];
     let done = mask(&client, &all, "k").await.expect("masked");
     assert_eq!(done.notes, ["masking.toml:1: the table people has no column nmae; did you mean name?"]);
+    // Masking leaves its session with a search path of its own.
+    let client = server.client("postgres").await;
     let is =
         async |condition: &str| text(&client, &format!("SELECT ({condition})::text FROM people WHERE id = 1")).await;
     for condition in [
@@ -88,6 +90,7 @@ async fn equal_values_stay_equal_and_nothing_else_stays() {
         let client = server.client("postgres").await;
         client.batch_execute(PEOPLE).await.expect("tables");
         mask(&client, &all, secret).await.expect("masked");
+        let client = server.client("postgres").await;
         let again = text(&client, "SELECT string_agg(p::text, '|' ORDER BY id) FROM people p").await;
         assert_eq!(again == first, same, "{again}");
     }

@@ -120,7 +120,7 @@ impl Target {
         let mut sql = format!(
             "CREATE DATABASE {} WITH TEMPLATE template0 IS_TEMPLATE true OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
             quote(temporary),
-            owner.map_or_else(|| "CURRENT_USER".to_owned(), quote),
+            quote(owner.unwrap_or(&self.role)),
             literal(&like.encoding),
             literal(&like.collate),
             literal(&like.ctype)

@@ -20,6 +20,7 @@ mod objects;
 mod place;
 mod programs;
 mod run;
+mod wish;
 
 pub use archive::Archived;
 pub use aside::Aside;
@@ -28,4 +29,5 @@ pub use load::Target;
 pub use objects::Counted;
 pub use place::require_free;
 pub use programs::Programs;
-pub use run::{Destination, Done, IntoCluster, Neutralise, Wish, reap, run};
+pub use run::{Done, reap, run};
+pub use wish::{Destination, IntoCluster, Neutralise, Wish};

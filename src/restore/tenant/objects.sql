@@ -25,7 +25,7 @@ SELECT CASE relkind WHEN 'r' THEN 'table' WHEN 'p' THEN 'partitioned table' WHEN
                               FROM pg_inherits WHERE inhrelid = relation.oid)) END
   FROM relation WHERE relkind IN ('r', 'p', 'f', 'v', 'm', 'S', 'c')
 UNION ALL
-SELECT 'column', r.oid::regclass || '.' || quote_ident(a.attname),
+SELECT 'column', concat(r.oid::regclass, '.', quote_ident(a.attname)),
        concat_ws(' ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END,
                  nullif(a.attidentity, ''), nullif(a.attgenerated, ''), pg_get_expr(d.adbin, d.adrelid),
                  CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END)
@@ -47,13 +47,13 @@ SELECT 'constraint', coalesce(nullif(conrelid, 0)::regclass::text, contypid::reg
    AND (conrelid = 0 OR conrelid IN (SELECT oid FROM relation))
    AND NOT EXISTS (SELECT FROM member m WHERE m.classid = 'pg_type'::regclass AND m.objid = contypid)
 UNION ALL
-SELECT 'trigger', tgrelid::regclass || '.' || quote_ident(tgname), tgenabled || ' ' || pg_get_triggerdef(pg_trigger.oid)
+SELECT 'trigger', concat(tgrelid::regclass, '.', quote_ident(tgname)), concat_ws(' ', tgenabled, pg_get_triggerdef(pg_trigger.oid))
   FROM pg_trigger WHERE NOT tgisinternal AND tgrelid IN (SELECT oid FROM relation)
 UNION ALL
-SELECT 'rule', ev_class::regclass || '.' || quote_ident(rulename), ev_enabled || ' ' || md5(pg_get_ruledef(pg_rewrite.oid))
+SELECT 'rule', concat(ev_class::regclass, '.', quote_ident(rulename)), concat_ws(' ', ev_enabled, md5(pg_get_ruledef(pg_rewrite.oid)))
   FROM pg_rewrite WHERE rulename <> '_RETURN' AND ev_class IN (SELECT oid FROM relation)
 UNION ALL
-SELECT 'policy', polrelid::regclass || '.' || quote_ident(polname),
+SELECT 'policy', concat(polrelid::regclass, '.', quote_ident(polname)),
        concat_ws(' ', polcmd, polpermissive, pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
   FROM pg_policy WHERE polrelid IN (SELECT oid FROM relation)
 UNION ALL
@@ -74,6 +74,6 @@ UNION ALL
 SELECT 'statistics', quote_ident(nspname) || '.' || quote_ident(stxname), md5(pg_get_statisticsobjdef(s.oid))
   FROM pg_statistic_ext s JOIN own n ON n.oid = s.stxnamespace
 UNION ALL
-SELECT 'event trigger', evtname::text, evtevent || ' ' || evtenabled FROM pg_event_trigger
+SELECT 'event trigger', evtname::text, concat_ws(' ', evtevent, evtenabled) FROM pg_event_trigger
 UNION ALL
 SELECT 'large objects', 'all', count(*)::text FROM pg_largeobject_metadata

@@ -3,8 +3,6 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
-
 use super::archive::{self, Archived, Contents, Manifest};
 use super::aside::{self, Aside};
 use super::dump;
@@ -12,7 +10,7 @@ use super::find::{Found, find};
 use super::load::{Target, immutable_functions};
 use super::objects::{self, Counted, Objects};
 use super::place;
-use super::programs::Programs;
+use super::wish::{Destination, IntoCluster, Wish};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::Appended;
@@ -23,60 +21,12 @@ use crate::filestore::restore::{PHASE as ATTACHMENTS, Request, restore as restor
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::sql::explain;
-use crate::restore::masking::{self, Masked, Masking};
+use crate::restore::masking::{self, Masked};
 use crate::restore::phases::Phases;
 use crate::restore::run::{entry, record, require_space};
 use crate::restore::tools::{major, work_dir};
 use crate::restore::{Plan, Tools};
 use crate::runtime::{Runtime, blocking};
-
-/// What is wanted of one database.
-#[derive(Debug)]
-pub struct Wish<'a> {
-    /// Its name in the backed-up cluster, at the target.
-    pub database: &'a str,
-    /// Where it goes.
-    pub destination: Destination<'a>,
-    /// The programs that dump and load it.
-    pub programs: Programs,
-    /// Rules that mask it before it leaves the private server.
-    pub masking: Option<Masking<'a>>,
-    /// Whether it becomes another database for the outside world.
-    pub new_identity: bool,
-    /// What makes it harmless, where it is to be harmless.
-    pub neutralise: Option<&'a dyn Neutralise>,
-}
-
-/// Where the database goes.
-#[derive(Debug)]
-pub enum Destination<'a> {
-    /// Into a cluster, under a name that is free there.
-    Cluster(IntoCluster<'a>),
-    /// Into an archive of Odoo's database manager, at a path that is free; with its filestore.
-    Archive(&'a Path),
-}
-
-/// A cluster as a destination.
-#[derive(Debug)]
-pub struct IntoCluster<'a> {
-    /// The cluster.
-    pub target: &'a Target,
-    /// The name there.
-    pub name: &'a str,
-    /// Who owns it; `None`: the role of the session.
-    pub owner: Option<&'a str>,
-    /// Receives `<2 hex>/<sha1>`: `data_dir/filestore/NAME`. `None` leaves the filestore out.
-    pub filestore: Option<&'a Path>,
-    /// Whether Odoo must not see it yet.
-    pub hidden: bool,
-}
-
-/// Makes a database harmless and proves it.
-#[async_trait]
-pub trait Neutralise: std::fmt::Debug + Send + Sync {
-    /// Does it on the private server; an error where it is not proven.
-    async fn neutralise(&self, server: &PrivateServer, database: &str) -> Result<()>;
-}
 
 /// A database that was restored.
 #[derive(Debug)]
