@@ -17,10 +17,10 @@ use crate::event::Event;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::replication::TlsTrust;
 use crate::postgres::source::Source;
+use crate::restore::Wishes;
 use crate::restore::masking::Masking;
 use crate::restore::tenant::{self, Aside, Destination, Done, IntoCluster, Neutralise, Programs, Target, Wish};
 use crate::restore::tools::major;
-use crate::restore::Wishes;
 use crate::units::{ByteSize, Span, Timeline};
 
 #[derive(Debug, Args)]

@@ -49,7 +49,14 @@ impl Estate {
 
         let file = std::path::absolute(path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
-        Ok(Estate { file, repository, keys, environments: files.environments, checks: files.checks, masking: files.masking })
+        Ok(Estate {
+            file,
+            repository,
+            keys,
+            environments: files.environments,
+            checks: files.checks,
+            masking: files.masking,
+        })
     }
 }
 

@@ -89,12 +89,8 @@ fn line(body: &Body) -> (String, bool) {
             };
             let reached = r.reached_lsn.map(|lsn| format!(", stopped at {lsn}")).unwrap_or_default();
             let place = r.tenant.as_ref().map_or_else(|| r.pgdata.clone(), tenant);
-            let line = format!(
-                "{} from {} to {place}{reached}, {}{missing}",
-                r.requested,
-                r.base_backup,
-                span(r.seconds)
-            );
+            let line =
+                format!("{} from {} to {place}{reached}, {}{missing}", r.requested, r.base_backup, span(r.seconds));
             (line, !r.missing_attachments.is_empty())
         }
         Body::Drill(d) => {

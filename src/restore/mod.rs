@@ -12,8 +12,8 @@ pub mod files;
 #[cfg(test)]
 mod files_tests;
 pub mod journal;
-pub mod masking;
 mod manifest_text;
+pub mod masking;
 pub mod messenger;
 mod occupied;
 pub mod phases;

@@ -154,3 +154,29 @@ async fn a_rule_that_does_not_fit_stops_it_before_anything_is_changed() {
         assert_eq!(text(&client, "SELECT email FROM people WHERE id = 1").await, "ann@a.example");
     }
 }
+
+/// The rules that come with Lifeboat decide about every sensitive column of a real Odoo.
+#[tokio::test]
+async fn the_rules_for_odoo_cover_the_fixture() {
+    let Some(server) = TestServer::start() else { return };
+    if !server.load_fixture() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("lifeboat.toml");
+    let text = format!(
+        "include = [\"{}/masking/odoo.toml\"]\n[repository]\nurl = \"file:///nowhere\"\n[keys]\n\
+         recipients = [\"age16g7ufnh7spwc936zaf48lgx6ug0g6z40ypavlt4wju9hsqeg7e3qyu5yah\"]\n",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    std::fs::write(&file, text).expect("written");
+    let estate = crate::config::Estate::load(&file).expect("valid");
+    let secret = SecretString::from("k");
+    let client = server.client("retail").await;
+    let partners = text(&client, "SELECT string_agg(email, '|') FROM res_partner WHERE email <> ''").await;
+    let done = apply(&client, &Masking { rules: &estate.masking, secret: &secret }, Some("uuid")).await;
+    let done = done.unwrap_or_else(|e| panic!("{e}\n{}", e.hints().join("\n")));
+    assert!(done.columns.len() > 15 && done.rows > 50, "{done:?}");
+    let after = text(&client, "SELECT string_agg(email, '|') FROM public.res_partner WHERE email <> ''").await;
+    assert!(partners.split('|').all(|email| !after.contains(email)), "{after}");
+}

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,8 @@ const PREFIX: &str = "lifeboat-tenant-";
 const UNFINISHED: &str = ".lifeboat-";
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
+/// How long emptying a place is tried.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a restore has made outside its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,7 +192,14 @@ async fn clean(root: &Path, mut journal: Journal, target: Option<&Target>, runti
                 remove(path).map_err(|e| failed("cannot remove", path, e))?;
             }
         }
-        remove_all_but_journal(&place).map_err(|e| failed("cannot empty", &place, e))
+        // An interrupted restore may have threads that still write a file; they end by themselves, unseen.
+        let began = Instant::now();
+        loop {
+            match remove_all_but_journal(&place) {
+                Err(_) if began.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(100)),
+                other => return other.map_err(|e| failed("cannot empty", &place, e)),
+            }
+        }
     })
     .await?;
     let mut left = Vec::new();
