@@ -164,12 +164,12 @@ async fn the_rules_for_odoo_cover_the_fixture() {
     }
     let dir = tempfile::tempdir().expect("dir");
     let file = dir.path().join("lifeboat.toml");
-    let text = format!(
+    let estate = format!(
         "include = [\"{}/masking/odoo.toml\"]\n[repository]\nurl = \"file:///nowhere\"\n[keys]\n\
          recipients = [\"age16g7ufnh7spwc936zaf48lgx6ug0g6z40ypavlt4wju9hsqeg7e3qyu5yah\"]\n",
         env!("CARGO_MANIFEST_DIR")
     );
-    std::fs::write(&file, text).expect("written");
+    std::fs::write(&file, estate).expect("written");
     let estate = crate::config::Estate::load(&file).expect("valid");
     let secret = SecretString::from("k");
     let client = server.client("retail").await;

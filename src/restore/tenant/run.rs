@@ -113,8 +113,8 @@ async fn carry_out(tools: &Tools, plan: &Plan, wish: &Wish<'_>, aside: &mut Asid
     };
     let session = Session { tools: &tools, plan, wish, server: &server, found: &found };
     let mut out = match &wish.destination {
-        Destination::Cluster(into) => session.into_cluster(into, aside, &mut phases, &mut tenant).await?,
-        Destination::Archive(path) => session.into_archive(path, aside, &mut phases, &mut tenant).await?,
+        Destination::Cluster(into) => session.load(into, aside, &mut phases, &mut tenant).await?,
+        Destination::Archive(path) => session.pack(path, aside, &mut phases, &mut tenant).await?,
     };
     notes.append(&mut out.notes);
     // It is thrown away: no checkpoint, no order.
@@ -202,7 +202,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn into_cluster(
+    async fn load(
         &self,
         into: &IntoCluster<'_>,
         aside: &mut Aside,
@@ -275,7 +275,7 @@ impl Session<'_> {
         Err(error.meaning("the loaded database is removed again; nothing that existed was changed"))
     }
 
-    async fn into_archive(
+    async fn pack(
         &self,
         path: &Path,
         aside: &mut Aside,
