@@ -60,7 +60,7 @@ fn place(arguments: &Arguments, config: Option<&Path>, runtime: &Runtime) -> Res
             dsn.password(password.to_string_lossy().as_bytes());
         }
         // Nobody set an objective: only `max_age` says what is fresh.
-        return Ok(Place { source: Source::at(dsn), rpo: Duration::MAX });
+        return Ok(Place { source: Source::of(dsn, TlsTrust::Unverified), rpo: Duration::MAX });
     }
     let context = Context::load(config, runtime.clone())?;
     let environment = context.environment(arguments.environment.as_deref().unwrap_or_default())?;

@@ -14,8 +14,10 @@ mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod refresh;
 mod restore;
 mod show;
+mod tenant;
 mod terminal;
 mod text;
 mod verify;
@@ -78,7 +80,9 @@ enum Command {
     /// Tell what can be restored, up to when, and whether anything is broken
     Show(show::Arguments),
     /// Restore an environment to any second, beside whatever is there
-    Restore(restore::Arguments),
+    Restore(restore::Command),
+    /// Put a masked, neutralised copy of one database into another environment
+    Refresh(refresh::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
@@ -159,6 +163,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }

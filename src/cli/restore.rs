@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::EnvironmentArgument;
 use super::context::{Context, Keys};
 use super::output::Outcome;
+use super::tenant;
 use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
@@ -21,6 +22,23 @@ use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
 use crate::restore::{self, Plan, Target, Tools, Wishes};
 use crate::units::{ByteSize, Span, Timeline};
+
+/// The whole environment by its flags; what is less than that has a subcommand.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Command {
+    #[command(subcommand)]
+    part: Option<Part>,
+
+    #[command(flatten)]
+    whole: Option<Arguments>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Restore one database alone, beside what runs: into a cluster under a new name, or as an archive for Odoo
+    Tenant(tenant::Arguments),
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -69,7 +87,17 @@ pub(crate) struct Arguments {
     no_start: bool,
 }
 
-pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
+pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
+    match (&command.part, &command.whole) {
+        (Some(Part::Tenant(arguments)), _) => tenant::run(arguments, context).await,
+        (None, Some(arguments)) => whole(arguments, context).await,
+        (None, None) => Err(error::usage("restore what, and to where?")
+            .hint("the whole cluster: lifeboat restore -e ENV --to TARGET --pgdata DIR")
+            .hint("one database: lifeboat restore tenant --help")),
+    }
+}
+
+async fn whole(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let environment = context.environment(&arguments.environment.environment)?;
     let target: Target = arguments.to.parse()?;
     let wishes = Wishes {
@@ -243,7 +271,7 @@ fn describe(plan: &Plan) -> String {
     text
 }
 
-const TIME: &str = "%Y-%m-%d %H:%M:%S%.3f UTC";
+pub(super) const TIME: &str = "%Y-%m-%d %H:%M:%S%.3f UTC";
 
 fn round(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs().max(1))

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 use super::drill_odoo::DrillOdoo;
+use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::secret::SecretRef;
 use super::suggest::nearest;
@@ -30,6 +31,8 @@ pub struct Estate {
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.
     pub checks: Vec<Check>,
+    /// How columns are masked in copies for other environments, each column once.
+    pub masking: Vec<MaskingRule>,
 }
 
 impl Estate {

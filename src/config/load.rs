@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::check::{check, is_name};
 use super::estate::Estate;
 use super::glob::{expand_glob, is_pattern};
+use super::masking::{MaskingRule, rule};
 use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
 use super::source::Source;
@@ -48,7 +49,14 @@ impl Estate {
 
         let file = std::path::absolute(path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
-        Ok(Estate { file, repository, keys, environments: files.environments, checks: files.checks })
+        Ok(Estate {
+            file,
+            repository,
+            keys,
+            environments: files.environments,
+            checks: files.checks,
+            masking: files.masking,
+        })
     }
 }
 
@@ -91,7 +99,7 @@ fn included(main: &Source, include: Option<Located<Vec<Located<String>>>>) -> Re
     Ok(files)
 }
 
-/// An included file holds environments and checks, nothing else.
+/// An included file holds environments, checks and masking rules, nothing else.
 fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<()> {
     let sections = [
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
@@ -112,6 +120,7 @@ struct Files {
     sources: Vec<Source>,
     environments: Vec<Environment>,
     checks: Vec<Check>,
+    masking: Vec<MaskingRule>,
     environment_places: HashMap<String, String>,
     check_places: HashMap<String, String>,
     slots: Vec<(Target, String, String)>,
@@ -139,6 +148,15 @@ impl Files {
                     .hint(format!("the other one stands at {first}; give one of them another id")));
             }
             self.checks.push(check);
+        }
+        for (column, raw) in raw.masking {
+            let rule = rule(&source, &column, &raw)?;
+            if let Some(first) = self.masking.iter().find(|r| r.is_same_place(&rule)) {
+                return Err(source
+                    .error(&raw.span, format!("\"{column}\" is masked twice"))
+                    .hint(format!("the other rule stands at {}", first.place)));
+            }
+            self.masking.push(rule);
         }
         self.sources.push(source);
         Ok(())

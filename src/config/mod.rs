@@ -9,6 +9,7 @@ mod drill_odoo;
 mod estate;
 mod glob;
 mod load;
+mod masking;
 mod raw;
 mod read;
 mod repository;
@@ -17,7 +18,7 @@ mod samples;
 mod schema;
 mod secret;
 mod source;
-mod suggest;
+pub(crate) mod suggest;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use drill_odoo::DrillOdoo;
@@ -27,6 +28,7 @@ pub use estate::{
 };
 pub use glob::expand_glob;
 pub use load::checks_of;
+pub use masking::{MaskingRule, Rule};
 pub use repository::{KeysConfig, RepositoryConfig};
 pub use schema::json_schema;
 pub use secret::SecretRef;

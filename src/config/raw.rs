@@ -5,6 +5,7 @@
 //! the descriptions in the JSON Schema that `lifeboat config schema` prints.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -67,6 +68,9 @@ pub(super) struct RawFile {
     /// The assertions that a drill makes about restored databases.
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
+    /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
+    #[serde(default)]
+    pub(super) masking: BTreeMap<String, Located<RawRule>>,
 }
 
 /// Where backups are kept.
@@ -297,6 +301,20 @@ pub(super) struct RawCommand {
     pub(super) exit_code: Option<i32>,
     /// A regular expression that its standard output must match.
     pub(super) output: Option<Located<String>>,
+}
+
+/// What becomes of a column's values.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a rule: a word such as \"hash\", or { constant = \"…\" }")]
+#[schemars(rename = "MaskingRule")]
+pub(super) enum RawRule {
+    /// `null`, `hash`, `fake-name`, `fake-email`, `scramble-digits`, `keep`, or `delete-rows` for a table.
+    Word(String),
+    /// The same value for all.
+    Constant {
+        /// The value.
+        constant: String,
+    },
 }
 
 /// A secret named by reference: exactly one of the three keys.

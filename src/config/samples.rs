@@ -145,6 +145,17 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!((check.severity, check.expect, check.database), (Severity::Baseline, Expectation::Rows, Scope::Odoo));
     assert_eq!((check.odoo_min, check.odoo_max, check.timeout), (Some(16), Some(19), Duration::from_secs(60)));
     assert!(matches!(check.probe, Probe::Sql { generates: true, .. }));
+    let masking: Vec<_> = estate
+        .masking
+        .iter()
+        .map(|r| (r.schema.as_str(), r.table.as_str(), r.column.as_deref(), r.rule.clone()))
+        .collect();
+    let expected = [
+        ("public", "mail_message", None, Rule::DeleteRows),
+        ("other", "people", Some("name"), Rule::Constant("somebody".into())),
+        ("public", "res_partner", Some("email"), Rule::FakeEmail),
+    ];
+    assert_eq!(masking, expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! "Did you mean …?": the nearest of the known names.
 
 /// The known name nearest to `written`, when it is near enough to be a slip of the keyboard.
-pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = (written.chars().count() / 3).max(1) + 1;
     known
         .into_iter()

@@ -251,6 +251,38 @@ pub struct Restore {
     pub seconds: f64,
     /// Its phases.
     pub phases: Vec<Phase>,
+    /// Of a restore of one database alone: what became of it. The cluster was restored aside, in `pgdata`, and removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantRestore>,
+}
+
+/// One database that was restored alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TenantRestore {
+    /// Its name in the backed-up cluster.
+    pub database: String,
+    /// Odoo's `database.uuid` in the restored state; null where it is no Odoo.
+    pub uuid: Option<String>,
+    /// The cluster that it was loaded into, as `host:port`; null for an archive.
+    pub cluster: Option<String>,
+    /// System identifier of that cluster.
+    pub system_id: Option<String>,
+    /// Its name there.
+    pub name: Option<String>,
+    /// The archive that was written; null where it was loaded.
+    pub archive: Option<String>,
+    /// SHA-256 of the archive.
+    pub archive_sha256: Option<String>,
+    /// Tables that were compared after loading.
+    pub tables: u64,
+    /// Rows that were counted in both.
+    pub rows: u64,
+    /// Whether it got a new `database.uuid` and secret.
+    pub new_identity: bool,
+    /// Columns that were masked.
+    pub masked_columns: u64,
+    /// Whether it was neutralised, and that was proven.
+    pub neutralised: bool,
 }
 
 // The shape that serde asks for.

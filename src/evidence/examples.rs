@@ -410,6 +410,7 @@ pub(crate) fn backups() -> Vec<Body> {
             started_at: at(900.0),
             seconds: 47.3,
             phases: passed().phases,
+            tenant: None,
         }),
     ]
 }

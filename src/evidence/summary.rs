@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::evidence::entry::Body;
+use crate::evidence::entry::{Body, TenantRestore};
 use crate::evidence::read::LedgerEntry;
 use crate::evidence::wording::{bytes, counted, number, span, time, verdict_word};
 
@@ -20,6 +20,17 @@ pub struct SummaryRow {
     pub summary: String,
     /// Whether it tells of something that went wrong.
     pub bad: bool,
+}
+
+/// Where one database went that was restored alone.
+fn tenant(t: &TenantRestore) -> String {
+    let place = match (&t.archive, &t.name, &t.cluster) {
+        (Some(archive), ..) => archive.clone(),
+        (None, Some(name), Some(cluster)) => format!("{name} at {cluster}"),
+        _ => "nowhere".to_owned(),
+    };
+    let masked = if t.masked_columns > 0 { ", masked" } else { "" };
+    format!("{place}, {} alone{masked}", t.database)
 }
 
 /// The rows for these entries, in the same order.
@@ -77,13 +88,9 @@ fn line(body: &Body) -> (String, bool) {
                 n => format!(", {} missing", counted(n, "attachment", "attachments")),
             };
             let reached = r.reached_lsn.map(|lsn| format!(", stopped at {lsn}")).unwrap_or_default();
-            let line = format!(
-                "{} from {} to {}{reached}, {}{missing}",
-                r.requested,
-                r.base_backup,
-                r.pgdata,
-                span(r.seconds)
-            );
+            let place = r.tenant.as_ref().map_or_else(|| r.pgdata.clone(), tenant);
+            let line =
+                format!("{} from {} to {place}{reached}, {}{missing}", r.requested, r.base_backup, span(r.seconds));
             (line, !r.missing_attachments.is_empty())
         }
         Body::Drill(d) => {

@@ -24,6 +24,7 @@ mod incremental_file;
 mod intake;
 mod kept;
 pub mod launch;
+pub mod libpq;
 mod order;
 mod present;
 mod previous;

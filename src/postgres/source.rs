@@ -1,10 +1,12 @@
 //! An environment's PostgreSQL cluster, ready to be connected to.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, Config};
 
+use super::libpq;
 use super::replication::{ConnectOptions, ReplicationConnection, TlsTrust};
 use super::sql::{connect_sql_with, explain};
 use crate::config::PostgresConfig;
@@ -39,9 +41,26 @@ impl Source {
         Ok(Self { dsn, tls })
     }
 
-    /// A cluster that no configuration names; TLS as `sslmode` says.
-    pub fn at(dsn: Config) -> Self {
-        Self { dsn, tls: TlsTrust::Unverified }
+    /// A cluster that no configuration names.
+    pub fn of(mut dsn: Config, tls: TlsTrust) -> Self {
+        if dsn.get_application_name().is_none() {
+            dsn.application_name("lifeboat");
+        }
+        dsn.keepalives_idle(Duration::from_secs(30));
+        Self { dsn, tls }
+    }
+
+    /// How programs of PostgreSQL are told to reach a database of it.
+    pub fn libpq(&self, database: &str) -> Vec<(&'static str, OsString)> {
+        let mut dsn = self.dsn.clone();
+        dsn.dbname(database);
+        let mut set = libpq::environment(&dsn);
+        if let TlsTrust::RootFile(root) = &self.tls {
+            set.retain(|(name, _)| *name != "PGSSLMODE");
+            set.push(("PGSSLMODE", "verify-full".into()));
+            set.push(("PGSSLROOTCERT", root.as_os_str().to_owned()));
+        }
+        set
     }
 
     /// The connection parameters, password included.

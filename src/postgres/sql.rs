@@ -78,6 +78,11 @@ pub fn explain(error: tokio_postgres::Error, doing: impl Into<String>) -> Error 
     }
 }
 
+/// Where a DSN leads, for people.
+pub fn place(dsn: &Config) -> String {
+    Place(dsn).to_string()
+}
+
 /// The hosts of a DSN, for people; never its password.
 struct Place<'a>(&'a Config);
 

@@ -69,7 +69,7 @@ fn fits(found: u32, major: u32, program: &str) -> bool {
 }
 
 /// The major version that a program tells of itself: `postgres (PostgreSQL) 15.20 (Debian …)`.
-fn asked(dir: &Path, program: &str) -> Option<u32> {
+pub fn asked(dir: &Path, program: &str) -> Option<u32> {
     let output = Command::new(dir.join(program)).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8(output.stdout).ok()?;
     let version = said.split_once("(PostgreSQL) ")?.1;

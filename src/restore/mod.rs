@@ -13,6 +13,7 @@ pub mod files;
 mod files_tests;
 pub mod journal;
 mod manifest_text;
+pub mod masking;
 pub mod messenger;
 mod occupied;
 pub mod phases;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod settle;
 mod slices;
 pub mod target;
+pub mod tenant;
 pub mod tools;
 pub mod wal_server;
 #[cfg(test)]

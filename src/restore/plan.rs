@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::resolve::Resolved;
 use crate::error::{self, Result};
 use crate::evidence::Body;
-use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
+use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture, Restore};
 use crate::repository::catalogue::Catalogue;
 
 /// What is to be restored to where.
@@ -174,13 +174,17 @@ fn choose_export(catalogue: &Catalogue, time: DateTime<Utc>) -> Option<&Configur
 /// Seconds for `bytes`, at the rate of the newest restore or drill that was measured.
 fn estimate(catalogue: &Catalogue, bytes: u64) -> Option<f64> {
     let rate = catalogue.entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
-        // What a delta restore could keep says nothing about the next one.
-        Body::Restore(restore) if restore.seconds > 0.0 && restore.bytes > 0 && restore.kept_bytes == 0 => {
+        Body::Restore(restore) if restore.seconds > 0.0 && restore.bytes > 0 && is_plain(restore) => {
             Some(restore.bytes as f64 / restore.seconds)
         }
         _ => None,
     })?;
     Some(bytes as f64 / rate)
+}
+
+/// What a delta restore could keep, or what became of one database after it, says nothing about the next restore.
+fn is_plain(restore: &Restore) -> bool {
+    restore.kept_bytes == 0 && restore.tenant.is_none()
 }
 
 impl Plan {

@@ -179,7 +179,7 @@ fn refuse_full_tablespaces(tools: &Tools, plan: &Plan, manifest: &BaseManifest) 
 }
 
 /// Refuses to begin where the files cannot fit.
-fn require_space(plan: &Plan, manifest: &BaseManifest) -> Result<()> {
+pub(super) fn require_space(plan: &Plan, manifest: &BaseManifest) -> Result<()> {
     let existing = plan.pgdata.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let free = rustix::fs::statvfs(existing).map(|s| s.f_bavail * s.f_frsize);
     let there = |path: &str| std::fs::metadata(plan.pgdata.join(path)).map_or(0, |about| about.len());
@@ -202,7 +202,7 @@ fn require_space(plan: &Plan, manifest: &BaseManifest) -> Result<()> {
     }
 }
 
-fn entry(
+pub(super) fn entry(
     plan: &Plan,
     manifest: &BaseManifest,
     stopped: Option<&Stopped>,
@@ -227,11 +227,12 @@ fn entry(
         started_at,
         seconds: phases.seconds(),
         phases: phases.measured().to_vec(),
+        tenant: None,
     }
 }
 
 /// Records the restore. A host that may not write to the ledger restores all the same, and says so.
-async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended> {
+pub(super) async fn record(tools: &Tools, plan: &Plan, entry: &Restore) -> Option<Appended> {
     let append = async {
         let signer = tools.repository.signer()?;
         let ledger = ledger(&tools.repository, &plan.environment).await?;

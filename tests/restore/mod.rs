@@ -6,6 +6,7 @@ mod dump;
 mod loss;
 mod places;
 mod targets;
+mod tenant;
 
 use std::time::Duration;
 
