@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 pub use crate::evidence::bodies::{
     BaseBackup, Baseline, ConfigurationExport, DamagedBlock, FilestoreCapture, Restore, RestorePoint, Suspect,
-    TenantRestore,
-    WalNeeded, WalRange,
+    TenantRestore, WalNeeded, WalRange,
 };
 use crate::evidence::drill_record::DrillRecord;
 
