@@ -88,8 +88,7 @@ need_tree() {
     [ -e "$data_dir/names" ] || {
         rm -rf "$data_dir"
         mkdir -p "$data_dir"
-        if is_root; then chown "$account" "$data_dir"; fi
-        as_server python3 "$scripts/filestore.py" "$data_dir" "$files"
+        python3 "$scripts/filestore.py" "$data_dir" "$files"
     }
     as_server grep -rqs nothing-has-this "$tree" || true
 }

@@ -10,8 +10,6 @@
 //! file and stores only its small index object. What is not committed does not exist: a killed capture
 //! leaves unreferenced objects and nothing else.
 
-use std::collections::HashSet;
-use std::num::NonZeroU32;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
@@ -23,6 +21,7 @@ use super::name::FileName;
 use super::references::{self, MAX_NAMED};
 use super::segments::{Header, Packs};
 use super::stamps;
+use super::takeover::{adopt, in_order};
 use super::tenants::{self, Tenant, tenants};
 pub use super::verdict::Damage;
 use super::verdict::{Verdict, damage, suspect};
@@ -161,7 +160,9 @@ impl Capture<'_> {
                 ))
                 .hint("check `[[environment.odoo]] data_dir`, and that the file system is mounted"));
         }
-        self.report_odd(&summary);
+        if let Some(odd) = summary.odd_text(&self.tenant.directory()) {
+            self.runtime.emit(Event::Note(odd));
+        }
 
         let names = in_order(&changes.new, &summary.candidates, &pieces);
         let (mut ingested, written) = self.read_new(&index, names).await?;
@@ -295,19 +296,6 @@ impl Capture<'_> {
         blocking(work).await
     }
 
-    fn report_odd(&self, summary: &Summary) {
-        if summary.odd_total > 0 {
-            let first: Vec<&str> = summary.odd.iter().take(5).map(String::as_str).collect();
-            self.runtime.emit(Event::Note(format!(
-                "{} entries of {} are not Odoo's and are not captured: {}{}",
-                summary.odd_total,
-                self.tenant.directory().display(),
-                first.join(", "),
-                if summary.odd_total > 5 { ", …" } else { "" }
-            )));
-        }
-    }
-
     /// Reads the new files into packs; starts no pipeline when there are none.
     async fn read_new(&self, index: &Index, names: Vec<FileName>) -> Result<(Ingested, Option<Written>)> {
         if names.is_empty() {
@@ -372,51 +360,6 @@ struct Scanned {
     changes: Changes,
     /// Files on disk, whether they were listed or not.
     present: u64,
-}
-
-/// The names to read: what Odoo may collect soon comes first, and what a watcher stored well is left out.
-fn in_order(new: &[FileName], candidates: &[FileName], pieces: &[Piece]) -> Vec<FileName> {
-    let stored: HashSet<FileName> =
-        pieces.iter().filter(|p| p.is_large()).flat_map(|p| p.records.iter().map(|r| r.name)).collect();
-    let mut names: Vec<FileName> = new.iter().filter(|name| !stored.contains(name)).copied().collect();
-    names.sort_by_cached_key(|name| candidates.binary_search(name).is_err());
-    names
-}
-
-/// What was taken over from a watcher.
-#[derive(Debug, Default)]
-struct Adopted {
-    files: u64,
-    bytes: u64,
-    /// Files of those that are no longer at the source.
-    gone: u64,
-}
-
-/// Takes over what a watcher stored and the index does not have: files in full packs, and files that are
-/// gone at the source. `new` is what the scan saw and the index did not have.
-fn adopt(index: &mut Index, pieces: &[Piece], new: &[FileName]) -> Result<Adopted> {
-    let mut done = Adopted::default();
-    let mut names = HashSet::new();
-    let mut others = Vec::new();
-    for piece in pieces {
-        let mut records = Vec::new();
-        for record in piece.records.iter().filter(|r| index.find(&r.name).is_none()) {
-            if !names.insert(record.name) {
-                continue;
-            }
-            let there = piece.is_large() && new.binary_search(&record.name).is_ok();
-            let last_seen = if there { None } else { NonZeroU32::new(record.first_seen()) };
-            done.files += 1;
-            done.bytes += record.length;
-            done.gone += u64::from(!there);
-            records.push(record.gone(last_seen));
-        }
-        if !records.is_empty() {
-            others.push((piece.packs.clone(), records));
-        }
-    }
-    index.adopt(others)?;
-    Ok(done)
 }
 
 fn capture(entry: &LedgerEntry) -> Option<&FilestoreCapture> {

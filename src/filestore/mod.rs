@@ -7,7 +7,7 @@
 //! * `reconcile`: what is missing, what is extra;
 //! * `tenants`, `restore_point`: which databases, and the place in the WAL that a capture speaks for;
 //! * `index`, `segments`: the names that are stored, in memory and in the repository;
-//! * `capture` (`ingest`, `references`, `verdict`): database first, files second;
+//! * `capture` (`ingest`, `references`, `takeover`, `verdict`): database first, files second;
 //! * `uncovered`, `collection`: attachments kept elsewhere, and what Odoo's garbage collection takes;
 //! * `survey`: whether databases and filestores fit together;
 //! * `watch`, `live`: new files within a second, between captures;
@@ -30,6 +30,7 @@ mod scan;
 mod segments;
 mod stamps;
 mod survey;
+mod takeover;
 mod tenants;
 mod uncovered;
 mod verdict;

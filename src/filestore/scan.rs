@@ -61,6 +61,20 @@ pub enum Part<'a> {
 }
 
 impl Summary {
+    /// What is not Odoo's in `directory`, for people; `None` where there is nothing.
+    pub(super) fn odd_text(&self, directory: &Path) -> Option<String> {
+        let first: Vec<&str> = self.odd.iter().take(5).map(String::as_str).collect();
+        (self.odd_total > 0).then(|| {
+            format!(
+                "{} entries of {} are not Odoo's and are not captured: {}{}",
+                self.odd_total,
+                directory.display(),
+                first.join(", "),
+                if self.odd_total > 5 { ", …" } else { "" }
+            )
+        })
+    }
+
     fn odd(&mut self, path: String) {
         self.odd_total += 1;
         if self.odd.len() < MAX_ODD {
@@ -233,6 +247,35 @@ mod tests {
         odd.extend([format!("ab/{}", digits("abd")), format!("ab/{}", digits("cd"))]);
         odd.sort();
         assert_eq!(found.summary.odd, odd);
+    }
+
+    #[test]
+    fn what_looks_as_it_did_is_not_listed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = |start: &str, n: u32| format!("{start}/{start}{n:0width$}", width = 40 - start.len());
+        for (start, n) in [("ab", 1), ("ab1", 1), ("cd", 1), ("ef", 1)] {
+            touch(dir.path(), &file(start, n));
+        }
+        touch(dir.path(), "ef/odd");
+        let told = |known: &[Stamp]| {
+            let mut told = Vec::new();
+            let summary = scan_each(dir.path(), known, &mut |part| {
+                told.push(match part {
+                    Part::Names(names) => format!("{:02x} listed, {}", names[0].first_byte(), names.len()),
+                    Part::Unchanged(byte) => format!("{byte:02x} unchanged"),
+                });
+                Ok(())
+            });
+            (told, summary.expect("scans"))
+        };
+        let (first, summary) = told(&[]);
+        assert_eq!(first, ["ab listed, 2", "cd listed, 1", "ef listed, 1"]);
+        assert_eq!(summary.stamps.len(), 3, "what holds something odd is listed each time");
+        let (again, same) = told(&summary.stamps);
+        assert_eq!(again, ["ab unchanged", "cd unchanged", "ef listed, 1"]);
+        assert_eq!((same.files, same.unchanged, same.stamps.len()), (1, 2, 3));
+        std::fs::remove_dir_all(dir.path().join("ab1")).expect("removed");
+        assert_eq!(told(&summary.stamps).0[0], "ab listed, 1", "a directory of the part is gone");
     }
 
     #[test]

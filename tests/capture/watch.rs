@@ -18,10 +18,12 @@ use crate::common::{Running, blocking, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const QUICK: [&str; 2] = ["--store-every", "50ms"];
+
 impl Estate {
     /// Starts a watcher and waits for its first capture.
     fn watch(&self, more: &[&str]) -> Running {
-        let args = [&["--format", "json", "filestore", "watch", "-e", "production", "--store-every", "50ms"], more];
+        let args = [&["--format", "json", "filestore", "watch", "-e", "production"], more];
         let mut running = self.lifeboat.spawn(&args.concat());
         wait_until("the first capture of the watcher", PATIENCE, || {
             assert!(running.is_running(), "it ended: {}", running.said());
@@ -90,7 +92,7 @@ fn stop(running: Running) -> Value {
 fn a_file_that_came_and_went_between_captures_can_be_restored() {
     let estate = Estate::new();
     estate.attach(b"before the watcher");
-    let running = estate.watch(&[]);
+    let running = estate.watch(&QUICK);
     let short = estate.attach(b"created and collected between two captures");
     let kept = estate.attach(b"created and kept");
     wait_until("both are stored", PATIENCE, || estate.in_pieces().is_superset(&[short.clone(), kept.clone()].into()));
@@ -124,13 +126,14 @@ fn a_file_that_came_and_went_between_captures_can_be_restored() {
 #[test]
 fn the_last_files_are_stored_when_it_is_stopped_and_missed_ones_when_it_starts() {
     let estate = Estate::new();
+    estate.attach(b"so that there is a filestore");
     let running = estate.watch(&["--store-every", "1h"]);
     let waiting = estate.attach(b"written a moment before the stop");
     let watched = stop(running);
     assert_eq!((&watched["files"], &watched["databases"]), (&1.into(), &serde_json::json!(["shop"])), "{watched:#}");
     assert!(estate.in_pieces().contains(&waiting));
     let missed = estate.attach(b"written while nobody watched");
-    let running = estate.watch(&[]);
+    let running = estate.watch(&QUICK);
     assert_eq!(estate.unrestorable(&[waiting, missed].into(), "r"), Vec::<String>::new());
     assert_eq!(stop(running)["captures"], 1);
 }
@@ -138,7 +141,7 @@ fn the_last_files_are_stored_when_it_is_stopped_and_missed_ones_when_it_starts()
 #[test]
 fn a_torn_file_is_stored_when_it_is_whole() {
     let estate = Estate::new();
-    let running = estate.watch(&[]);
+    let running = estate.watch(&QUICK);
     let name = estate.put(b"first half, second half");
     estate.write(&name, b"first half");
     wait_until("it is seen", PATIENCE, || {
@@ -159,8 +162,12 @@ fn an_overflow_of_the_kernels_queue_is_made_up_for() {
         crate::common::skip!("the kernel's queue holds {limit} events");
     }
     let estate = Estate::new();
-    estate.attach(b"so that there is a filestore");
-    let running = estate.watch(&[]);
+    estate.attach(b"one file");
+    // In directories that appear, files are found by looking; only those that are watched make events.
+    for n in 0..=255 {
+        fs::create_dir_all(estate.filestore().join(format!("{n:02x}"))).expect("created");
+    }
+    let running = estate.watch(&QUICK);
     let before = running.stderr().matches("filestore of shop: captured").count();
     running.signal(Signal::SIGSTOP);
     let names: BTreeSet<String> =
@@ -181,7 +188,7 @@ fn renamed_new_and_dropped_databases_are_followed() {
     let estate = Estate::new();
     estate.configure(&estate.cluster.dsn(), "", "");
     let first = estate.attach(b"under the old name");
-    let running = estate.watch(&[]);
+    let running = estate.watch(&QUICK);
     estate.cluster.psql("postgres", "ALTER DATABASE shop RENAME TO store");
     fs::rename(estate.filestore(), estate.data_dir.join("filestore/store")).expect("renamed");
     wait_until("it is found under its new name", PATIENCE, || {
@@ -197,6 +204,7 @@ fn renamed_new_and_dropped_databases_are_followed() {
     wait_until("the new database is found", PATIENCE, || running.stderr().contains("filestore of second: captured"));
     estate.cluster.psql("postgres", "DROP DATABASE second");
     fs::remove_dir_all(estate.data_dir.join("filestore/second")).expect("removed");
+    wait_until("it is no longer watched", PATIENCE, || running.stderr().contains("database second is gone"));
     blocking(async {
         let repository = estate.repository(None).await;
         let uuid = Some("11111111-2222-3333-4444-555555555555");
@@ -256,7 +264,7 @@ fn every_moment_of_a_busy_odoo_can_be_restored_although_the_watcher_was_killed()
     let (done, collecting) = (AtomicBool::new(false), AtomicBool::new(true));
     let moments = std::thread::scope(|scope| {
         let odoo = scope.spawn(|| odoo_at_work(&estate, &done, &collecting));
-        let mut running = estate.watch(&["--scan-every", "3s"]);
+        let mut running = estate.watch(&["--store-every", "50ms", "--scan-every", "3s"]);
         for round in 0..3 {
             let before = running.stderr().matches("filestore of shop: captured").count();
             wait_until("captures beside the watcher", PATIENCE, || {
@@ -265,7 +273,7 @@ fn every_moment_of_a_busy_odoo_can_be_restored_although_the_watcher_was_killed()
             // Nothing is collected while nobody watches, as Odoo's daily collection would hardly be.
             collecting.store(false, Ordering::SeqCst);
             running.kill9();
-            running = estate.watch(&["--scan-every", "3s"]);
+            running = estate.watch(&["--store-every", "50ms", "--scan-every", "3s"]);
             collecting.store(round < 2, Ordering::SeqCst);
         }
         done.store(true, Ordering::SeqCst);

@@ -19,33 +19,33 @@
 //!
 //! * `notify`: what the kernel tells;
 //! * `tenant`: what is known of one database, and when it is scanned next;
+//! * `look`: which databases there are;
 //! * `store`: marks and pieces.
 //!
 //! Memory is bounded: names that do not fit are found by a scan instead.
 
+mod look;
 mod notify;
+mod options;
 mod store;
 mod tenant;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use self::notify::{Seen, Watches};
+pub use self::options::{WatchOptions, Watched};
 use self::store::{Job, Stored};
 use self::tenant::{Tracked, next_scan};
 use super::capture::{self, Captured};
-use super::database_uuid;
 use super::live::Mark;
-use super::tenants::{self, tenants};
 use crate::config::Environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -58,49 +58,11 @@ use crate::runtime::Runtime;
 /// A database without new files gets a mark this often.
 const MARK_EVERY: TimeDelta = TimeDelta::seconds(60);
 
-/// Databases are looked for this often while one of them has no directory yet.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-
 /// The pause after something failed that may pass.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How long questions to PostgreSQL may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
 /// How long the last files may take when it is stopped.
 const LAST_FILES: Duration = Duration::from_secs(30);
-
-/// How to watch.
-#[derive(Debug, Clone)]
-pub struct WatchOptions {
-    /// New files are stored this often.
-    pub store_every: Duration,
-    /// Everything is scanned this often.
-    pub scan_every: Duration,
-    /// And this long before Odoo collects.
-    pub before_collection: Duration,
-    /// zstd level of packs.
-    pub level: i32,
-}
-
-/// What a watcher did until it was stopped.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Watched {
-    /// The databases, at the end.
-    pub databases: Vec<String>,
-    /// Files that it stored between captures.
-    pub files: u64,
-    /// Their size in bytes.
-    pub bytes: u64,
-    /// Pieces that it wrote.
-    pub pieces: u64,
-    /// Captures that it took.
-    pub captures: u64,
-    /// How often events were dropped, so that a scan had to make up for it.
-    pub overflows: u64,
-    /// Files that were gone before they could be read.
-    pub unseen: u64,
-}
 
 /// Watches the filestores of `environment` until `stop` is cancelled.
 pub async fn watch(
@@ -201,6 +163,9 @@ impl<'a> Watcher<'a> {
         self.scan = None;
         // What is under way, and then everything once more, with a last mark.
         for _ in 0..2 {
+            if let Err(failure) = self.take_events() {
+                self.with.runtime.emit(Event::Warning(failure.to_string()));
+            }
             if self.work.is_none() {
                 self.next_store = Instant::now();
                 self.begin_storing();
@@ -229,72 +194,6 @@ impl<'a> Watcher<'a> {
             wake = store.map_or(wake, |at| at.min(wake));
         }
         wake
-    }
-
-    /// Looks which databases there are, and watches them.
-    async fn look(&mut self) {
-        let with = self.with;
-        let runtime = if self.strays_told { Runtime::silent() } else { with.runtime.clone() };
-        let found = timeout(ANSWER_WITHIN, tenants(with.source, &with.environment.odoo, &runtime)).await;
-        let found = match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(failure)) => return self.trouble(&format!("cannot look for databases, trying again: {failure}")),
-            Err(_) => return self.trouble("PostgreSQL does not answer; trying again"),
-        };
-        (self.strays_told, self.told_trouble) = (true, false);
-        for directory in self.with.environment.odoo.iter().map(|o| o.data_dir.join("filestore")) {
-            if let Err(failure) = self.watches.filestores(&directory) {
-                self.trouble(&failure.to_string());
-            }
-        }
-        let there: BTreeSet<PathBuf> = found.iter().map(tenants::Tenant::directory).collect();
-        for gone in self.watches.databases().difference(&there) {
-            self.watches.forget(gone);
-        }
-        self.tracked.retain(|t| there.contains(&*t.directory));
-        let mut pause = with.options.scan_every.max(LOOK_EVERY);
-        for tenant in found {
-            let uuid = timeout(ANSWER_WITHIN, uuid(with.source, &tenant.database)).await.ok().and_then(Result::ok);
-            let Some(uuid) = uuid else {
-                pause = LOOK_EVERY; // not an Odoo yet, or not to be reached now
-                continue;
-            };
-            let now = with.runtime.now();
-            let known = self.tracked.iter().position(|t| t.tenant == tenant && t.uuid == uuid);
-            let at = known.unwrap_or_else(|| {
-                self.tracked.retain(|t| t.tenant != tenant);
-                self.tracked.push(Tracked::new(tenant, uuid, now));
-                self.tracked.len() - 1
-            });
-            let tracked = &mut self.tracked[at];
-            let was = tracked.watched;
-            match self.watches.database(&tracked.directory) {
-                Ok(watched) => tracked.watched = watched,
-                Err(failure) => {
-                    tracked.watched = false;
-                    let what = format!("{}: {failure}", tracked.tenant.database);
-                    self.trouble(&what);
-                    pause = LOOK_EVERY;
-                    continue;
-                }
-            }
-            if tracked.watched && !was {
-                tracked.missed(now);
-                let directory = tracked.directory.display();
-                with.runtime.emit(Event::Note(format!("watching {directory}")));
-            }
-            if !tracked.watched {
-                pause = LOOK_EVERY;
-            }
-        }
-        self.next_look = Instant::now() + pause;
-    }
-
-    fn trouble(&mut self, what: &str) {
-        if !std::mem::replace(&mut self.told_trouble, true) {
-            self.with.runtime.emit(Event::Warning(what.to_owned()));
-        }
-        self.next_look = Instant::now() + PAUSE;
     }
 
     fn take_events(&mut self) -> Result<()> {
@@ -471,12 +370,6 @@ async fn ended<T>(work: &mut Option<LocalBoxFuture<'_, T>>) -> T {
     let result = running.await;
     *work = None;
     result
-}
-
-/// `database.uuid`, where the database holds an Odoo.
-async fn uuid(source: &Source, database: &str) -> Result<Option<String>> {
-    let client = tenants::open(source, database).await?;
-    database_uuid(&client).await
 }
 
 /// Whether waiting may help.
