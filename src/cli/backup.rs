@@ -12,7 +12,7 @@ use crate::config::{Environment, ReaderMode};
 use crate::configuration::ChangeKind;
 use crate::configuration::store::{self, Exported};
 use crate::error::{Error, ErrorKind, Result};
-use crate::evidence::entry::Baseline;
+use crate::evidence::entry::{Baseline, Collection};
 use crate::filestore::capture::{self, Captured, Damage};
 use crate::postgres::backup::{self, BaseOptions};
 use crate::repository::Repository;
@@ -205,6 +205,15 @@ fn captured_text(done: &Captured) -> String {
         if entry.complete { "can be restored" } else { "can be restored, but for those named below" },
         done.appended.sequence,
     );
+    if let Some(collection) = &entry.collection {
+        text += &collected_text(collection);
+    }
+    if !entry.not_covered.is_empty() {
+        text += "\nNOT COVERED, because their content is outside database and filestore:";
+        for elsewhere in &entry.not_covered {
+            text += &format!("\n  {elsewhere}");
+        }
+    }
     let list = |title: &str, damage: &[&Damage]| -> String {
         let mut lines = format!("\n{title}");
         for d in damage.iter().take(SHOWN) {
@@ -227,6 +236,31 @@ fn captured_text(done: &Captured) -> String {
     if !done.lost_at_source.is_empty() {
         let lost: Vec<&Damage> = done.lost_at_source.iter().collect();
         text += &list("lost at the source and still here; `lifeboat restore` brings them back:", &lost);
+    }
+    text
+}
+
+/// What came and went between captures.
+fn collected_text(collection: &Collection) -> String {
+    let mut text = String::new();
+    if collection.watched > 0 {
+        let gone = match collection.watched_gone {
+            0 => String::new(),
+            n => format!(", {n} of which are gone at the source already"),
+        };
+        text += &format!("\n{} files were stored by the watcher since the previous capture{gone}", collection.watched);
+    }
+    if collection.unseen > 0 {
+        text += &format!("\n{} files were seen and gone before they could be read", collection.unseen);
+    }
+    if let Some(n) = collection.short_lived.filter(|n| *n > 0 && collection.watched == 0) {
+        text += &format!(
+            "\nat most {n} attachments came and went since the previous capture; `lifeboat filestore watch` stores such files"
+        );
+    }
+    if collection.candidates > 0 {
+        let due = collection.due.map(|at| format!(", due {}", at.format("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+        text += &format!("\n{} files are marked for Odoo's next garbage collection{due}", collection.candidates);
     }
     text
 }

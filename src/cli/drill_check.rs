@@ -12,6 +12,7 @@ use crate::checks::{self, Measure, Within};
 use crate::config::{Check, Expectation, Scope, Severity, checks_of};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::evidence::drill_record::{self, CheckResult};
+use crate::postgres::replication::TlsTrust;
 use crate::postgres::source::{Source, databases};
 use crate::runtime::Runtime;
 

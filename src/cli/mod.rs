@@ -10,6 +10,7 @@ mod drill_check;
 mod drills;
 mod evidence;
 mod exit;
+mod filestore;
 mod hand_over;
 mod init;
 mod keygen;
@@ -75,6 +76,9 @@ enum Command {
     /// Receive, archive and give back WAL
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Store new attachments within a second
+    #[command(subcommand)]
+    Filestore(filestore::Command),
     /// Find out whether the next backup and the next restore would work from here
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
@@ -160,6 +164,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Config(command) => config::run(&command, file, runtime),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
+        Command::Filestore(command) => filestore::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,

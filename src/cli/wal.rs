@@ -109,7 +109,7 @@ async fn run_receive(arguments: &ReceiveArguments, context: &Context) -> Result<
 }
 
 /// A token that SIGTERM and SIGINT cancel.
-fn stop_on_signals(context: &Context) -> Result<CancellationToken> {
+pub(super) fn stop_on_signals(context: &Context) -> Result<CancellationToken> {
     let stop = CancellationToken::new();
     let listen = |kind| signal(kind).or_err(ErrorKind::Internal, || "cannot listen for signals".to_owned());
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);

@@ -171,6 +171,8 @@ mod tests {
             missing_at_source: Vec::new(),
             index: String::new(),
             complete: true,
+            not_covered: Vec::new(),
+            collection: None,
         }
     }
 

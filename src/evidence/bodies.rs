@@ -176,6 +176,55 @@ pub struct FilestoreCapture {
     pub index: String,
     /// Whether everything that could be captured was.
     pub complete: bool,
+    /// Attachments whose content is kept outside database and filestore, which no backup of these covers.
+    #[serde(default)]
+    pub not_covered: Vec<NotCovered>,
+    /// What Odoo's garbage collection has to do with this capture; null in entries of older versions.
+    #[serde(default)]
+    pub collection: Option<Collection>,
+}
+
+/// Attachments in one storage that filestore captures do not cover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotCovered {
+    /// The storage: `s3`, `azure`, `swift`, the code of an `fs_storage`, `cloud_storage`; `unknown` where
+    /// the reference is none that Odoo writes.
+    pub storage: String,
+    /// Attachments in it.
+    pub attachments: u64,
+    /// Their size in bytes as the rows give it; many add-ons leave it empty.
+    pub bytes: u64,
+    /// The bucket, container or host, where one reference names it.
+    pub place: Option<String>,
+}
+
+impl std::fmt::Display for NotCovered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let s = if self.attachments == 1 { "" } else { "s" };
+        write!(f, "{} attachment{s} ({}) in {}", self.attachments, crate::units::ByteSize(self.bytes), self.storage)?;
+        self.place.as_ref().map_or(Ok(()), |place| write!(f, " at {place}"))
+    }
+}
+
+/// What came and went between two captures, as far as it can be known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    /// Files that Odoo has marked for its next garbage collection.
+    pub candidates: u64,
+    /// When that is due, where the database tells.
+    pub due: Option<DateTime<Utc>>,
+    /// Files that the watcher had stored since the previous capture.
+    pub watched: u64,
+    /// Of those, files that were gone again when this capture looked: scans alone would not have them.
+    pub watched_gone: u64,
+    /// Files that were seen (by the scan, by the watcher or in the database) and were gone, unstored, before
+    /// they could be read.
+    pub unseen: u64,
+    /// The highest attachment id so far.
+    pub newest_attachment: Option<i64>,
+    /// Attachments created since the previous capture that have no row any more: deleted, or rolled back. An
+    /// upper bound of the files that came and went unseen; null where there is nothing to compare with.
+    pub short_lived: Option<u64>,
 }
 
 /// A named place in the WAL.

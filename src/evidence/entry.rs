@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 pub use crate::evidence::bodies::{
-    BaseBackup, Baseline, ConfigurationExport, DamagedBlock, FilestoreCapture, Restore, RestorePoint, Suspect,
-    TenantRestore, WalNeeded, WalRange,
+    BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
+    RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
 use crate::evidence::drill_record::DrillRecord;
 

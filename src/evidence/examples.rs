@@ -384,6 +384,8 @@ pub(crate) fn backups() -> Vec<Body> {
             missing_at_source: Vec::new(),
             index: "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9".into(),
             complete: true,
+            not_covered: Vec::new(),
+            collection: None,
         }),
         Body::ConfigurationExport(ConfigurationExport {
             id: "20261122T010212Z".into(),

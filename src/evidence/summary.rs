@@ -66,6 +66,10 @@ fn line(body: &Body) -> (String, bool) {
                     line.push_str(&format!(", {} {what}", number(count as u64)));
                 }
             }
+            let elsewhere: u64 = f.not_covered.iter().map(|n| n.attachments).sum();
+            if elsewhere > 0 {
+                line.push_str(&format!(", {} attachments elsewhere and not covered", number(elsewhere)));
+            }
             if !f.complete {
                 line.push_str(", incomplete");
             }

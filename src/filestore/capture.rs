@@ -12,24 +12,30 @@
 
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
+
 use super::index::{Changes, Index, seconds};
-use super::ingest::{Flaw, Ingested, NewFiles, PHASE, ingest};
+use super::ingest::{Ingested, NewFiles, PATIENCE, PHASE, ingest};
+use super::live::{self, Piece};
 use super::name::FileName;
-use super::references::{self, Held, MAX_NAMED};
+use super::references::{self, MAX_NAMED};
 use super::segments::{Header, Packs};
+use super::stamps;
+use super::takeover::{adopt, in_order};
 use super::tenants::{self, Tenant, tenants};
-use super::{Example, Summary, database_uuid, restore_point, scan_each};
+pub use super::verdict::Damage;
+use super::verdict::{Verdict, damage, suspect};
+use super::{Part, Summary, collection, database_uuid, restore_point, scan_each};
 use crate::config::Environment;
 use crate::error::{self, Error, Result};
 use crate::event::Event;
-use crate::evidence::entry::{FilestoreCapture, Suspect};
+use crate::evidence::entry::{Collection, FilestoreCapture};
 use crate::evidence::{Appended, Body, Ledger, LedgerEntry, Subject};
 use crate::postgres::backup::record_failure;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::source::Source;
 use crate::repository::catalogue::ledger;
-use crate::repository::{PackInfo, Repository};
-use crate::repository::{Written, pack_stream};
+use crate::repository::{PackInfo, Repository, Written, pack_stream};
 use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
 
@@ -48,17 +54,6 @@ pub struct Captured {
     pub damage: Vec<Damage>,
     /// Files that the database needs, that the source lost and that the repository still has.
     pub lost_at_source: Vec<Damage>,
-}
-
-/// A file in trouble and who needs it.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Damage {
-    /// Its name.
-    pub file: String,
-    /// What is wrong.
-    pub reason: String,
-    /// One of the attachments that refer to it; null where none does.
-    pub attachment: Option<Example>,
 }
 
 /// What became of the filestore of one database.
@@ -90,16 +85,29 @@ pub async fn all(
     };
     let mut outcomes = Vec::with_capacity(tenants.len());
     for tenant in tenants {
-        let (started_at, began) = (runtime.now(), Instant::now());
-        let run = Capture { repository, environment, ledger: &ledger, level, runtime, tenant: &tenant };
-        let result = run.take().await;
-        if let Err(failure) = &result {
-            let what = format!("filestore capture of {}", tenant.database);
-            record_failure(&ledger, repository, &what, failure, started_at, began, runtime).await;
-        }
+        let result = one(repository, environment, &ledger, level, &tenant, runtime).await;
         outcomes.push(Outcome { database: Some(tenant.database), result });
     }
     Ok(outcomes)
+}
+
+/// Captures one filestore; a failure is recorded.
+pub(super) async fn one(
+    repository: &Repository,
+    environment: &Environment,
+    ledger: &Ledger,
+    level: i32,
+    tenant: &Tenant,
+    runtime: &Runtime,
+) -> Result<Captured> {
+    let (started_at, began) = (runtime.now(), Instant::now());
+    let run = Capture { repository, environment, ledger, level, runtime, tenant };
+    let result = run.take().await;
+    if let Err(failure) = &result {
+        let what = format!("filestore capture of {}", tenant.database);
+        record_failure(ledger, repository, &what, failure, started_at, began, runtime).await;
+    }
+    result
 }
 
 struct Capture<'a> {
@@ -126,7 +134,9 @@ impl Capture<'_> {
         let uuid = database_uuid(&client).await?;
         let entries = self.ledger.entries().await?;
         let known_until = entries.last().map_or(0, |e| e.sequence);
-        let previous = self.previous(&entries, uuid.as_deref()).map(|c| c.index.clone());
+        let before = self.previous(&entries, uuid.as_deref()).cloned();
+        drop(entries);
+        let pieces = self.pieces(uuid.as_deref()).await?;
         let (restore_point, note) = restore_point::set(&client, &id).await?;
         if let Some(note) = note {
             self.runtime.emit(Event::Warning(format!("{}: {note}", self.tenant.database)));
@@ -135,13 +145,13 @@ impl Capture<'_> {
         let data_dir = self.tenant.data_dir.to_string_lossy().into_owned();
         let scan_started = self.runtime.now();
         let header = Header::new(&id, data_dir, &self.tenant.database, uuid.clone(), scan_started);
-        let index = match &previous {
-            Some(sha256) => Index::read(self.repository, &self.environment.name, sha256, Packs::Skip).await?,
+        let index = match &before {
+            Some(c) => Index::read(self.repository, &self.environment.name, &c.index, Packs::Skip).await?,
             None => Index::empty(header.clone()),
         };
-        let (mut index, summary, changes) = self.scan(index).await?;
+        let Scanned { mut index, summary, changes, present } = self.scan(index, scan_started).await?;
         index.header = Header { scan_finished: self.runtime.now(), ..header };
-        if summary.files == 0 && references::any(&client).await? {
+        if present == 0 && references::any(&client).await? {
             return Err(error::source(format!("{} holds no files", self.tenant.directory().display()))
                 .meaning(format!(
                     "database {} refers to files, so this is not its filestore; nothing was captured, and what was \
@@ -150,20 +160,31 @@ impl Capture<'_> {
                 ))
                 .hint("check `[[environment.odoo]] data_dir`, and that the file system is mounted"));
         }
-        self.report_odd(&summary);
+        if let Some(odd) = summary.odd_text(&self.tenant.directory()) {
+            self.runtime.emit(Event::Note(odd));
+        }
 
-        let (mut ingested, written) = self.read_new(&index, changes.new).await?;
-        let files_new = ingested.stored.len() as u64;
+        let names = in_order(&changes.new, &summary.candidates, &pieces);
+        let (mut ingested, written) = self.read_new(&index, names).await?;
+        index.pending.extend(written.as_ref().map_or(&[][..], |w| &w.packs).iter().cloned());
+        let read = ingested.stored.len() as u64;
         index.add(std::mem::take(&mut ingested.stored));
+        let adopted = adopt(&mut index, &pieces, &changes.new)?;
         let flawed: Vec<FileName> = ingested.flawed.iter().map(|(name, _)| *name).collect();
         if flawed.len() > MAX_NAMED {
             return Err(references::too_many(self.tenant));
         }
+        // A damaged file may be made whole in place: its directory is looked at again.
+        let sound = |s: &super::Stamp| {
+            s.is_settled(scan_started) && flawed.iter().all(|f| Some(f.first_byte()) != super::scan::first_byte(&s.0))
+        };
+        index.stamps = summary.stamps.into_iter().filter(sound).collect();
         let held = references::hold(&mut client, &index, &flawed, self.tenant).await?;
         let verdict = Verdict::new(&ingested.flawed, &held);
         index.damaged.clone_from(&verdict.damaged);
+        let newest_before = before.and_then(|c| c.collection).and_then(|c| c.newest_attachment);
+        let (newest_attachment, short_lived) = collection::ids(&client, newest_before).await?;
 
-        let disappeared = changes.gone.len() as u64;
         let entry = FilestoreCapture {
             id,
             data_dir: index.header.data_dir.clone(),
@@ -172,27 +193,62 @@ impl Capture<'_> {
             restore_point,
             scan_started,
             scan_finished: index.header.scan_finished,
-            files_present: summary.files - ingested.vanished,
-            files_new,
-            bytes_new: ingested.bytes,
-            files_disappeared: disappeared,
+            files_present: present - ingested.vanished,
+            files_new: read + adopted.files,
+            bytes_new: ingested.bytes + adopted.bytes,
+            files_disappeared: changes.gone.len() as u64,
             suspects: verdict.suspects,
             referenced: held.referenced,
             missing_at_source: held.missing.iter().map(|r| r.store_fname.clone()).collect(),
             index: String::new(),
             complete: verdict.complete,
+            not_covered: held.not_covered,
+            collection: Some(Collection {
+                candidates: summary.checklist_markers,
+                due: collection::due(&client).await?,
+                watched: pieces.iter().map(|p| p.records.len() as u64).sum(),
+                watched_gone: adopted.gone,
+                unseen: ingested.vanished + held.collected + pieces.iter().map(|p| p.header.unseen).sum::<u64>(),
+                newest_attachment,
+                short_lived,
+            }),
         };
         let touched = changes.gone.into_iter().chain(changes.back).collect();
-        let written_packs = written.as_ref().map_or(&[][..], |w| &w.packs);
-        let (entry, appended, index_bytes) = self.commit(index, entry, written_packs, touched, known_until).await?;
+        let (entry, appended, index_bytes) = self.commit(index, entry, touched, known_until).await?;
+        self.forget(pieces).await;
         Ok(Captured {
             entry,
             appended,
-            new_packs: written_packs.len() as u64,
+            new_packs: written.as_ref().map_or(0, |w| w.packs.len() as u64),
             stored_bytes: index_bytes + written.as_ref().map_or(0, |w| w.stored_bytes),
             damage: verdict.damage,
             lost_at_source: held.lost_at_source.iter().map(|r| damage(r, "gone at the source")).collect(),
         })
+    }
+
+    /// What a watcher stored since the last capture. Read after the ledger: what is taken over meanwhile by
+    /// another capture is in the entry that it appends, which this one will follow.
+    async fn pieces(&self, uuid: Option<&str>) -> Result<Vec<Piece>> {
+        let (name, tenant) = (&self.environment.name, live::tenant_key(self.tenant, uuid));
+        let mut damaged = Vec::new();
+        let pieces = live::pieces(self.repository, name, Some(&tenant), &mut damaged).await?;
+        for what in damaged {
+            self.runtime
+                .emit(Event::Warning(format!("{what}; it is left where it is, and what the source has is read again")));
+        }
+        Ok(pieces)
+    }
+
+    /// Deletes the pieces that were taken over; what stays is taken over again, to no effect.
+    async fn forget(&self, pieces: Vec<Piece>) {
+        if pieces.is_empty() {
+            return;
+        }
+        let keys = pieces.into_iter().map(|p| p.key).collect();
+        if let Err(failure) = self.repository.store.delete_all(keys).await {
+            let what = format!("pieces of the filestore of {} that are no longer needed stay", self.tenant.database);
+            self.runtime.emit(Event::Warning(format!("{what}: {failure}")));
+        }
     }
 
     /// The newest capture of this tenant. A database is another tenant when its uuid differs; one that
@@ -214,34 +270,30 @@ impl Capture<'_> {
             .or_else(|| captures().find(|c| uuid.is_some() && c.database_uuid.as_deref() == uuid))
     }
 
-    async fn scan(&self, mut index: Index) -> Result<(Index, Summary, Changes)> {
+    async fn scan(&self, mut index: Index, now: DateTime<Utc>) -> Result<Scanned> {
         let directory = self.tenant.directory();
         let work = move || {
+            let believed = stamps::believed(index.listed_at, now) && stamps::is_local(&directory);
+            let known = if believed { std::mem::take(&mut index.stamps) } else { Vec::new() };
             let mut sweep = index.sweep();
             let summary = match std::fs::symlink_metadata(&directory) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Summary::default(),
-                _ => scan_each(&directory, &mut |part| {
-                    sweep.part(part);
+                _ => scan_each(&directory, &known, &mut |part| {
+                    match part {
+                        Part::Names(names) => sweep.part(names),
+                        Part::Unchanged(byte) => sweep.unchanged(byte),
+                    }
                     Ok(())
                 })?,
             };
-            let changes = sweep.end();
-            Ok((index, summary, changes))
+            let (changes, taken) = sweep.end();
+            if !believed {
+                index.listed_at = Some(now);
+            }
+            let present = summary.files + taken;
+            Ok(Scanned { index, summary, changes, present })
         };
         blocking(work).await
-    }
-
-    fn report_odd(&self, summary: &Summary) {
-        if summary.odd_total > 0 {
-            let first: Vec<&str> = summary.odd.iter().take(5).map(String::as_str).collect();
-            self.runtime.emit(Event::Note(format!(
-                "{} entries of {} are not Odoo's and are not captured: {}{}",
-                summary.odd_total,
-                self.tenant.directory().display(),
-                first.join(", "),
-                if summary.odd_total > 5 { ", …" } else { "" }
-            )));
-        }
     }
 
     /// Reads the new files into packs; starts no pipeline when there are none.
@@ -255,8 +307,9 @@ impl Capture<'_> {
         let files = NewFiles {
             directory: self.tenant.directory(),
             names,
-            first_frame: index.frames(),
+            first_frame: index.next_frame(),
             seen: seconds(index.header.scan_finished).get(),
+            patience: PATIENCE,
         };
         let runtime = self.runtime.clone();
         let ingested = blocking(move || ingest(files, writer, &runtime)).await;
@@ -273,15 +326,15 @@ impl Capture<'_> {
         &self,
         mut index: Index,
         mut entry: FilestoreCapture,
-        packs: &[PackInfo],
         touched: Vec<FileName>,
         known_until: u64,
     ) -> Result<(FilestoreCapture, Appended, u64)> {
         let name = &self.environment.name;
         let mut subjects = Vec::new();
         let mut segment = None;
+        let packs: Vec<PackInfo> = index.pending.clone();
         if entry.files_new > 0 || !touched.is_empty() {
-            let new = index.put_segment(self.repository, name, packs, touched).await?;
+            let new = index.put_segment(self.repository, name, touched).await?;
             subjects.push(Subject::new(layout::meta(name, &new.sha256), &new.sha256));
             segment = Some(new);
         }
@@ -300,52 +353,20 @@ impl Capture<'_> {
     }
 }
 
+/// What a scan found.
+struct Scanned {
+    index: Index,
+    summary: Summary,
+    changes: Changes,
+    /// Files on disk, whether they were listed or not.
+    present: u64,
+}
+
 fn capture(entry: &LedgerEntry) -> Option<&FilestoreCapture> {
     match &entry.statement.predicate.body {
         Body::FilestoreCapture(capture) => Some(capture),
         _ => None,
     }
-}
-
-/// What flaws and references amount to.
-struct Verdict {
-    suspects: Vec<Suspect>,
-    /// Everything that a restore must not blame on the repository.
-    damaged: Vec<Suspect>,
-    damage: Vec<Damage>,
-    complete: bool,
-}
-
-impl Verdict {
-    fn new(flawed: &[(FileName, Flaw)], held: &Held) -> Self {
-        let mut damage: Vec<Damage> = flawed
-            .iter()
-            .map(|(name, flaw)| Damage {
-                file: name.to_string(),
-                reason: flaw.to_string(),
-                attachment: held.flawed.get(name).cloned(),
-            })
-            .collect();
-        let odd = "its directory does not belong to its name, so no content can be right";
-        damage.extend(held.odd.iter().map(|r| self::damage(r, odd)));
-        let suspects: Vec<Suspect> = damage.iter().map(suspect).collect();
-        damage.extend(held.missing.iter().map(|r| self::damage(r, "missing at the source")));
-        let complete = damage.iter().all(|d| d.attachment.is_none());
-        Self { suspects, damaged: damage.iter().map(suspect).collect(), damage, complete }
-    }
-}
-
-fn damage(reference: &super::Reference, reason: &str) -> Damage {
-    let attachment = Some(reference.example.clone());
-    Damage { file: reference.store_fname.clone(), reason: reason.to_owned(), attachment }
-}
-
-fn suspect(damage: &Damage) -> Suspect {
-    let who = match &damage.attachment {
-        Some(example) => format!("; needed by {example}"),
-        None => "; no attachment needs it".to_owned(),
-    };
-    Suspect { name: damage.file.clone(), reason: format!("{}{who}", damage.reason) }
 }
 
 impl Captured {

@@ -10,9 +10,10 @@ use chrono::{DateTime, Utc};
 
 use super::name::FileName;
 use super::segments::{Header, SegmentRef};
+use super::stamps::Stamp;
 use crate::error::{self, Result};
 use crate::evidence::entry::Suspect;
-use crate::repository::PackTable;
+use crate::repository::{PackInfo, PackTable};
 
 /// A stored file. Small, because there may be millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,12 @@ pub struct Index {
     /// The packs of all segments, when they were asked for.
     pub packs: PackTable,
     pub(super) segments: Vec<SegmentRef>,
+    /// Packs of the segment that comes next, in order.
+    pub(super) pending: Vec<PackInfo>,
+    /// What the directories looked like when they were listed last.
+    pub(super) stamps: Vec<Stamp>,
+    /// When all directories were listed last.
+    pub(super) listed_at: Option<DateTime<Utc>>,
 }
 
 /// What a scan found against an index.
@@ -92,7 +99,16 @@ pub(super) struct Changes {
 impl Index {
     /// An index of nothing.
     pub(super) fn empty(header: Header) -> Self {
-        Self { header, records: Vec::new(), damaged: Vec::new(), packs: PackTable::default(), segments: Vec::new() }
+        Self {
+            header,
+            records: Vec::new(),
+            damaged: Vec::new(),
+            packs: PackTable::default(),
+            segments: Vec::new(),
+            pending: Vec::new(),
+            stamps: Vec::new(),
+            listed_at: None,
+        }
     }
 
     /// The record of a name.
@@ -107,6 +123,28 @@ impl Index {
     /// How many frames the packs of all segments have.
     pub(super) fn frames(&self) -> u64 {
         self.segments.iter().map(|s| s.frames).sum()
+    }
+
+    /// Number of the frame that comes next.
+    pub(super) fn next_frame(&self) -> u64 {
+        self.frames() + self.pending.iter().map(|p| p.frames.len() as u64).sum::<u64>()
+    }
+
+    /// Takes over what stands elsewhere: packs, and the records in them, whose frames are counted from the
+    /// first of these packs.
+    pub(super) fn adopt(&mut self, others: impl IntoIterator<Item = (Vec<PackInfo>, Vec<Record>)>) -> Result<()> {
+        let mut all = Vec::new();
+        for (packs, records) in others {
+            let base = self.next_frame();
+            for record in records {
+                let moved =
+                    Record::new(record.name, record.length, base + record.frame(), record.offset, record.first_seen)?;
+                all.push(moved.gone(record.last_seen));
+            }
+            self.pending.extend(packs);
+        }
+        self.add(all);
+        Ok(())
     }
 
     /// Adds records in any order. Two captures at once may have stored the same name: the older
@@ -139,7 +177,7 @@ impl Index {
     /// Begins to hold a scan against the index.
     pub(super) fn sweep(&mut self) -> Sweep<'_> {
         let last_seen = seconds(self.header.scan_finished);
-        Sweep { records: &mut self.records, at: 0, last_seen, changes: Changes::default() }
+        Sweep { records: &mut self.records, at: 0, last_seen, taken: 0, changes: Changes::default() }
     }
 }
 
@@ -149,10 +187,22 @@ pub(super) struct Sweep<'a> {
     records: &'a mut [Record],
     at: usize,
     last_seen: NonZeroU32,
+    /// Files that were there and still are, without having been listed.
+    taken: u64,
     changes: Changes,
 }
 
 impl Sweep<'_> {
+    /// The names that begin with `byte` are what they were.
+    pub(super) fn unchanged(&mut self, byte: u8) {
+        while self.records.get(self.at).is_some_and(|r| r.name.first_byte() < byte) {
+            self.miss();
+        }
+        let same = self.records[self.at..].iter().take_while(|r| r.name.first_byte() == byte);
+        let (all, there) = same.fold((0, 0), |(all, there), r| (all + 1, there + u64::from(r.last_seen.is_none())));
+        (self.at, self.taken) = (self.at + all, self.taken + there);
+    }
+
     pub(super) fn part(&mut self, names: &[FileName]) {
         for name in names {
             while self.records.get(self.at).is_some_and(|r| r.name < *name) {
@@ -170,17 +220,19 @@ impl Sweep<'_> {
         }
     }
 
-    pub(super) fn end(mut self) -> Changes {
+    /// The changes, and the number of files in parts that were not listed.
+    pub(super) fn end(mut self) -> (Changes, u64) {
         while self.at < self.records.len() {
             self.miss();
         }
-        self.changes
+        (self.changes, self.taken)
     }
 
     fn miss(&mut self) {
         let record = &mut self.records[self.at];
         if record.last_seen.is_none() {
-            record.last_seen = Some(self.last_seen);
+            // What came after the last scan was seen when it was stored.
+            record.last_seen = Some(self.last_seen.max(NonZeroU32::new(record.first_seen).unwrap_or(self.last_seen)));
             self.changes.gone.push(record.name);
         }
         self.at += 1;
@@ -209,7 +261,7 @@ mod tests {
         for part in names.chunks(3) {
             sweep.part(&part.iter().map(|n| name(*n)).collect::<Vec<_>>());
         }
-        sweep.end()
+        sweep.end().0
     }
 
     proptest! {
@@ -233,6 +285,21 @@ mod tests {
                 prop_assert_eq!(index.find(&name(*n)).expect("nothing is forgotten").last_seen().is_none(), second.contains(n));
             }
         }
+    }
+
+    #[test]
+    fn a_part_that_was_not_listed_keeps_its_state_and_its_neighbours_do_not() {
+        let mut index = index([3, 5, 7]);
+        index.note(&name(5), NonZeroU32::new(9));
+        let mut more = name(5).sha1();
+        more[19] = 6;
+        index.add(vec![Record::new(FileName::new(more), 1, 9, 0, 1).expect("small")]);
+        let mut sweep = index.sweep();
+        sweep.unchanged(5);
+        sweep.part(&[name(7)]);
+        let (changes, taken) = sweep.end();
+        assert_eq!((changes.gone, changes.back, changes.new, taken), (vec![name(3)], vec![], vec![], 1));
+        assert_eq!(index.find(&name(5)).and_then(Record::last_seen), Some(9));
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::runtime::Runtime;
 pub(super) const PHASE: &str = "reading new attachments";
 
 /// Pauses before a torn file is read again: Odoo writes one in far less time.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+pub(super) const PATIENCE: &[Duration] =
+    &[Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
 
 /// Why a file was not stored.
 #[derive(Debug)]
@@ -62,6 +63,8 @@ pub(super) struct NewFiles {
     pub(super) first_frame: u64,
     /// Time of the scan, in seconds since 1970.
     pub(super) seen: u32,
+    /// Pauses before torn files are read again.
+    pub(super) patience: &'static [Duration],
 }
 
 /// Reads them all into `writer`, on the calling (blocking) thread.
@@ -69,14 +72,15 @@ pub(super) fn ingest(files: NewFiles, mut writer: StreamWriter, runtime: &Runtim
     let mut result = Ingested { stored: Vec::with_capacity(files.names.len()), ..Ingested::default() };
     let mut reader = VerifiedReader::new();
     let mut again = one_pass(&files, &files.names, &mut reader, &mut writer, &mut result, runtime)?;
-    for pause in PAUSES {
+    for pause in files.patience {
         if again.is_empty() {
             break;
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(*pause);
         let names: Vec<FileName> = again.into_iter().map(|(name, _)| name).collect();
         again = one_pass(&files, &names, &mut reader, &mut writer, &mut result, runtime)?;
     }
+    again.sort_unstable_by_key(|(name, _)| *name);
     result.flawed = again;
     writer.finish()?;
     Ok(result)
@@ -145,7 +149,7 @@ mod tests {
         let names = vec![being_written, whole, torn, FileName::new([9; 20])];
 
         let (writer, task) = pack_stream::start(&repository, "production", 3);
-        let files = NewFiles { directory: dir.path().to_owned(), names, first_frame: 5, seen: 1 };
+        let files = NewFiles { directory: dir.path().to_owned(), names, first_frame: 5, seen: 1, patience: PATIENCE };
         // The file's writer goes on after the first pass has met it, with the first piece of the next file.
         let written = Arc::new(AtomicBool::new(false));
         let once = written.clone();

@@ -28,6 +28,11 @@ impl FileName {
         self.sha1
     }
 
+    /// The byte that its directory is named after.
+    pub(super) fn first_byte(&self) -> u8 {
+        self.sha1[0]
+    }
+
     /// The path below the database's directory.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(self.to_string())

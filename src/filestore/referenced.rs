@@ -79,7 +79,7 @@ const REFERENCED: &str = "
            f.since
     FROM (SELECT store_fname, max(file_size)::bigint AS file_size, max(checksum) AS checksum, count(*) AS refs,
                  min(id) AS id, min(coalesce(write_date, create_date)) AS since
-          FROM public.ir_attachment WHERE store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$' GROUP BY store_fname) f
+          FROM public.ir_attachment WHERE store_fname ~ '^[0-9a-f]{2,3}/[0-9a-f]{40}$' AMONG GROUP BY store_fname) f
     JOIN public.ir_attachment a ON a.id = f.id
     ORDER BY pg_catalog.split_part(f.store_fname, '/', 2) COLLATE \"C\", f.store_fname COLLATE \"C\"";
 
@@ -95,9 +95,17 @@ const CENSUS: &str = "
 pub async fn referenced<C: GenericClient>(client: &C) -> Result<impl Stream<Item = Result<Reference>> + use<C>> {
     let failed = || "cannot read which files the attachments refer to".to_owned();
     let none: [&str; 0] = [];
-    let rows = client.query_raw(REFERENCED, none).await.or_err(ErrorKind::Source, failed)?;
+    let rows = client.query_raw(&REFERENCED.replace("AMONG", ""), none).await.or_err(ErrorKind::Source, failed)?;
     let broken = |error| Err(error).or_err(ErrorKind::Source, || "reading the attachments broke off".to_owned());
     Ok(rows.map_ok(reference).or_else(move |e| std::future::ready(broken(e))))
+}
+
+/// Those of `names` that the database refers to.
+pub(super) async fn among(client: &impl GenericClient, names: &[&str]) -> Result<Vec<Reference>> {
+    let failed = || "cannot read which attachments refer to some files".to_owned();
+    let query = REFERENCED.replace("AMONG", "AND store_fname = ANY ($1)");
+    let rows = client.query(&query, &[&names]).await.or_err(ErrorKind::Source, failed)?;
+    Ok(rows.into_iter().map(reference).collect())
 }
 
 fn reference(row: Row) -> Reference {

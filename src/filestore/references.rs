@@ -4,19 +4,25 @@
 //! point needs and perhaps to some that came later. A file that is referred to, not stored and not on
 //! disk is asked for once more, because Odoo may have dropped the reference and collected the file
 //! meanwhile; what is then still referred to is missing at the source.
+//!
+//! Every reference is looked up at every capture. With a million of them that must be quick, so the server
+//! sends the bare names in the order in which it finds them, and only for names that are in trouble it is
+//! asked which attachment needs them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use futures::TryStreamExt;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::Example;
-use super::index::Index;
+use super::index::{Index, Record};
 use super::name::FileName;
-use super::referenced::{Reference, referenced};
+use super::referenced::{Reference, among};
 use super::tenants::Tenant;
+use super::uncovered::elsewhere;
 use crate::error::{self, Result};
+use crate::evidence::entry::NotCovered;
 use crate::postgres::sql::explain;
 use crate::runtime::blocking;
 
@@ -36,6 +42,10 @@ pub(super) struct Held {
     pub(super) missing: Vec<Reference>,
     /// Files that the source lost and the repository still has.
     pub(super) lost_at_source: Vec<Reference>,
+    /// Files that it referred to, and that were collected before they could be read.
+    pub(super) collected: u64,
+    /// Attachments that are kept elsewhere.
+    pub(super) not_covered: Vec<NotCovered>,
 }
 
 /// Whether the database refers to any file at all.
@@ -50,7 +60,10 @@ pub(super) async fn hold(client: &mut Client, index: &Index, flawed: &[FileName]
     let Sorted { mut held, unknown, gone } = sort(client, index, flawed, tenant).await?;
     let unknown = absent(unknown, &tenant.directory()).await?;
     let gone = absent(gone, &tenant.directory()).await?;
-    held.missing = absent(still_referenced(client, unknown).await?, &tenant.directory()).await?;
+    let asked = unknown.len();
+    let still = still_referenced(client, unknown).await?;
+    held.collected = (asked - still.len()) as u64;
+    held.missing = absent(still, &tenant.directory()).await?;
     held.lost_at_source = still_referenced(client, gone).await?;
     Ok(held)
 }
@@ -65,36 +78,112 @@ struct Sorted {
 }
 
 async fn sort(client: &mut Client, index: &Index, flawed: &[FileName], tenant: &Tenant) -> Result<Sorted> {
-    let mut sorted = Sorted { held: Held::default(), unknown: Vec::new(), gone: Vec::new() };
     let snapshot = snapshot(client).await?;
-    let mut references = std::pin::pin!(referenced(&snapshot).await?);
-    while let Some(reference) = references.try_next().await? {
-        sorted.held.referenced += 1;
+    let mut names = Names::new(&index.records);
+    let copy = "COPY (SELECT store_fname FROM public.ir_attachment WHERE store_fname IS NOT NULL) TO STDOUT";
+    let broke = |e| explain(e, "cannot read which files the attachments refer to");
+    let mut rows = std::pin::pin!(snapshot.copy_out(copy).await.map_err(broke)?);
+    while let Some(row) = rows.try_next().await.map_err(broke)? {
+        row.split(|b| *b == b'\n').filter(|line| !line.is_empty()).for_each(|line| names.take(line));
+        if names.trouble.len() > MAX_NAMED {
+            return Err(too_many(tenant));
+        }
+    }
+    let mut held = Held { referenced: names.distinct(), not_covered: elsewhere(&snapshot).await?, ..Held::default() };
+    if names.foreign > 0 {
+        let storage = "unknown".to_owned();
+        held.not_covered.push(NotCovered { storage, attachments: names.foreign, bytes: 0, place: None });
+    }
+    let mut sorted = Sorted { held, unknown: Vec::new(), gone: Vec::new() };
+    let wanted: Vec<&str> = names.trouble.iter().chain(&names.gone).map(String::as_str).collect();
+    if wanted.is_empty() {
+        return Ok(sorted);
+    }
+    for reference in among(&snapshot, &wanted).await? {
         let Some(name) = reference.name else {
             sorted.held.odd.push(reference);
             continue;
         };
         match index.find(&name) {
-            // A filestore that was lost as a whole makes this long; a sample is enough for a warning.
-            Some(record) if record.last_seen().is_some() && sorted.gone.len() < MAX_NAMED => {
-                sorted.gone.push(reference);
-            }
-            Some(_) => {}
+            Some(_) => sorted.gone.push(reference),
             None if flawed.binary_search(&name).is_ok() => drop(sorted.held.flawed.insert(name, reference.example)),
             None => sorted.unknown.push(reference),
         }
-        if sorted.unknown.len().max(sorted.held.odd.len()) > MAX_NAMED {
-            return Err(too_many(tenant));
-        }
     }
     Ok(sorted)
+}
+
+/// The names that a database refers to, as they come.
+struct Names<'a> {
+    records: &'a [Record],
+    /// Where the names with each first two bytes begin.
+    starts: Vec<u32>,
+    /// One bit for each record: referred to.
+    seen: Vec<u64>,
+    /// Names that are not in the index, or that no file can have.
+    trouble: BTreeSet<String>,
+    /// Names in the index that the scan did not see. A filestore that was lost as a whole makes this long; a
+    /// part is enough for a warning.
+    gone: BTreeSet<String>,
+    /// References that are neither names of files nor those of another storage.
+    foreign: u64,
+}
+
+impl<'a> Names<'a> {
+    fn new(records: &'a [Record]) -> Self {
+        let mut starts = vec![0; (1 << 16) + 1];
+        for record in records {
+            starts[usize::from(prefix(&record.name)) + 1] += 1;
+        }
+        (1..starts.len()).for_each(|at| starts[at] += starts[at - 1]);
+        let seen = vec![0; records.len().div_ceil(64)];
+        Self { records, starts, seen, trouble: BTreeSet::new(), gone: BTreeSet::new(), foreign: 0 }
+    }
+
+    fn take(&mut self, line: &[u8]) {
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        let Some((directory, file)) = text.split_once('/') else {
+            self.foreign += 1;
+            return;
+        };
+        let hex = |part: &str| part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if !(matches!(directory.len(), 2 | 3) && file.len() == 40 && hex(directory) && hex(file)) {
+            self.foreign += u64::from(!text.contains("://"));
+            return;
+        }
+        let found = FileName::in_directory(directory, file).map(|name| (name, self.position(&name)));
+        match found {
+            Some((_, Some(at))) => {
+                self.seen[at / 64] |= 1 << (at % 64);
+                if self.records[at].last_seen().is_some() && self.gone.len() < MAX_NAMED {
+                    self.gone.insert(text.to_owned());
+                }
+            }
+            _ => drop(self.trouble.insert(text.to_owned())),
+        }
+    }
+
+    fn position(&self, name: &FileName) -> Option<usize> {
+        let prefix = usize::from(prefix(name));
+        let (from, to) = (self.starts[prefix] as usize, self.starts[prefix + 1] as usize);
+        self.records[from..to].binary_search_by(|r| r.name.cmp(name)).ok().map(|at| from + at)
+    }
+
+    /// How many different files there are.
+    fn distinct(&self) -> u64 {
+        self.seen.iter().map(|bits| u64::from(bits.count_ones())).sum::<u64>() + self.trouble.len() as u64
+    }
+}
+
+fn prefix(name: &FileName) -> u16 {
+    let sha1 = name.sha1();
+    u16::from_be_bytes([sha1[0], sha1[1]])
 }
 
 async fn snapshot(client: &mut Client) -> Result<Transaction<'_>> {
     let builder = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     builder.start().await.map_err(|e| explain(e, "cannot begin to read the attachments"))
 }
-
 /// Those whose file is not on disk now.
 async fn absent(references: Vec<Reference>, directory: &Path) -> Result<Vec<Reference>> {
     if references.is_empty() {
@@ -128,4 +217,36 @@ pub(super) fn too_many(tenant: &Tenant) -> error::Error {
     ))
     .meaning("this is not the filestore of this database, or most of it is lost; nothing was captured")
     .hint("check `[[environment.odoo]] data_dir`, that the file system is mounted, and that Lifeboat may read it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_counted_once_and_told_apart() {
+        let name = |n: u8, last: u8| {
+            let mut sha1 = [n; 20];
+            sha1[19] = last;
+            FileName::new(sha1)
+        };
+        let record = |name| Record::new(name, 1, 0, 0, 1).expect("small");
+        let mut records: Vec<Record> = (0..=255).flat_map(|n| [name(n, 1), name(n, 7)]).map(record).collect();
+        records.sort_unstable_by_key(|r| r.name);
+        let lost = records[30].name;
+        records[30] = records[30].gone(std::num::NonZeroU32::new(9));
+        let mut names = Names::new(&records);
+        for record in &records {
+            names.take(record.name.to_string().as_bytes());
+            names.take(record.name.to_string().as_bytes());
+        }
+        assert_eq!((names.distinct(), names.trouble.len()), (512, 0));
+        assert_eq!(names.gone, BTreeSet::from([lost.to_string()]));
+        let odd = format!("ab/{}", "cd".repeat(20));
+        for line in [odd.as_str(), &odd, &name(9, 9).to_string(), "s3://bucket/key", "readme.txt", "a/b"] {
+            names.take(line.as_bytes());
+        }
+        assert_eq!(names.trouble, BTreeSet::from([odd, name(9, 9).to_string()]));
+        assert_eq!((names.distinct(), names.foreign), (514, 2));
+    }
 }

@@ -44,6 +44,10 @@ pub struct Request<'a> {
     pub environment: &'a str,
     /// The captures of this database, oldest first, as the catalogue gives them.
     pub captures: Vec<&'a FilestoreCapture>,
+    /// What watchers stored since the newest capture.
+    pub live: Option<Arc<Index>>,
+    /// Whether some of that could not be read.
+    pub live_damaged: bool,
     /// Where the database stands.
     pub stop: Lsn,
     /// Receives `<2 hex>/<sha1>`; named `filestore/<database>` for Odoo.
@@ -130,7 +134,13 @@ pub async fn restore(
     })
     .await?;
 
-    let mut unread_index = false;
+    let mut unread_index = request.live_damaged;
+    if let Some(live) = &request.live {
+        from_index(repository, request, live, &mut wishes, &mut result, runtime).await?;
+        if result.present > 0 {
+            result.captures_used.push(live.header.capture.clone());
+        }
+    }
     for capture in request.captures.iter().rev() {
         if wishes.iter().all(|w| w.state == State::Restored) {
             break;

@@ -14,10 +14,14 @@ use std::io::ErrorKind as Io;
 use std::path::Path;
 
 use super::name::FileName;
+use super::stamps::Stamp;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 
 /// More odd entries than this are counted only.
 const MAX_ODD: usize = 100;
+
+/// More candidates for garbage collection than this are counted only.
+const MAX_CANDIDATES: usize = 200_000;
 
 /// All that a scan found.
 #[derive(Debug, Default)]
@@ -39,9 +43,38 @@ pub struct Summary {
     pub odd_total: u64,
     /// Marks for Odoo's garbage collection.
     pub checklist_markers: u64,
+    /// The files that they name: the first [`MAX_CANDIDATES`].
+    pub candidates: Vec<FileName>,
+    /// Directories as they were found, those left out that were listed and hold something odd.
+    pub stamps: Vec<Stamp>,
+    /// Parts that were not listed, because nothing in them has changed.
+    pub unchanged: u64,
+}
+
+/// What a scan comes upon, in the order of names.
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// All names that begin with one byte.
+    Names(&'a [FileName]),
+    /// The names that begin with this byte are those of the last listing.
+    Unchanged(u8),
 }
 
 impl Summary {
+    /// What is not Odoo's in `directory`, for people; `None` where there is nothing.
+    pub(super) fn odd_text(&self, directory: &Path) -> Option<String> {
+        let first: Vec<&str> = self.odd.iter().take(5).map(String::as_str).collect();
+        (self.odd_total > 0).then(|| {
+            format!(
+                "{} entries of {} are not Odoo's and are not captured: {}{}",
+                self.odd_total,
+                directory.display(),
+                first.join(", "),
+                if self.odd_total > 5 { ", …" } else { "" }
+            )
+        })
+    }
+
     fn odd(&mut self, path: String) {
         self.odd_total += 1;
         if self.odd.len() < MAX_ODD {
@@ -53,15 +86,18 @@ impl Summary {
 /// Lists `directory`, which is `data_dir/filestore/<database>`.
 pub fn scan(directory: &Path) -> Result<Scan> {
     let mut names = Vec::new();
-    let summary = scan_each(directory, &mut |part| {
-        names.extend_from_slice(part);
+    let summary = scan_each(directory, &[], &mut |part| {
+        if let Part::Names(part) = part {
+            names.extend_from_slice(part);
+        }
         Ok(())
     })?;
     Ok(Scan { names, summary })
 }
 
-/// The same in parts: `each` receives the sorted names of each first byte of the digest, in order.
-pub fn scan_each(directory: &Path, each: &mut dyn FnMut(&[FileName]) -> Result<()>) -> Result<Summary> {
+/// The same in parts, in order: the names of one first byte of the digest at a time. Where all directories
+/// of a part look as `known` says, it is not listed. [`Summary::files`] counts what was listed.
+pub fn scan_each(directory: &Path, known: &[Stamp], each: &mut dyn FnMut(Part<'_>) -> Result<()>) -> Result<Summary> {
     let mut summary = Summary::default();
     // Directories by first byte: "ab" and "ab0" to "abf" together, so that the parts are in order.
     let mut parts: BTreeMap<u8, Vec<String>> = BTreeMap::new();
@@ -69,26 +105,49 @@ pub fn scan_each(directory: &Path, each: &mut dyn FnMut(&[FileName]) -> Result<(
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name == "checklist" {
-            summary.checklist_markers = count_markers(&entry.path())?;
+            read_markers(&entry.path(), &mut summary)?;
             continue;
         }
-        let digits = matches!(name.len(), 2 | 3) && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        match name.get(..2).filter(|_| digits).and_then(|byte| u8::from_str_radix(byte, 16).ok()) {
+        match first_byte(&name) {
             Some(byte) if is_directory(&entry)? => parts.entry(byte).or_default().push(name),
             _ => summary.odd(name),
         }
     }
-    for directories in parts.into_values() {
-        let mut names = Vec::new();
+    let mut stamped: BTreeMap<u8, Vec<&Stamp>> = BTreeMap::new();
+    for stamp in known {
+        first_byte(&stamp.0).into_iter().for_each(|byte| stamped.entry(byte).or_default().push(stamp));
+    }
+    for (byte, mut directories) in parts {
+        directories.sort_unstable();
+        let found: Vec<Option<Stamp>> =
+            directories.iter().map(|name| Stamp::of(name, &directory.join(name)).ok()).collect();
+        let before = stamped.remove(&byte).unwrap_or_default();
+        if found.iter().map(Option::as_ref).eq(before.into_iter().map(Some)) {
+            summary.unchanged += 1;
+            summary.stamps.extend(found.into_iter().flatten());
+            each(Part::Unchanged(byte))?;
+            continue;
+        }
+        let (mut names, odd_before) = (Vec::new(), summary.odd_total);
         for name in directories {
             scan_directory(&directory.join(&name), &name, &mut names, &mut summary)?;
         }
+        // What is odd is told by every scan.
+        if summary.odd_total == odd_before {
+            summary.stamps.extend(found.into_iter().flatten());
+        }
         names.sort_unstable();
         summary.files += names.len() as u64;
-        each(&names)?;
+        each(Part::Names(&names))?;
     }
     summary.odd.sort_unstable();
     Ok(summary)
+}
+
+/// The first byte of the digests in a directory of this name; `None` where Odoo does not name one so.
+pub(super) fn first_byte(name: &str) -> Option<u8> {
+    let digits = matches!(name.len(), 2 | 3) && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    name.get(..2).filter(|_| digits).and_then(|byte| u8::from_str_radix(byte, 16).ok())
 }
 
 fn scan_directory(path: &Path, name: &str, names: &mut Vec<FileName>, summary: &mut Summary) -> Result<()> {
@@ -110,15 +169,21 @@ fn is_directory(entry: &DirEntry) -> Result<bool> {
     Ok(kind.is_dir() || kind.is_symlink() && entry.path().is_dir())
 }
 
-fn count_markers(checklist: &Path) -> Result<u64> {
-    let mut markers = 0;
+fn read_markers(checklist: &Path, summary: &mut Summary) -> Result<()> {
     for entry in entries(checklist, false)? {
         let entry = entry?;
-        if is_directory(&entry)? {
-            markers += entries(&entry.path(), false)?.count() as u64;
+        if !is_directory(&entry)? {
+            continue;
+        }
+        let directory = entry.file_name().to_string_lossy().into_owned();
+        for marker in entries(&entry.path(), false)? {
+            summary.checklist_markers += 1;
+            let name = marker?.file_name().to_str().and_then(|file| FileName::in_directory(&directory, file));
+            summary.candidates.extend(name.filter(|_| summary.candidates.len() < MAX_CANDIDATES));
         }
     }
-    Ok(markers)
+    summary.candidates.sort_unstable();
+    Ok(())
 }
 
 /// The entries of a directory; a vanished one has none, unless it `must_exist`.
@@ -185,6 +250,35 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_as_it_did_is_not_listed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = |start: &str, n: u32| format!("{start}/{start}{n:0width$}", width = 40 - start.len());
+        for (start, n) in [("ab", 1), ("ab1", 1), ("cd", 1), ("ef", 1)] {
+            touch(dir.path(), &file(start, n));
+        }
+        touch(dir.path(), "ef/odd");
+        let told = |known: &[Stamp]| {
+            let mut told = Vec::new();
+            let summary = scan_each(dir.path(), known, &mut |part| {
+                told.push(match part {
+                    Part::Names(names) => format!("{:02x} listed, {}", names[0].first_byte(), names.len()),
+                    Part::Unchanged(byte) => format!("{byte:02x} unchanged"),
+                });
+                Ok(())
+            });
+            (told, summary.expect("scans"))
+        };
+        let (first, summary) = told(&[]);
+        assert_eq!(first, ["ab listed, 2", "cd listed, 1", "ef listed, 1"]);
+        assert_eq!(summary.stamps.len(), 3, "what holds something odd is listed each time");
+        let (again, same) = told(&summary.stamps);
+        assert_eq!(again, ["ab unchanged", "cd unchanged", "ef listed, 1"]);
+        assert_eq!((same.files, same.unchanged, same.stamps.len()), (1, 2, 3));
+        std::fs::remove_dir_all(dir.path().join("ab1")).expect("removed");
+        assert_eq!(told(&summary.stamps).0[0], "ab listed, 1", "a directory of the part is gone");
+    }
+
+    #[test]
     fn odd_entries_are_capped_but_counted() {
         let dir = tempfile::tempdir().expect("temp dir");
         (0..MAX_ODD + 7).for_each(|n| touch(dir.path(), &format!("odd{n}")));
@@ -206,7 +300,7 @@ mod tests {
     fn an_error_of_the_receiver_stops_the_scan() {
         let dir = tempfile::tempdir().expect("temp dir");
         touch(dir.path(), "ab/ab39a3ee5e6b4b0d3255bfef95601890afd80709");
-        let stopped = scan_each(dir.path(), &mut |_| Err(error::interrupted("enough")));
+        let stopped = scan_each(dir.path(), &[], &mut |_| Err(error::interrupted("enough")));
         assert_eq!(stopped.expect_err("stops").kind(), ErrorKind::Interrupted);
     }
 }

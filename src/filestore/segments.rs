@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::index::{Index, Record};
 use super::name::FileName;
+use super::stamps::Stamp;
 use crate::error::{self, Result};
 use crate::evidence::entry::Suspect;
 use crate::repository::meta::{self, MetaObject, MetaWriter};
@@ -81,6 +82,10 @@ enum IndexLine {
     Index(Header),
     Segment(SegmentRef),
     Damaged(Suspect),
+    /// When all directories were listed last.
+    Listed(DateTime<Utc>),
+    /// A directory as it was when it was listed.
+    Directory(Stamp),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +154,7 @@ impl Index {
     /// Reads the index object alone: no records.
     pub(super) async fn read_object(repository: &Repository, environment: &str, sha256: &str) -> Result<Self> {
         let (mut header, mut segments, mut damaged) = (None, Vec::new(), Vec::new());
+        let (mut listed_at, mut stamps) = (None, Vec::new());
         meta::read(repository, environment, sha256, |line: IndexLine| {
             match line {
                 IndexLine::Index(first) => {
@@ -157,13 +163,15 @@ impl Index {
                 }
                 IndexLine::Segment(segment) => segments.push(segment),
                 IndexLine::Damaged(suspect) => damaged.push(suspect),
+                IndexLine::Listed(time) => listed_at = Some(time),
+                IndexLine::Directory(stamp) => stamps.push(stamp),
             }
             Ok(())
         })
         .await?;
         let header =
             header.ok_or_else(|| error::integrity(format!("meta/{sha256} is not the index of a filestore capture")))?;
-        Ok(Self { segments, damaged, ..Self::empty(header) })
+        Ok(Self { segments, damaged, listed_at, stamps, ..Self::empty(header) })
     }
 
     /// Puts the index object.
@@ -176,16 +184,21 @@ impl Index {
         for suspect in &self.damaged {
             writer.line(&IndexLine::Damaged(suspect.clone()))?;
         }
+        if let Some(time) = self.listed_at {
+            writer.line(&IndexLine::Listed(time))?;
+        }
+        for stamp in &self.stamps {
+            writer.line(&IndexLine::Directory(stamp.clone()))?;
+        }
         writer.put(repository, environment).await
     }
 
-    /// Puts a segment with the records behind the frames of the present segments, their `packs`, and
+    /// Puts a segment with the records behind the frames of the present segments, the pending packs, and
     /// the state of the names in `touched`; folds what should be folded. Returns the new segment.
     pub(super) async fn put_segment(
         &mut self,
         repository: &Repository,
         environment: &str,
-        packs: &[PackInfo],
         touched: Vec<FileName>,
     ) -> Result<SegmentRef> {
         let mut touched = touched;
@@ -210,9 +223,9 @@ impl Index {
             })
             .await?;
         }
-        for pack in packs {
+        for pack in std::mem::take(&mut self.pending) {
             frames += pack.frames.len() as u64;
-            writer.line(&SegmentLine::Pack(pack.clone()))?;
+            writer.line(&SegmentLine::Pack(pack))?;
         }
         let mut names = 0;
         for r in self.records.iter().filter(|r| r.frame() >= base) {
@@ -239,6 +252,8 @@ impl Index {
     pub(super) fn follow(&mut self, other: Index, segment: Option<SegmentRef>) {
         self.segments = other.segments;
         self.segments.extend(segment);
+        // What the directories held is not what this index holds: the next scan lists them.
+        self.stamps.clear();
     }
 }
 
@@ -310,7 +325,8 @@ mod tests {
             }
             index.header = testing::header(&round.to_string(), 10 + i64::from(round));
             let old = index.segments.clone();
-            index.put_segment(&writer, "production", &[pack(new.len())], touched).await.expect("put");
+            index.pending.push(pack(new.len()));
+            index.put_segment(&writer, "production", touched).await.expect("put");
             most = most.max(index.segments.len());
             let object = index.put_object(&writer, "production").await.expect("put");
             let read = Index::read(&writer, "production", &object.sha256, Packs::Load).await.expect("read");
@@ -326,7 +342,8 @@ mod tests {
         let (_, writer) = repository_and_writer().await;
         let mut base = Index::empty(testing::header("base", 10));
         base.add(vec![Record::new(name(1), 5, 0, 0, 1).expect("small")]);
-        base.put_segment(&writer, "e", &[pack(1)], Vec::new()).await.expect("put");
+        base.pending.push(pack(1));
+        base.put_segment(&writer, "e", Vec::new()).await.expect("put");
         let base = base.put_object(&writer, "e").await.expect("put").sha256;
         let mut both = Vec::new();
         for n in [2, 3] {
@@ -335,7 +352,8 @@ mod tests {
                 Record::new(name(n), 5, 1, n, 1).expect("small"),
                 Record::new(name(9), 5, 1, n, 1).expect("small"),
             ]);
-            let segment = index.put_segment(&writer, "e", &[pack(1)], vec![]).await.expect("put");
+            index.pending.push(pack(1));
+            let segment = index.put_segment(&writer, "e", vec![]).await.expect("put");
             both.push((index, segment));
         }
         let (mut second, segment) = both.pop().expect("two");

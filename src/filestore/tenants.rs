@@ -26,7 +26,7 @@ impl Tenant {
     }
 }
 
-fn filestores(data_dir: &Path) -> PathBuf {
+pub(super) fn filestores(data_dir: &Path) -> PathBuf {
     data_dir.join("filestore")
 }
 

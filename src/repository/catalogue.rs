@@ -2,6 +2,8 @@
 //!
 //! Rebuilt from the store at every call: there is no catalogue that could be lost or stale.
 
+use chrono::{DateTime, Utc};
+
 use super::Repository;
 use super::coverage::{Coverage, TimelineWal};
 use super::wal_archive::{WalArchive, chain};
@@ -23,6 +25,22 @@ pub struct Catalogue {
     pub ledger_problems: Vec<String>,
     /// The WAL archive, where anything was archived.
     pub wal: Option<Coverage>,
+    /// How far watchers have completed filestores since their last captures; filled in by those who ask
+    /// the filestore for it.
+    pub live: Vec<LiveMark>,
+}
+
+/// Everything that a database referred to up to here is stored, because a watcher saw it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LiveMark {
+    /// The database, under the name that it had then.
+    pub database: String,
+    /// Odoo's `database.uuid`, where readable.
+    pub database_uuid: Option<String>,
+    /// Up to here in the WAL.
+    pub lsn: Lsn,
+    /// The time of that.
+    pub time: DateTime<Utc>,
 }
 
 impl Catalogue {
@@ -31,8 +49,13 @@ impl Catalogue {
         let ledger = ledger(repository, environment).await?;
         let reading = ledger.read().await?;
         let ledger_problems = reading.problems.iter().map(|p| p.what.clone()).collect();
-        let mut catalogue =
-            Self { environment: environment.to_owned(), entries: reading.entries, ledger_problems, wal: None };
+        let mut catalogue = Self {
+            environment: environment.to_owned(),
+            entries: reading.entries,
+            ledger_problems,
+            wal: None,
+            live: Vec::new(),
+        };
         let archive = WalArchive::new(repository, environment);
         let size = catalogue.segment_size();
         catalogue.wal = look(archive, size, &mut catalogue.ledger_problems).await?;

@@ -53,13 +53,18 @@ impl MetaWriter {
     }
 
     /// Puts the object and returns its name and size.
-    pub async fn put(mut self, repository: &Repository, environment: &str) -> Result<MetaObject> {
+    pub async fn put(self, repository: &Repository, environment: &str) -> Result<MetaObject> {
+        self.put_as(repository, |sha| layout::meta(environment, sha)).await
+    }
+
+    /// The same under another key, which contains its name.
+    pub async fn put_as(mut self, repository: &Repository, key: impl FnOnce(&str) -> String) -> Result<MetaObject> {
         if !self.buffer.is_empty() {
             self.sealer.push(Frame::compress(&self.buffer, self.level));
         }
         let bytes = self.sealer.finish(None, None).bytes;
         let size = bytes.len() as u64;
-        let (sha256, _) = repository.put_named(|sha| layout::meta(environment, sha), bytes).await?;
+        let (sha256, _) = repository.put_named(key, bytes).await?;
         Ok(MetaObject { sha256, size })
     }
 }
@@ -78,18 +83,28 @@ pub async fn read<T: DeserializeOwned>(
     repository: &Repository,
     environment: &str,
     sha256: &str,
-    mut line: impl FnMut(T) -> Result<()>,
+    line: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let key = layout::meta(environment, sha256);
     let object = repository.get_named(&key, sha256).await?;
-    let opener = ObjectOpener::new(Class::Meta, &object, &repository.keys).map_err(|e| e.context(&key))?;
+    lines(repository, &key, &object, line)
+}
+
+/// The lines of the metadata object `object`, which was read from `key`.
+pub fn lines<T: DeserializeOwned>(
+    repository: &Repository,
+    key: &str,
+    object: &[u8],
+    mut line: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let opener = ObjectOpener::new(Class::Meta, object, &repository.keys).map_err(|e| e.context(key))?;
     let mut carry = Vec::new();
-    for (number, info) in opener.table(&object).map_err(|e| e.context(&key))?.iter().enumerate() {
+    for (number, info) in opener.table(object).map_err(|e| e.context(key))?.iter().enumerate() {
         let stored = &object[info.offset as usize..][..info.stored_len as usize];
-        carry.extend(opener.frame(number as u32, info, stored).map_err(|e| e.context(&key))?);
+        carry.extend(opener.frame(number as u32, info, stored).map_err(|e| e.context(key))?);
         let mut rest = carry.as_slice();
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            line(parse(&key, &rest[..end])?)?;
+            line(parse(key, &rest[..end])?)?;
             rest = &rest[end + 1..];
         }
         carry = rest.to_vec();

@@ -206,7 +206,7 @@ impl Repository {
     }
 
     /// Writes a metadata object and returns its name (the SHA-256 of its bytes).
-    pub async fn put_named(&self, key_of: impl Fn(&str) -> String, bytes: Bytes) -> Result<(String, Created)> {
+    pub async fn put_named(&self, key_of: impl FnOnce(&str) -> String, bytes: Bytes) -> Result<(String, Created)> {
         let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&bytes));
         let created = self.store.create(&key_of(&sha256), bytes).await?;
         Ok((sha256, created))

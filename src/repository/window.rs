@@ -14,6 +14,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::catalogue::LiveMark;
 use super::coverage::{Coverage, Gap, Leg};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::units::{Lsn, Timeline};
@@ -229,6 +230,7 @@ pub struct Watermark {
 pub fn watermark<'a>(
     windows: &[Window],
     captures: impl IntoIterator<Item = &'a FilestoreCapture>,
+    live: &[LiveMark],
     newest_base: Option<&BaseBackup>,
     newest_export: Option<&ConfigurationExport>,
     odoo: bool,
@@ -246,6 +248,13 @@ pub fn watermark<'a>(
         match filestores.iter_mut().find(|c| c.database.as_ref() == Some(&capture.database)) {
             Some(known) => known.time = known.time.max(time),
             None => filestores.push(part(Part::Filestore, Some(capture.database.clone()), time)),
+        }
+    }
+    for mark in live {
+        // A mark stands on a capture: without one there is nothing that it could complete.
+        let known = filestores.iter_mut().find(|c| c.database.as_ref() == Some(&mark.database));
+        if let Some(known) = known.filter(|known| known.time.is_some()) {
+            known.time = known.time.max(Some(mark.time));
         }
     }
     if filestores.is_empty() && odoo {

@@ -79,6 +79,8 @@ fn capture(database: &str, minute: i64, complete: bool) -> FilestoreCapture {
         missing_at_source: Vec::new(),
         index: String::new(),
         complete,
+        not_covered: Vec::new(),
+        collection: None,
     }
 }
 
@@ -197,20 +199,20 @@ fn the_watermark_is_the_oldest_of_its_parts_and_names_it() {
     let limits = |w: &Watermark| -> Vec<Part> { w.components.iter().filter(|c| c.limits).map(|c| c.part).collect() };
 
     let captures = [capture("shop", 30, true), capture("shop", 50, true), capture("shop", 55, false)];
-    let mark = watermark(&windows, &captures, bases.last(), Some(&export(58)), true);
+    let mark = watermark(&windows, &captures, &[], bases.last(), Some(&export(58)), true);
     assert_eq!((mark.time, limits(&mark)), (Some(at(50)), vec![Part::Filestore]));
-    let mark = watermark(&windows, &captures[..2], bases.last(), Some(&export(40)), true);
+    let mark = watermark(&windows, &captures[..2], &[], bases.last(), Some(&export(40)), true);
     assert_eq!((mark.time, limits(&mark)), (Some(at(40)), vec![Part::Configuration]));
-    let mark = watermark(&windows, [&capture("shop", 90, true)], bases.last(), Some(&export(80)), true);
+    let mark = watermark(&windows, [&capture("shop", 90, true)], &[], bases.last(), Some(&export(80)), true);
     assert_eq!((mark.time, limits(&mark)), (Some(at(60)), vec![Part::Database]));
-    let mark = watermark(&windows, &[], bases.last(), Some(&export(80)), true);
+    let mark = watermark(&windows, &[], &[], bases.last(), Some(&export(80)), true);
     assert_eq!((mark.time, limits(&mark)), (None, vec![Part::Filestore]));
-    let mark = watermark(&windows, &[], bases.last(), Some(&export(80)), false);
+    let mark = watermark(&windows, &[], &[], bases.last(), Some(&export(80)), false);
     assert_eq!(mark.time, Some(at(60)), "a cluster without Odoo has no filestore to wait for");
     let dropped = capture("old", -30, true);
-    let mark = watermark(&windows, [&dropped, &captures[1]], bases.last(), Some(&export(80)), true);
+    let mark = watermark(&windows, [&dropped, &captures[1]], &[], bases.last(), Some(&export(80)), true);
     assert_eq!(mark.time, Some(at(50)), "a database that was dropped holds nothing back");
     let only = capture("other", -30, false);
-    let none = watermark(&windows, [&only], None, None, true);
+    let none = watermark(&windows, [&only], &[], None, None, true);
     assert_eq!((none.time, limits(&none)), (None, vec![Part::Filestore, Part::Configuration]));
 }

@@ -1,16 +1,20 @@
 //! Attachments of a recovered cluster: database first, then exactly the files that it refers to.
 
+use std::sync::Arc;
+
 use super::plan::Plan;
 use super::tools::Tools;
 use crate::disk::Owner;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
+use crate::evidence::Body;
 use crate::evidence::drill_record::AttachmentReconciliation;
-use crate::evidence::entry::FilestoreCapture;
-use crate::filestore::referenced;
+use crate::evidence::entry::{FilestoreCapture, NotCovered};
 use crate::filestore::restore::{Request, restore as restore_filestore};
+use crate::filestore::{database_uuid, live, referenced};
 use crate::postgres::server::PrivateServer;
 use crate::postgres::source::databases;
 use crate::postgres::sql::explain;
+use crate::repository::catalogue::ledger;
 
 /// What became of the attachments of all databases.
 #[derive(Debug, Default)]
@@ -43,20 +47,31 @@ pub async fn restore(tools: &Tools, plan: &Plan, server: &PrivateServer) -> Resu
             .await
             .map_err(|e| explain(e, format!("cannot look for attachments in {database}")))?
             .get(0);
-        let captures: Vec<&FilestoreCapture> = tools.catalogue.captures().filter(|c| c.database == database).collect();
-        if !is_odoo || captures.is_empty() {
-            if is_odoo {
-                done.findings.push(format!("{database} is an Odoo database, but its filestore was never captured"));
-            }
+        if !is_odoo {
+            continue;
+        }
+        let uuid = database_uuid(&client).await?;
+        let (live, damaged) = live::index(&tools.repository, &plan.environment, &database, uuid.as_deref()).await?;
+        let newer = newer(tools, &plan.environment, &mut done).await?;
+        // A database that was renamed after a capture is known by its uuid.
+        let ours = |c: &&FilestoreCapture| {
+            c.database == database || uuid.is_some() && c.database_uuid.as_deref() == uuid.as_deref()
+        };
+        let captures: Vec<&FilestoreCapture> = tools.catalogue.captures().chain(&newer).filter(ours).collect();
+        if captures.is_empty() && live.is_none() {
+            done.findings.push(format!("{database} is an Odoo database, but its filestore was never captured"));
             continue;
         }
         let request = Request {
             environment: &plan.environment,
             captures,
+            live: live.map(Arc::new),
+            live_damaged: !damaged.is_empty(),
             stop: plan.target.stop_end,
             directory: &root.join(&database),
             owner: tools.account.as_ref().map(Owner::from),
         };
+        done.findings.extend(damaged);
         let wanted = referenced(&client).await?;
         let restored = restore_filestore(&tools.repository, &request, wanted, &tools.runtime).await?;
         if restored.sizes_differ > 0 {
@@ -64,6 +79,9 @@ pub async fn restore(tools: &Tools, plan: &Plan, server: &PrivateServer) -> Resu
                 "{} attachments of {database} have another size than the database says",
                 restored.sizes_differ
             ));
+        }
+        for elsewhere in newest_inventory(&request.captures) {
+            done.findings.push(format!("not covered by any backup: {elsewhere}, referred to by {database}"));
         }
         done.reconciled.push(AttachmentReconciliation {
             database,
@@ -75,4 +93,33 @@ pub async fn restore(tools: &Tools, plan: &Plan, server: &PrivateServer) -> Resu
         });
     }
     Ok(done)
+}
+
+/// Captures that were recorded since the catalogue was read: they may have taken over what a watcher stored.
+/// To be called after that was read.
+async fn newer(tools: &Tools, environment: &str, done: &mut Attachments) -> Result<Vec<FilestoreCapture>> {
+    let known = tools.catalogue.entries.last().map_or(0, |e| e.sequence);
+    let entries = async { ledger(&tools.repository, environment).await?.entries_since(known).await };
+    match entries.await {
+        Ok(entries) => Ok(entries
+            .into_iter()
+            .filter_map(|e| match e.statement.predicate.body {
+                Body::FilestoreCapture(capture) => Some(capture),
+                _ => None,
+            })
+            .collect()),
+        Err(damage) if damage.kind() == ErrorKind::Integrity => {
+            let text = format!("captures recorded meanwhile cannot be read: {}", damage.message());
+            if !done.findings.contains(&text) {
+                done.findings.push(text);
+            }
+            Ok(Vec::new())
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// What the newest capture could not cover.
+fn newest_inventory(captures: &[&FilestoreCapture]) -> Vec<NotCovered> {
+    captures.last().map(|c| c.not_covered.clone()).unwrap_or_default()
 }

@@ -73,6 +73,16 @@ pub fn wal_live_segment(environment: &str, timeline: Timeline, segment: &str) ->
     format!("{environment}/wal-live/{timeline}/{segment}/")
 }
 
+/// Prefix of what filestore watchers stored since the last captures.
+pub fn filestore_live(environment: &str) -> String {
+    format!("{environment}/filestore-live/")
+}
+
+/// One piece of that: `tenant` tells databases apart, `micros` (microseconds since 1970) sorts.
+pub fn filestore_live_piece(environment: &str, tenant: &str, micros: i64, sha256: &str) -> String {
+    format!("{environment}/filestore-live/{tenant}/{micros:016}-{sha256}")
+}
+
 /// One piece: bytes `offset..end` of the segment, in decimal, zero padded to sort. Pieces are merged as
 /// they become many, so one may cover others; a reader takes the one that reaches farthest.
 pub fn wal_live_piece(environment: &str, timeline: Timeline, segment: &str, offset: u64, end: u64) -> String {

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lifeboat::evidence::drill_record::MissingCause;
 use lifeboat::evidence::entry::{Body, FilestoreCapture};
-use lifeboat::filestore::referenced;
 use lifeboat::filestore::restore::{self, FilestoreRestored, Request, Verified};
+use lifeboat::filestore::{live, referenced};
 use lifeboat::repository::catalogue::Catalogue;
 use lifeboat::repository::{Repository, StateDir};
 use lifeboat::runtime::Runtime;
@@ -21,7 +22,7 @@ use crate::common::{Cluster, Lifeboat, Output, Scratch, blocking};
 /// A small Odoo: the tables that a capture looks at.
 const TABLES: &str = "
     CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, type varchar DEFAULT 'binary', res_model varchar,
-        res_id int, res_field varchar, store_fname varchar, db_datas bytea, file_size int, checksum varchar,
+        res_id int, res_field varchar, store_fname varchar, url varchar, db_datas bytea, file_size int, checksum varchar,
         create_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'), write_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
     CREATE TABLE ir_config_parameter (key varchar, value text);
     CREATE TABLE ir_module_module (id serial, name varchar, state varchar, latest_version varchar, author varchar,
@@ -147,8 +148,11 @@ impl Estate {
             let captures = self.captures(&repository).await;
             let client = self.cluster.connect("shop").await;
             let stop = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.expect("LSN");
+            let (live, damaged) = live::index(&repository, "production", "shop", None).await.expect("pieces");
             let request = Request {
                 environment: "production",
+                live: live.map(Arc::new),
+                live_damaged: !damaged.is_empty(),
                 captures: captures.iter().filter(|c| c.database == "shop").collect(),
                 stop: stop.get::<_, String>(0).parse().expect("LSN"),
                 directory: &directory,

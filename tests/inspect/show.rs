@@ -125,7 +125,7 @@ fn an_auditor_needs_a_copy_and_nothing_else() {
 /// A small Odoo: the tables that a capture looks at.
 const ODOO: &str = "
     CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, type varchar DEFAULT 'binary', res_model varchar,
-        res_id int, res_field varchar, store_fname varchar, db_datas bytea, file_size int, checksum varchar,
+        res_id int, res_field varchar, store_fname varchar, url varchar, db_datas bytea, file_size int, checksum varchar,
         create_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'), write_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
     CREATE TABLE ir_config_parameter (key varchar, value text);
     CREATE TABLE ir_module_module (id serial, name varchar, state varchar, latest_version varchar, author varchar,

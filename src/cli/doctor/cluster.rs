@@ -62,6 +62,9 @@ pub(super) async fn examine(
             odoo::databases(findings, environment, instance, client).await;
         }
     }
+    if sql.is_some() && !environment.odoo.is_empty() {
+        odoo::filestores(findings, environment).await;
+    }
     restore(findings, environment, major);
 }
 

@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::Findings;
 use crate::config::{Environment, OdooConfig};
 use crate::error::{self, ErrorKind, ResultExt};
+use crate::filestore::survey;
 use crate::postgres::source::Source;
 use crate::postgres::sql::explain;
 
@@ -55,5 +56,48 @@ pub(super) async fn databases(findings: &mut Findings, environment: &Environment
             }
             Err(failure) => findings.fail("databases", &failure),
         }
+    }
+}
+
+/// Whether databases and filestores belong together, and which attachments no backup covers.
+pub(super) async fn filestores(findings: &mut Findings, environment: &Environment) {
+    let looked = async { survey(&Source::new(&environment.postgres)?, &environment.odoo).await };
+    let Some(found) = findings.take("filestores", looked.await) else { return };
+    for tenant in &found.tenants {
+        let (name, directory) = (&tenant.database, tenant.directory.display());
+        match (tenant.there, tenant.refers) {
+            (true, _) => findings.ok("filestores", format!("{name}: its files are in {directory}")),
+            (false, false) => findings.ok("filestores", format!("{name} has no files yet")),
+            (false, true) => {
+                let nowhere = error::source(format!("{name} refers to files, but there is no directory {directory}"));
+                findings.fail("filestores", &match tenant.others.first() {
+                    Some(other) => nowhere.hint(format!(
+                        "{} is there: list {name} under `databases` of the `[[environment.odoo]]` with that data_dir",
+                        other.display()
+                    )),
+                    None => nowhere.hint("add `[[environment.odoo]]` with the data_dir of the Odoo that serves this database"),
+                });
+            }
+        }
+        if tenant.there && !tenant.others.is_empty() {
+            let others: Vec<String> = tenant.others.iter().map(|o| o.display().to_string()).collect();
+            let words = format!("{name} has files in {} as well, which are not captured", others.join(", "));
+            findings.warning(
+                "filestores",
+                words,
+                "remove what is a leftover, or correct `databases` of both instances",
+            );
+        }
+        for elsewhere in &tenant.not_covered {
+            findings.warning(
+                "not covered",
+                format!("{name}: {elsewhere}: no backup of database and filestore holds their content"),
+                "switch on versioning or replication in that store, or move them; runbooks/restore.md has a section on attachments elsewhere",
+            );
+        }
+    }
+    for stray in &found.strays {
+        let words = format!("{} belongs to no database of this cluster; it is not captured", stray.display());
+        findings.warning("filestores", words, "left by a DROP DATABASE outside Odoo, or the files of another cluster");
     }
 }

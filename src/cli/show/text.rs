@@ -179,6 +179,15 @@ fn inventory(view: &View) -> String {
             ]);
         }
         text += &table.text("  ");
+        for filestore in &view.filestores {
+            for elsewhere in &filestore.capture.not_covered {
+                let words = format!("not covered by any backup: {elsewhere}, referred to by {}", filestore.database);
+                text += &format!("  {}\n", caution(&words));
+            }
+        }
+        for mark in &view.watched {
+            text += &format!("  {} is watched: complete to {}\n", mark.database, time_and_age(now, mark.time));
+        }
     }
     if let Some(configuration) = &view.configuration {
         let export = &configuration.export;

@@ -9,10 +9,11 @@ use crate::config::{Environment, Purpose};
 use crate::error::{ErrorKind, Result};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::evidence::summary;
+use crate::filestore;
 use crate::postgres::slot_state::{SlotState, wal_state};
 use crate::postgres::source::Source;
 use crate::repository::Repository;
-use crate::repository::catalogue::Catalogue;
+use crate::repository::catalogue::{Catalogue, LiveMark};
 use crate::repository::coverage::{Coverage, Gap};
 use crate::repository::frontier::Recovery;
 use crate::repository::window::{self, BaseReach, Watermark, Window};
@@ -41,6 +42,8 @@ pub(super) struct View {
     pub(super) exposure: Exposure,
     pub(super) bases: Vec<Base>,
     pub(super) filestores: Vec<Filestore>,
+    /// How far watchers have completed filestores since the newest captures.
+    pub(super) watched: Vec<LiveMark>,
     pub(super) configuration: Option<Configuration>,
     pub(super) wal: Vec<WalRun>,
     pub(super) live: Option<Live>,
@@ -133,7 +136,7 @@ pub(super) async fn of(
 ) -> Result<View> {
     let load = async {
         match repository {
-            Ok(repository) => Some((repository, Catalogue::load(repository, &environment.name).await)),
+            Ok(repository) => Some((repository, catalogue(repository, &environment.name).await)),
             Err(_) => None,
         }
     };
@@ -157,6 +160,7 @@ pub(super) async fn of(
         },
         bases: Vec::new(),
         filestores: Vec::new(),
+        watched: Vec::new(),
         configuration: None,
         wal: Vec::new(),
         live: None,
@@ -181,11 +185,25 @@ pub(super) async fn of(
     Ok(view)
 }
 
+/// What the repository holds, with what watchers have added since the last captures.
+async fn catalogue(repository: &Repository, environment: &str) -> Result<Catalogue> {
+    // First: a capture that takes these over meanwhile is then in the ledger that is read.
+    let live = filestore::live::marks(repository, environment).await;
+    let mut catalogue = Catalogue::load(repository, environment).await?;
+    match live {
+        Ok(live) => catalogue.live = live,
+        Err(damage) if damage.kind() == ErrorKind::Integrity => catalogue.ledger_problems.push(damage.message()),
+        Err(other) => return Err(other),
+    }
+    Ok(catalogue)
+}
+
 fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recovery: Recovery) {
     let newest = recovery.newest().cloned();
     view.watermark = Some(window::watermark(
         &recovery.windows,
         catalogue.captures(),
+        &catalogue.live,
         catalogue.bases().next_back(),
         catalogue.exports().next_back(),
         !environment.odoo.is_empty(),
@@ -214,6 +232,7 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
             }),
         }
     }
+    view.watched.clone_from(&catalogue.live);
     let exports = catalogue.exports().count() as u64;
     view.configuration =
         catalogue.exports().next_back().map(|export| Configuration { export: export.clone(), exports });

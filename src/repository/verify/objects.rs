@@ -50,6 +50,7 @@ impl Check<'_> {
                 metas.insert(key, by);
             }
         }
+        self.pieces(&mut packs).await?;
         // Those that entries name as theirs come first: they lead to the others, and say who needs them.
         let roots: BTreeSet<String> =
             self.entries.iter().filter_map(|e| self.root(&e.statement.predicate.body)).collect();
@@ -115,6 +116,33 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// What filestore watchers stored since the last captures: whole, and with its packs.
+    async fn pieces(&mut self, packs: &mut BTreeMap<String, Needed>) -> Result<()> {
+        for object in self.repository.store.list(&layout::filestore_live(self.environment)).await? {
+            // One that a capture has taken over meanwhile is in the ledger now.
+            let Some(bytes) = self.repository.store.find(&object.key).await? else { continue };
+            self.checked.meta_objects += 1;
+            let read = match object.key.ends_with(&format!("-{}", hex::encode(Sha256::digest(&bytes)))) {
+                true => self.named(&object.key, &bytes),
+                false => Err(error::integrity("its bytes do not match its name")),
+            };
+            match read {
+                Ok((listed, _)) => {
+                    for info in listed {
+                        let needed = Needed { info: Some(info.clone()), by: By::new() };
+                        packs.entry(layout::pack(self.environment, &info.sha256)).or_insert(needed);
+                    }
+                }
+                Err(damage) => {
+                    let affects = "attachments that the watcher stored since the last capture; the next capture stores \
+                                   those again that are still at the source";
+                    self.damage(&object.key, damage, vec![affects.to_owned()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether an object is listed, with a size that a sealed object can have.
     fn present(&mut self, there: &BTreeMap<String, u64>, key: &str, by: &By) -> bool {
         let what = match there.get(key) {
@@ -140,17 +168,22 @@ impl Check<'_> {
             consistent(&manifest, base)?;
             return Ok((manifest.packs.packs().to_vec(), Vec::new()));
         }
+        let object = self.repository.get_named(key, sha256).await?;
+        self.named(key, &object)
+    }
+
+    /// The packs and further metadata objects that the metadata object `object` refers to.
+    fn named(&self, key: &str, object: &[u8]) -> Result<(Vec<PackInfo>, Vec<String>)> {
         // Every kind of metadata names packs as {"pack": …} and further objects as {"segment": {"sha256": …}}.
         let (mut packs, mut more) = (Vec::new(), Vec::new());
-        meta::read(self.repository, self.environment, sha256, |line: serde_json::Value| {
+        meta::lines(self.repository, key, object, |line: serde_json::Value| {
             if let Some(pack) = line.get("pack").cloned() {
                 let pack = serde_json::from_value::<PackInfo>(pack);
                 packs.push(pack.or_err(ErrorKind::Integrity, || "a line about a pack does not parse".to_owned())?);
             }
             more.extend(line.pointer("/segment/sha256").and_then(|v| v.as_str()).map(str::to_owned));
             Ok(())
-        })
-        .await?;
+        })?;
         Ok((packs, more))
     }
 

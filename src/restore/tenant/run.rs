@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::archive::{self, Archived, Contents, Manifest};
 use super::aside::{self, Aside};
@@ -16,8 +17,8 @@ use crate::event::Event;
 use crate::evidence::Appended;
 use crate::evidence::drill_record::AttachmentReconciliation;
 use crate::evidence::entry::{FilestoreCapture, Restore, TenantRestore};
-use crate::filestore::referenced;
 use crate::filestore::restore::{PHASE as ATTACHMENTS, Request, restore as restore_filestore};
+use crate::filestore::{live, referenced};
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::sql::explain;
@@ -328,18 +329,23 @@ impl Session<'_> {
         // The name may have been another when its files were captured; the uuid is not.
         let same =
             |c: &&FilestoreCapture| c.database == found.name || found.uuid.is_some() && c.database_uuid == found.uuid;
+        let environment = &self.plan.environment;
+        let (live, damaged) = live::index(&tools.repository, environment, &found.name, found.uuid.as_deref()).await?;
         let captures: Vec<&FilestoreCapture> = tools.catalogue.captures().filter(same).collect();
-        if captures.is_empty() {
+        if captures.is_empty() && live.is_none() {
             notes.push(format!("the filestore of {} was never captured: no attachment was restored", found.name));
             return Ok(None);
         }
         let request = Request {
-            environment: &self.plan.environment,
+            environment,
             captures,
+            live: live.map(Arc::new),
+            live_damaged: !damaged.is_empty(),
             stop: self.plan.target.stop_end,
             directory,
             owner,
         };
+        notes.extend(damaged);
         let client = self.server.sql(&found.name).await?;
         let wanted = referenced(&client).await?;
         let restored = restore_filestore(&tools.repository, &request, wanted, &tools.runtime).await?;
