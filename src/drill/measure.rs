@@ -41,6 +41,8 @@ pub fn rpo(
         exposure_seconds,
         loss_window_seconds: None,
         lost_transactions: None,
+        lost_bytes: None,
+        left_out_on_purpose: false,
         incident_time,
         last_recovered_commit_time: recovered,
         last_durable_commit_time: if asked_for_latest {

@@ -259,6 +259,8 @@ impl Finished<'_> {
             checks: found.checks,
             attachments: found.attachments.reconciled,
             rpo,
+            sampling: None,
+            restored: None,
             rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
             cleanup,
             findings,

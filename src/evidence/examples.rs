@@ -8,6 +8,7 @@ use super::bodies::*;
 use super::drill_record::*;
 use super::ledger::Appended;
 use super::report_json::Place;
+use super::sampled::{Restored, Sampling, SamplingMethod};
 use super::testing::key;
 use crate::units::{Lsn, Timeline};
 
@@ -99,6 +100,17 @@ pub(crate) fn passed() -> DrillRecord {
             actual: Some(stop),
             as_intended: true,
         },
+        sampling: Some(Sampling {
+            method: SamplingMethod::Latest,
+            why: "the last transaction in the repository".into(),
+            draw: None,
+        }),
+        restored: Some(Restored {
+            databases: vec!["postgres".into(), "retail".into()],
+            base_bytes: 4_509_715_660,
+            wal_bytes: 0x1412_7F58,
+            attachment_bytes: 224_706_560,
+        }),
         sandbox: Some(Sandbox {
             kind: "local".into(),
             account: "postgres".into(),
@@ -207,6 +219,8 @@ pub(crate) fn passed() -> DrillRecord {
             exposure_seconds: 0.84,
             loss_window_seconds: Some(0.61),
             lost_transactions: Some(2),
+            lost_bytes: Some(4312),
+            left_out_on_purpose: false,
             incident_time: at(0.0),
             last_recovered_commit_time: Some(at(-0.84)),
             last_durable_commit_time: Some(at(-0.84)),
@@ -295,6 +309,7 @@ pub(crate) fn crashed() -> DrillRecord {
     record.target.actual = None;
     record.target.as_intended = false;
     record.sandbox = None;
+    record.restored = None;
     record.verdict = Verdict::Failed;
     record
 }

@@ -5,6 +5,9 @@
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
+//! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
+//! proven ── bound              what drills have proven, and what follows for the rest
+//! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
@@ -12,18 +15,24 @@
 //! ```
 
 pub mod bodies;
+pub mod bound;
 mod charts;
 pub mod checkpoint;
+pub mod draw;
+pub mod draw_check;
 pub mod drill_record;
 pub mod dsse;
 pub mod entry;
+pub mod forecast;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod proven;
 mod read;
 pub mod report_html;
 pub mod report_json;
 mod report_tables;
+pub mod sampled;
 pub mod statement;
 pub mod summary;
 pub mod trust;
