@@ -12,6 +12,7 @@ mod inspect;
 mod lines;
 mod odoo;
 mod restore;
+mod sampling;
 mod soak;
 mod versions;
 mod wal;

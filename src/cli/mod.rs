@@ -6,6 +6,7 @@ mod context;
 mod demo;
 mod doctor;
 mod drill;
+mod drill_coverage;
 mod evidence;
 mod exit;
 mod hand_over;

@@ -20,8 +20,8 @@ mod suggest;
 
 pub use check::{Check, Expectation, Scope, Severity};
 pub use estate::{
-    CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
-    Purpose, ReaderMode,
+    Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
+    PostgresConfig, Purpose, ReaderMode,
 };
 pub use glob::expand_glob;
 pub use repository::{KeysConfig, RepositoryConfig};

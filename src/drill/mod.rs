@@ -2,9 +2,14 @@
 
 pub mod checks;
 pub mod judges;
+pub mod longest;
+pub mod loss;
 pub mod measure;
+pub mod outlook;
 pub mod run;
+pub mod sampling;
 pub mod sandbox;
 
 pub use run::{Done, Request, run};
+pub use sampling::{Chosen, Sample, choose};
 pub use sandbox::Sandbox;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::measure;
+use super::loss::{self, Loss, SourceState};
+use super::measure::{self, Disaster};
 use super::sandbox::Sandbox;
 use super::{checks, judges};
 use crate::config::{Check, Environment, Purpose};
@@ -20,9 +21,11 @@ use crate::evidence::drill_record::{
     Cleanup, DrillRecord, FilestoreSource, MissingCause, Rto, SCHEMA_VERSION, SourceSet, StopPoint, Target, Tool,
     Trigger, Verdict,
 };
+use crate::evidence::sampled::{Restored, Sampling};
 use crate::evidence::{Appended, Body};
 use crate::postgres::account::running_as;
 use crate::postgres::server::PrivateServer;
+use crate::postgres::source::databases;
 use crate::postgres::wal_range;
 use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
@@ -49,6 +52,16 @@ pub struct Request<'a> {
     pub started_at: DateTime<Utc>,
     /// When the disaster happened, or is supposed to have happened: as a rule, when the drill began.
     pub incident_time: DateTime<Utc>,
+    /// How the target was chosen.
+    pub sampling: Sampling,
+    /// Whether a moment of the past was chosen without a disaster: what came after it is left out on purpose.
+    pub left_out_on_purpose: bool,
+    /// Whether what is lost shall be counted in WAL, as far as that is possible.
+    pub count_lost: bool,
+    /// Where the source was at the moment of the disaster, where it was asked and answered.
+    pub source: Option<SourceState>,
+    /// What somebody should look at, found before the drill began.
+    pub findings: Vec<String>,
     /// Account and host of whoever asked.
     pub operator: String,
     /// SHA-256 of the configuration in force.
@@ -74,6 +87,8 @@ struct Findings {
     stopped: Option<Stopped>,
     checks: Vec<drill_record::Check>,
     attachments: Attachments,
+    restored: Option<Restored>,
+    loss: Loss,
     validated_after: Option<f64>,
 }
 
@@ -87,6 +102,10 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     if let Err(e) = &outcome {
         tools.runtime.emit(Event::Warning(format!("the drill failed: {e}")));
     }
+    if found.stopped.is_some() && request.count_lost {
+        let counting = count_lost(tools, &request);
+        found.loss = phases.time("counting what is lost", None, counting).await?;
+    }
     let Request { sandbox, .. } = request;
     let request = Finished {
         environment: request.environment,
@@ -94,6 +113,9 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         id: request.id,
         started_at: request.started_at,
         incident_time: request.incident_time,
+        sampling: request.sampling,
+        left_out_on_purpose: request.left_out_on_purpose,
+        findings: request.findings,
         operator: request.operator,
         config_digest: request.config_digest,
         binary_sha256: request.binary_sha256,
@@ -108,6 +130,16 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     }
     let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
     Ok(Done { record, appended })
+}
+
+/// Counts what the disaster took. That it cannot be counted fails no drill; the record says why.
+async fn count_lost(tools: &Tools, request: &Request<'_>) -> Result<Loss> {
+    let (plan, incident) = (&request.plan, request.incident_time);
+    let (environment, system_id) = (&plan.environment, &plan.base.system_id);
+    let source = request.source.as_ref();
+    let seen = loss::look(&tools.repository, environment, &plan.target, system_id, incident, source).await;
+    Ok(seen
+        .unwrap_or_else(|e| Loss { notes: vec![format!("what is lost could not be counted: {e}")], ..Loss::default() }))
 }
 
 /// Everything between provisioning and validation.
@@ -143,6 +175,7 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
         server_version: stopped.server_version.clone(),
     });
     found.stopped = Some(stopped);
+    found.restored = Some(Restored { base_bytes: total, wal_bytes: plan.target.wal_bytes, ..Restored::default() });
     examine(&tools, request, phases, found, &server).await?;
     phases.time("stopping the server", None, server.stop()).await?;
     let checksums = plan.base.data_checksums;
@@ -163,6 +196,10 @@ async fn examine(
 ) -> Result<()> {
     let restoring = attachments::restore(tools, &request.plan, server);
     found.attachments = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
+    if let Some(restored) = &mut found.restored {
+        restored.attachment_bytes = found.attachments.reconciled.iter().map(|a| a.bytes).sum();
+        restored.databases = databases(&server.sql("template1").await?).await?;
+    }
     let checked = phases.time("running checks", None, checks::run(server, &request.checks)).await?;
     found.checks.extend(checked);
     let structure = judges::structure(&tools.bin_dir, tools.launch.as_ref(), server);
@@ -203,6 +240,9 @@ struct Finished<'a> {
     id: String,
     started_at: DateTime<Utc>,
     incident_time: DateTime<Utc>,
+    sampling: Sampling,
+    left_out_on_purpose: bool,
+    findings: Vec<String>,
     operator: String,
     config_digest: String,
     binary_sha256: Option<String>,
@@ -221,6 +261,8 @@ impl Finished<'_> {
         let environment = self.environment;
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
+        findings.extend(self.findings);
+        findings.extend(found.loss.notes.iter().cloned());
         findings.extend(found.attachments.findings.iter().cloned());
         findings.extend(found.attachments.reconciled.iter().filter_map(|a| {
             let late = a.missing.iter().filter(|m| m.cause == MissingCause::NotCaptured).count();
@@ -235,12 +277,20 @@ impl Finished<'_> {
             .map(|e| e.message())
             .or_else(|| residue.then(|| format!("the sandbox was not destroyed: {}", cleanup.residue.join(", "))));
         let rpo = found.stopped.as_ref().map(|_| {
-            measure::rpo(&tools.catalogue, environment, target, &found.attachments.reconciled, self.incident_time)
+            let disaster = Disaster {
+                incident_time: self.incident_time,
+                left_out_on_purpose: self.left_out_on_purpose,
+                loss: &found.loss,
+            };
+            measure::rpo(&tools.catalogue, environment, target, &found.attachments.reconciled, disaster)
         });
         let mut sources = found.sources;
         if let Some(sources) = &mut sources {
             sources.key_ids = vec![format!("epoch {}", tools.repository.descriptor.epoch)];
         }
+        let (mut all_phases, after) = measure::assumed(&environment.assumed);
+        all_phases.extend(phases.measured().iter().cloned());
+        all_phases.extend(after);
         let mut record = DrillRecord {
             id: self.id,
             schema_version: SCHEMA_VERSION,
@@ -255,13 +305,17 @@ impl Finished<'_> {
             incident_time: self.incident_time,
             target: stop_points(target, found.stopped.as_ref()),
             sandbox: found.sandbox,
-            phases: phases.measured().to_vec(),
+            phases: all_phases,
             checks: found.checks,
             attachments: found.attachments.reconciled,
             rpo,
-            sampling: None,
-            restored: None,
-            rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
+            sampling: Some(self.sampling),
+            restored: found.restored,
+            rto: Rto::new(
+                environment.objectives.rto.as_secs_f64(),
+                found.validated_after,
+                environment.assumed.seconds(),
+            ),
             cleanup,
             findings,
             error,

@@ -1,9 +1,8 @@
 use super::*;
 use crate::evidence::draw::{Frame, Interval};
-use crate::evidence::entry::{Entry, FORMAT, Failure, Recorder};
+use crate::evidence::entry::Failure;
 use crate::evidence::sampled::Sampling;
-use crate::evidence::statement::Statement;
-use crate::evidence::testing::{key, ledger, memory, trust};
+use crate::evidence::testing::{self, key, ledger, memory, trust};
 use crate::evidence::{examples, verify_ledger};
 use crate::runtime::Runtime;
 use crate::units::{Lsn, Timeline};
@@ -25,26 +24,13 @@ fn commitment(seed: &Seed) -> Body {
     })
 }
 
-/// An entry as the reader hands it out.
-fn entry(sequence: u64, body: Body) -> LedgerEntry {
-    let predicate = Entry {
-        format: FORMAT,
-        id: format!("{sequence:032x}"),
-        repository: "0123abcd".into(),
-        environment: "production".into(),
-        sequence,
-        previous: None,
-        recorded_at: examples::at(sequence as f64),
-        recorded_by: Recorder { version: "0.1.0".into(), host: "db-1".into() },
-        body,
-    };
-    let sha256 = hex::encode([u8::try_from(sequence).expect("few"); 32]);
-    LedgerEntry { sequence, sha256, signers: Vec::new(), statement: Statement::new(Vec::new(), predicate) }
-}
-
 fn draw_of(committed: &LedgerEntry, seed: &Seed) -> Revealed {
     let Body::DrillDraw(draw) = &committed.statement.predicate.body else { panic!("a commitment") };
     Revealed::draw(seed, &draw.frame, committed.sequence, &committed.sha256).expect("drawn")
+}
+
+fn entry(sequence: u64, body: Body) -> LedgerEntry {
+    testing::entry(sequence, examples::at(sequence as f64), body)
 }
 
 /// The record of a drill that went where the draw says.

@@ -18,7 +18,13 @@ pub(crate) fn at(seconds: f64) -> DateTime<Utc> {
 }
 
 pub(crate) fn place(appended: &Appended) -> Place<'_> {
-    Place { repository_url: "file:///srv/backups/estate", appended, signer_name: "db-1.example.com", signer: key_of(1) }
+    Place {
+        repository_url: "file:///srv/backups/estate",
+        appended,
+        signer_name: "db-1.example.com",
+        signer: key_of(1),
+        outlook: None,
+    }
 }
 
 fn key_of(number: u8) -> crate::vault::signing::VerifyingKey {
@@ -126,10 +132,10 @@ pub(crate) fn passed() -> DrillRecord {
                 note: Some("from the environment's objectives; a drill cannot measure people".into()),
             },
             phase("provision", 0.4, 0.6, None),
-            phase("fetch the base backup", 1.0, 22.4, Some("4.2 GiB at 192 MiB/s")),
-            phase("replay WAL", 23.4, 9.1, Some("336 MiB of WAL")),
-            phase("restore attachments", 27.9, 6.8, Some("906 files, 214.3 MiB")),
-            phase("verify pages", 34.7, 5.2, None),
+            phase("restoring files", 1.0, 22.4, Some("4.2 GiB at 192 MiB/s")),
+            phase("replaying WAL", 23.4, 9.1, Some("336 MiB of WAL")),
+            phase("restoring attachments", 27.9, 6.8, Some("906 files, 214.3 MiB")),
+            phase("verifying files", 34.7, 5.2, None),
             phase("check", 39.9, 7.8, None),
         ],
         checks: vec![

@@ -11,7 +11,7 @@
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
-//! report_html ── report_tables ── charts ── wording        a drill for people
+//! report_html ── report_tables, report_outlook ── charts, ribbon ── wording        a drill for people
 //! ```
 
 pub mod bodies;
@@ -27,11 +27,14 @@ pub mod forecast;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod outlook;
 pub mod proven;
 mod read;
 pub mod report_html;
 pub mod report_json;
+mod report_outlook;
 mod report_tables;
+mod ribbon;
 pub mod sampled;
 pub mod statement;
 pub mod summary;
@@ -48,6 +51,8 @@ pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;
+#[cfg(test)]
+mod examples_outlook;
 #[cfg(test)]
 mod testing;

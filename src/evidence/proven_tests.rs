@@ -1,25 +1,8 @@
 use super::*;
-use crate::evidence::entry::{Entry, FORMAT, Recorder};
 use crate::evidence::examples::{self, at};
-use crate::evidence::statement::Statement;
+use crate::evidence::testing::entry;
 
 const HOUR: f64 = 3600.0;
-
-fn entry(sequence: u64, body: Body) -> LedgerEntry {
-    let predicate = Entry {
-        format: FORMAT,
-        id: format!("{sequence:032x}"),
-        repository: "0123abcd".into(),
-        environment: "production".into(),
-        sequence,
-        previous: None,
-        recorded_at: at(sequence as f64),
-        recorded_by: Recorder { version: "0.1.0".into(), host: "db-1".into() },
-        body,
-    };
-    let statement = Statement::new(Vec::new(), predicate);
-    LedgerEntry { sequence, sha256: String::new(), signers: Vec::new(), statement }
-}
 
 /// A base backup that is consistent at an hour; WAL moves on by 0x1000 in an hour.
 fn base(id: &str, hour: u64) -> Body {
@@ -53,7 +36,7 @@ fn stretch(from: u64, to: u64, bases: &[&str], gap: Option<&str>) -> Stretch {
 }
 
 fn derived(bodies: Vec<Body>, stretches: &[Stretch]) -> Proven {
-    let entries: Vec<LedgerEntry> = (1_u64..).zip(bodies).map(|(n, body)| entry(n, body)).collect();
+    let entries: Vec<LedgerEntry> = (1_u64..).zip(bodies).map(|(n, body)| entry(n, at(n as f64), body)).collect();
     proven(&entries, stretches, at(100.0 * HOUR))
 }
 

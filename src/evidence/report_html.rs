@@ -7,8 +7,9 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::evidence::charts;
-use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Severity, Verdict};
+use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Rpo, Severity, Verdict};
 use crate::evidence::report_json::Place;
+use crate::evidence::report_outlook as outlook;
 use crate::evidence::report_tables as tables;
 use crate::evidence::wording::{checks_summary, counted, day, number, result_word, span, time};
 use crate::evidence::wording::{verdict_sentence, verdict_word};
@@ -38,9 +39,11 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
                     div.pair { (loss(record)) (speed(record)) }
                     (findings(record))
                     (restored(record))
+                    (outlook::sampling(record))
                     (tables::checks(&record.checks))
                     (tables::attachments(&record.attachments))
                     (tables::phases(record))
+                    (outlook::outlook(place.outlook))
                     (tables::sources(record))
                     (tables::evidence(record, place))
                     (tables::cleanup(&record.cleanup))
@@ -134,6 +137,9 @@ fn loss(record: &DrillRecord) -> Markup {
             }
         };
     };
+    if rpo.left_out_on_purpose {
+        return left_out(rpo);
+    }
     let met = met(record, rpo.met);
     let components = [
         ("Database", rpo.components.database),
@@ -155,8 +161,20 @@ fn loss(record: &DrillRecord) -> Markup {
                     dt { (name) }
                     dd { @match seconds { Some(seconds) => (span(seconds)), None => span.muted { "not measured" } } }
                 }
-                dt { "Upper bound" } dd { (span(rpo.exposure_seconds)) span.muted { " since the last transaction kept" } }
+                (outlook::loss_figures(rpo))
             }
+        }
+    }
+}
+
+/// Of a drill to a chosen moment of the past the objective says nothing.
+fn left_out(rpo: &Rpo) -> Markup {
+    html! {
+        section.short {
+            h2 { "Data that would be lost " span.muted { "(RPO)" } }
+            p.figure { "not asked" }
+            p { "This drill went to a chosen moment of the past: what was committed after it was left out on purpose. A drill to the latest transaction is held against the objective of " (span(rpo.objective_seconds)) "." }
+            dl { (outlook::loss_figures(rpo)) }
         }
     }
 }
@@ -223,7 +241,7 @@ fn restored(record: &DrillRecord) -> Markup {
             h2 { "What was restored" }
             dl {
                 dt { "Disaster supposed at" } dd { (time(record.incident_time)) }
-                dt { "Asked for" } dd { (record.target.requested) }
+                dt { "Asked for" } dd { (record.target.requested) @if let Some(sampling) = &record.sampling { span.muted { " · " (sampling.why) } } }
                 dt { "Restored up to" }
                 dd {
                     @match &record.target.actual {

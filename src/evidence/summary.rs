@@ -97,7 +97,12 @@ fn line(body: &Body) -> (String, bool) {
             )
         }
         Body::Drill(d) => {
-            let loss = d.rpo.as_ref().map(|r| format!(", RPO {}", span(r.measured_seconds()))).unwrap_or_default();
+            let loss = d
+                .rpo
+                .as_ref()
+                .filter(|r| !r.left_out_on_purpose)
+                .map(|r| format!(", RPO {}", span(r.measured_seconds())))
+                .unwrap_or_default();
             let speed = d.rto.total_seconds().map(|s| format!(", RTO {}", span(s))).unwrap_or_default();
             let error = d.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
             let passed = d.verdict == crate::evidence::drill_record::Verdict::Passed;

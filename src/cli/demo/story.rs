@@ -101,7 +101,13 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let there = counted(balance.restored as u64, "sale is", "sales are");
     teller.result(&format!("{there} there, {} lost", counted(balance.lost.len() as u64, "is", "are")));
 
-    let wish = drill::Wish { target: Target::Latest, incident_time: disaster.at, report: place.report(), keep: false };
+    let wish = drill::Wish {
+        aim: drill::Aim::Target(Target::Latest),
+        incident_time: Some(disaster.at),
+        ask_source: false,
+        report: place.report(),
+        keep: false,
+    };
     let drill = teller
         .act(
             "drill",
