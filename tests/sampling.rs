@@ -188,6 +188,9 @@ fn oldest_and_longest_go_where_they_say_and_coverage_tells_what_they_proved() {
     let forecast = &told["forecast"];
     assert_eq!((forecast["drills"].as_u64(), &forecast["worst"]["base"]), (Some(2), &Value::from(first.as_str())));
     assert!(forecast["predicted_seconds"].as_f64().is_some_and(|s| s > 0.0) && forecast["error"].is_null());
+    for part in ["base", "replay"] {
+        assert!(forecast[part]["seconds_per_byte"].as_f64().is_some_and(|s| s > 0.0), "{part}: {forecast}");
+    }
     receiver.kill9();
 
     // A hole between the two backups: what was proven behind it is no longer.

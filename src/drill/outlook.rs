@@ -48,3 +48,14 @@ fn stretch(window: &Window, catalogue: &Catalogue) -> Stretch {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::evidence::forecast::{ATTACHMENT_PHASE, BASE_PHASES};
+
+    #[test]
+    fn phases_are_called_by_the_names_that_the_forecast_looks_for() {
+        assert!(BASE_PHASES.contains(&crate::restore::files::PHASE));
+        assert_eq!(ATTACHMENT_PHASE, crate::filestore::restore::PHASE);
+    }
+}

@@ -3,7 +3,7 @@
 use super::Body;
 use super::bodies::BaseBackup;
 use super::draw::{DrillDraw, Frame, Interval, METHOD, Revealed, Seed};
-use super::drill_record::Verdict;
+use super::drill_record::{DrillRecord, Verdict};
 use super::examples::{at, backups, passed};
 use super::forecast::{Worst, forecast, measured};
 use super::outlook::Outlook;
@@ -87,4 +87,32 @@ pub(crate) fn outlook() -> Outlook {
         coverage: proven(&entries, &stretches, at(0.0)),
         forecast: forecast(&measured(&entries), worst, 900.0, 3600.0),
     }
+}
+
+/// A sound drill to a second drawn at random.
+pub(crate) fn drawn() -> DrillRecord {
+    let seed = Seed::from_hex(&"5e".repeat(32)).expect("a seed");
+    let interval = Interval { from: at(-172_800.0), to: at(-61.0), timeline: Timeline(1) };
+    let frame = Frame {
+        intervals: vec![interval],
+        timelines: vec![Timeline(1)],
+        databases: vec!["retail".into()],
+        ledger_entries: 4709,
+        wal_end: Some(Lsn(0x3_A500_0000)),
+    };
+    let draw = Revealed::draw(&seed, &frame, 4710, &"ab".repeat(32)).expect("drawn");
+    let mut record = passed();
+    record.target.requested = draw.second.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+    for stop in [&mut record.target.actual, &mut record.target.resolved].into_iter().flatten() {
+        stop.time = Some(draw.second - chrono::TimeDelta::milliseconds(412));
+    }
+    let why = format!("second {} of {}, drawn at random", draw.index + 1, draw.seconds);
+    record.sampling = Some(Sampling { method: SamplingMethod::Random, why, draw: Some(draw) });
+    let rpo = record.rpo.as_mut().expect("an RPO");
+    (rpo.left_out_on_purpose, rpo.exposure_seconds) = (true, 90_000.0);
+    (rpo.lost_transactions, rpo.lost_bytes, rpo.loss_window_seconds) = (None, None, None);
+    record.phases.insert(1, record.phases[0].clone());
+    (record.phases[0].name, record.phases[0].seconds) = ("noticing the disaster".into(), 600.0);
+    (record.phases[1].name, record.phases[1].seconds) = ("deciding to restore".into(), 300.0);
+    record
 }

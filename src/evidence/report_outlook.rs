@@ -149,3 +149,59 @@ fn forecast(forecast: Option<&Forecast>) -> Markup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::report_json::Place;
+    use crate::evidence::{examples, examples_outlook, report_html};
+
+    fn page(record: &DrillRecord) -> String {
+        let (appended, outlook) = (examples::appended(), examples_outlook::outlook());
+        let place = Place { outlook: Some(&outlook), ..examples::place(&appended) };
+        let page = report_html::render(record, &place);
+        // For looking at the pages: LIFEBOAT_PAGES=/tmp/pages cargo test report_outlook
+        if let Some(folder) = std::env::var_os("LIFEBOAT_PAGES") {
+            std::fs::write(std::path::Path::new(&folder).join(format!("outlook-{}.html", record.phases.len())), &page)
+                .expect("written");
+        }
+        page
+    }
+
+    #[test]
+    fn a_random_drill_tells_how_to_draw_again_and_the_program_on_the_page_does() {
+        let record = examples_outlook::drawn();
+        let draw = record.sampling.as_ref().and_then(|s| s.draw.as_ref()).expect("a draw");
+        let page = page(&record);
+        for wanted in [&draw.seed, &draw.entry_sha256, "How the moment was drawn", "not asked"] {
+            assert!(page.contains(wanted), "{wanted}");
+        }
+        assert!(!page.contains("Objective met</span><span class=\"muted\"> · the time from the last state"));
+        let Ok(output) = std::process::Command::new("python3").args(["-c", &python(draw)]).output() else {
+            println!("SKIPPED: no python3");
+            return;
+        };
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said.split_whitespace().next(), Some(draw.index.to_string().as_str()), "{said}{output:?}");
+    }
+
+    #[test]
+    fn the_page_says_what_drills_prove_and_predict() {
+        let mut record = examples::passed();
+        record.rpo.as_mut().expect("an RPO").lost_transactions = None;
+        let page = page(&record);
+        let outlook = examples_outlook::outlook();
+        let forecast = outlook.forecast.expect("a forecast");
+        for wanted in [
+            outlook.coverage.random.sentence.as_str(),
+            forecast.sentence.as_str(),
+            "No drill proved anything between",
+            "Loss window",
+            "not known: nothing told what was committed last",
+            "4.2 KiB",
+        ] {
+            assert!(page.contains(wanted), "{wanted}");
+        }
+        assert!(sampling(&record).into_string().is_empty(), "nothing was drawn");
+    }
+}
