@@ -172,7 +172,7 @@ async fn frame(windows: &[Window], repository: &Repository, catalogue: &Catalogu
         timelines,
         databases: catalogue.bases().next_back().map(|b| b.databases.clone()).unwrap_or_default(),
         ledger_entries: catalogue.entries.last().map_or(0, |e| e.sequence),
-        wal_end: windows.last().map(|w| w.to.lsn),
+        wal_end: windows.iter().max_by_key(|w| (w.to.time, w.line)).map(|w| w.to.lsn),
     })
 }
 

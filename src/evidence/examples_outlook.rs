@@ -48,6 +48,8 @@ pub(crate) fn outlook() -> Outlook {
         record.finished_at = at(-f64::from(20 - n) * HOUR);
         record.sources.as_mut().expect("sources").base_backup = from.into();
         let moment = at((hour - 72.0) * HOUR);
+        let off = 0.4 * f64::from(n) * if n % 2 == 0 { 1.0 } else { -1.0 };
+        record.rto.measured_seconds = record.rto.measured_seconds.map(|seconds| seconds + off);
         for stop in [&mut record.target.actual, &mut record.target.resolved].into_iter().flatten() {
             (stop.lsn, stop.time) = (Lsn((hour * 4096.0) as u64), Some(moment));
         }

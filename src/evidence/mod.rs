@@ -6,7 +6,7 @@
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
-//! proven ── bound              what drills have proven, and what follows for the rest
+//! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
 //! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod merkle;
 pub mod outlook;
 pub mod proven;
+pub mod random_drills;
 mod read;
 pub mod report_html;
 pub mod report_json;
@@ -52,6 +53,8 @@ pub use verify::{VerifyReport, verify_ledger};
 
 #[cfg(test)]
 pub(crate) mod examples;
+#[cfg(test)]
+mod examples_backups;
 #[cfg(test)]
 mod examples_outlook;
 #[cfg(test)]

@@ -17,12 +17,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::evidence::bound::{CONFIDENCE, upper_bound};
-use crate::evidence::draw_check::{DrawOutcome, DrawResult, Draws};
+use crate::evidence::draw_check::Draws;
 use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
 use crate::evidence::entry::{BaseBackup, Body};
+use crate::evidence::random_drills::Random;
 use crate::evidence::read::LedgerEntry;
-use crate::evidence::wording::{counted, day};
 use crate::units::{Lsn, Timeline};
 
 /// A stretch of history every moment of which can be restored, as the repository has it.
@@ -148,35 +147,6 @@ pub struct DrillPoint {
     pub random: bool,
 }
 
-/// What random drills say about all seconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Random {
-    /// Draws that came to an end: restored, failed, or abandoned.
-    pub drills: u64,
-    /// Those of them that did not bring back sound data.
-    pub failures: u64,
-    /// Those of the failures that were abandoned: committed, and never told of again.
-    pub abandoned: u64,
-    /// Commitments that may still run.
-    pub open: u64,
-    /// Random drills since the last failure, all of them sound.
-    pub since_failure: u64,
-    /// When the first was committed.
-    pub first: Option<DateTime<Utc>>,
-    /// When the last that failed was committed.
-    pub last_failure: Option<DateTime<Utc>>,
-    /// How often the bound holds.
-    pub confidence: f64,
-    /// At most this part of the seconds could not be restored; null: nothing was drawn.
-    pub bound: Option<f64>,
-    /// The same from the drills since the last failure, for when its cause was repaired; null without a failure.
-    pub bound_since_failure: Option<f64>,
-    /// Every commitment.
-    pub draws: Vec<DrawOutcome>,
-    /// All of that in one sentence.
-    pub sentence: String,
-}
-
 /// Derives what was proven from the ledger and what the repository can still restore.
 pub fn proven(entries: &[LedgerEntry], stretches: &[Stretch], now: DateTime<Utc>) -> Proven {
     let bases: BTreeMap<&str, &BaseBackup> = entries
@@ -200,7 +170,7 @@ pub fn proven(entries: &[LedgerEntry], stretches: &[Stretch], now: DateTime<Utc>
         databases: databases(&bases, &drills, now),
         bases: stretches.iter().flat_map(|s| &s.bases).map(|id| last(id, &drills, now, |r| from_base(r, id))).collect(),
         drills: drills.iter().map(|(sequence, record)| point(*sequence, record)).collect(),
-        random: random(Draws::of(entries, now).outcomes),
+        random: Random::of(Draws::of(entries, now).outcomes),
     }
 }
 
@@ -241,7 +211,9 @@ fn window(
     for (place, (sequence, record)) in drills.iter().enumerate() {
         let Some(sources) = record.sources.as_ref().filter(|_| is_sound(record)) else { continue };
         let base = &sources.base_backup;
-        let doubted = drills[place + 1..].iter().any(|(_, later)| from_base(later, base) && !is_sound(later));
+        // One that was only not finished says nothing about the base backup.
+        let doubted =
+            drills[place + 1..].iter().any(|(_, later)| from_base(later, base) && later.verdict == Verdict::Failed);
         let (Some(backup), Some(stop)) = (bases.get(base.as_str()), &record.target.actual) else { continue };
         // Another branch of history, or a base backup that has lost its WAL since: nothing of this window.
         let here = stretch.bases.contains(base) && stretch.timeline_at(stop.lsn) == Some(stop.timeline);
@@ -338,62 +310,6 @@ fn databases(bases: &BTreeMap<&str, &BaseBackup>, drills: &[(u64, &DrillRecord)]
         found
     };
     all.into_iter().map(proof).collect()
-}
-
-fn random(draws: Vec<DrawOutcome>) -> Random {
-    let ended: Vec<&DrawOutcome> = draws.iter().filter(|d| d.result != DrawResult::Open).collect();
-    let bad = |draw: &&&DrawOutcome| draw.result != DrawResult::Restored;
-    let (drills, failures) = (ended.len() as u64, ended.iter().filter(bad).count() as u64);
-    let last_failure = ended.iter().rev().find(bad).map(|draw| draw.committed_at);
-    let since_failure = ended.iter().rev().take_while(|draw| !bad(draw)).count() as u64;
-    let mut random = Random {
-        drills,
-        failures,
-        abandoned: ended.iter().filter(|d| d.result == DrawResult::Abandoned).count() as u64,
-        open: (draws.len() - ended.len()) as u64,
-        since_failure,
-        first: draws.first().map(|draw| draw.committed_at),
-        last_failure,
-        confidence: CONFIDENCE,
-        bound: (drills > 0).then(|| upper_bound(drills, failures)),
-        bound_since_failure: (failures > 0 && since_failure > 0).then(|| upper_bound(since_failure, 0)),
-        sentence: String::new(),
-        draws,
-    };
-    random.sentence = sentence(&random);
-    random
-}
-
-fn sentence(random: &Random) -> String {
-    let percent = |share: f64| match share * 100.0 {
-        large if large >= 10.0 => format!("{large:.0} %"),
-        small => format!("{small:.1} %"),
-    };
-    let (Some(bound), Some(first)) = (random.bound, random.first) else {
-        return "No second of the recovery window was drawn at random for a drill yet: nothing can be said about the \
-                seconds that no drill restored."
-            .to_owned();
-    };
-    let sound = random.drills - random.failures;
-    let drills = counted(random.drills, "random drill", "random drills");
-    let mut text = format!("Of {drills} since {} {sound} brought back sound data", day(first));
-    if random.abandoned > 0 {
-        text += &format!(" ({} abandoned, which counts as a failure)", random.abandoned);
-    }
-    text += &format!(
-        ": with 95 % confidence at most {} of the seconds in the recovery window could not be restored soundly",
-        percent(bound)
-    );
-    if let (Some(since), Some(failed)) = (random.bound_since_failure, random.last_failure) {
-        text += &format!(
-            " (at most {} from the {} since the failure of {}, if its cause is gone)",
-            percent(since),
-            random.since_failure,
-            day(failed)
-        );
-    }
-    text + "; each second was drawn uniformly from the window of its day by a seed committed before, and what is stored \
-            now is taken to be like what was drilled then."
 }
 
 #[cfg(test)]

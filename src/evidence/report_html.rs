@@ -240,7 +240,7 @@ fn restored(record: &DrillRecord) -> Markup {
         section.short {
             h2 { "What was restored" }
             dl {
-                dt { "Disaster supposed at" } dd { (time(record.incident_time)) }
+                dt { @if rpo.is_some_and(|r| r.left_out_on_purpose) { "Drilled at" } @else { "Disaster supposed at" } } dd { (time(record.incident_time)) }
                 dt { "Asked for" } dd { (record.target.requested) @if let Some(sampling) = &record.sampling { span.muted { " · " (sampling.why) } } }
                 dt { "Restored up to" }
                 dd {
@@ -258,7 +258,7 @@ fn restored(record: &DrillRecord) -> Markup {
                     Some(at) => (time(at)),
                     None => span.muted { "not known" },
                 } }
-                dt { "Transactions lost" }
+                dt { "Transactions " (rpo.map_or("lost", outlook::left)) }
                 dd { @match rpo.and_then(|r| r.lost_transactions) {
                     Some(lost) => (number(lost)),
                     None => span.muted { "not counted" },

@@ -9,7 +9,7 @@ use crate::evidence::forecast::{Forecast, Rate};
 use crate::evidence::outlook::Outlook;
 use crate::evidence::proven::{Last, Proven};
 use crate::evidence::ribbon::ribbon;
-use crate::evidence::wording::{bytes, number, second, span, time};
+use crate::evidence::wording::{bytes, number, second, span};
 
 /// Rows of a table that are shown; the JSON report has them all.
 const SHOWN: usize = 12;
@@ -52,22 +52,29 @@ fn python(draw: &Revealed) -> String {
 
 /// The figures of loss, each with what it is.
 pub(crate) fn loss_figures(rpo: &Rpo) -> Markup {
-    let unseen = "not known: nothing told what was committed last";
+    let (purpose, left) = (rpo.left_out_on_purpose, left(rpo));
+    let unseen = if purpose { "not counted" } else { "not known: nothing told what was committed last" };
+    let bound = if purpose {
+        " since the last transaction kept"
+    } else {
+        " since the last transaction kept; no more can be lost"
+    };
     html! {
-        dt { "Exposure" } dd { (span(rpo.exposure_seconds)) span.muted { " since the last transaction kept; no more can be lost" } }
+        dt { "Exposure" } dd { (span(rpo.exposure_seconds)) span.muted { (bound) } }
         dt { "Loss window" }
         dd { @match rpo.loss_window_seconds {
-            Some(seconds) => { (span(seconds)) span.muted { " since the first transaction " (left(rpo)) } },
+            Some(seconds) => { (span(seconds)) span.muted { " since the first transaction " (left) } },
             None => span.muted { (unseen) },
         } }
-        dt { "Transactions " (left(rpo)) }
+        dt { "Transactions " (left) }
         dd { @match rpo.lost_transactions { Some(lost) => (number(lost)), None => span.muted { (unseen) } } }
-        dt { "WAL " (left(rpo)) }
+        dt { "WAL " (left) }
         dd { @match rpo.lost_bytes { Some(lost) => (bytes(lost)), None => span.muted { (unseen) } } }
     }
 }
 
-fn left(rpo: &Rpo) -> &'static str {
+/// What is gone was lost, or left out.
+pub(crate) fn left(rpo: &Rpo) -> &'static str {
     if rpo.left_out_on_purpose { "left out" } else { "lost" }
 }
 
@@ -91,9 +98,14 @@ fn coverage(proven: &Proven) -> Markup {
             @for window in proven.windows.iter().filter(|w| w.proofs.is_empty()) {
                 p.note { "No drill proved anything between " (second(window.from)) " and " (second(window.to)) "." }
             }
-            (lasts("Timeline", &proven.timelines))
-            (lasts("Database", &proven.databases))
-            (lasts("Base backup", &proven.bases))
+            div.scroll { table {
+                thead { tr { th scope="col" { "What" } th scope="col" { "Last proven" } th scope="col" { "Age" } th scope="col" { "By drill" } } }
+                tbody {
+                    (lasts("Timeline", &proven.timelines))
+                    (lasts("Database", &proven.databases))
+                    (lasts("Base backup", &proven.bases))
+                }
+            } }
         }
     }
 }
@@ -101,20 +113,15 @@ fn coverage(proven: &Proven) -> Markup {
 fn lasts(what: &str, list: &[Last]) -> Markup {
     let left_out = list.len().saturating_sub(SHOWN);
     html! {
-        @if !list.is_empty() {
-            div.scroll { table {
-                thead { tr { th scope="col" { (what) } th scope="col" { "Last proven" } th scope="col" { "Age" } th scope="col" { "By drill" } } }
-                tbody { @for last in list.iter().rev().take(SHOWN) {
-                    tr class=(if last.proven_at.is_none() { "row-warn" } else { "" }) {
-                        th scope="row" { (last.name) }
-                        td { @match last.proven_at { Some(at) => (time(at)), None => span.badge.is-warn { "never" } } }
-                        td { @if let Some(age) = last.age_seconds { (span(age)) } }
-                        td { @if let Some(drill) = &last.drill { (drill) } }
-                    }
-                } }
-            } }
-            @if left_out > 0 { p.muted { "… and " (left_out) " older ones in the JSON report." } }
+        @for last in list.iter().rev().take(SHOWN) {
+            tr class=(if last.proven_at.is_none() { "row-warn" } else { "" }) {
+                th scope="row" { (what) " " (last.name) }
+                td { @match last.proven_at { Some(at) => (second(at)), None => span.badge.is-warn { "never" } } }
+                td { @if let Some(age) = last.age_seconds { (span(age)) } }
+                td { @if let Some(drill) = &last.drill { (drill) } }
+            }
         }
+        @if left_out > 0 { tr { td.muted colspan="4" { "… and " (left_out) " older ones in the JSON report" } } }
     }
 }
 

@@ -5,7 +5,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
-use crate::evidence::proven::{DrillPoint, Part, Proof, WindowProof};
+use crate::evidence::proven::{DrillPoint, Part, WindowProof};
 use crate::evidence::wording::{second, span};
 use crate::units::Timeline;
 
@@ -36,7 +36,7 @@ impl Axis {
     fn ticks(&self) -> Vec<(f64, String, &'static str)> {
         let format = match self.seconds {
             short if short < 900.0 => "%H:%M:%S",
-            hours if hours < 172_800.0 => "%-d %b %H:%M",
+            days if days < 864_000.0 => "%-d %b %H:%M",
             _ => "%-d %b %Y",
         };
         let place = |n: u8| {
@@ -91,7 +91,7 @@ pub(crate) fn ribbon(windows: &[WindowProof], drills: &[DrillPoint]) -> Markup {
                 text.label x=(px(LEFT - 12.0)) y=(px(y + 15.5)) text-anchor="end" { "timeline " (row.timeline.0) }
                 @for window in &row.windows {
                     (bar(&axis, "covered", window.from, window.to, y + HEIGHT / 4.0, HEIGHT / 2.0))
-                    @for proof in &window.proofs { (proven(&axis, window, proof, y)) }
+                    @for part in proven(window) { (bar(&axis, "proven", part.from, part.to, y, HEIGHT)) }
                 }
                 @for gap in row.gaps() {
                     (bar(&axis, "gap", gap.from, gap.to, y, HEIGHT))
@@ -113,9 +113,12 @@ fn bar(axis: &Axis, class: &str, from: DateTime<Utc>, to: DateTime<Utc>, y: f64,
     html! { rect class=(class) x=(px(axis.x(from))) y=(px(y)) width=(px(width)) height=(px(height)) {} }
 }
 
-fn proven(axis: &Axis, window: &WindowProof, proof: &Proof, y: f64) -> Markup {
-    let (from, to) = (proof.from.max(window.from), proof.to.min(window.to));
-    html! { @if from <= to { (bar(axis, "proven", from, to, y, HEIGHT)) } }
+/// What is left of a window without what was never proven.
+fn proven(window: &WindowProof) -> Vec<Part> {
+    let starts = std::iter::once(window.from).chain(window.unproven.iter().map(|part| part.to));
+    let ends = window.unproven.iter().map(|part| part.from).chain(std::iter::once(window.to));
+    let parts = starts.zip(ends).map(|(from, to)| Part { from, to });
+    parts.filter(|part| part.from < part.to).collect()
 }
 
 /// A mark where a drill went: filled where the moment was drawn at random, a cross where it failed.
@@ -192,7 +195,7 @@ mod tests {
         // A legend entry and as many as there are of each.
         assert_eq!(svg.matches("class=\"gap\"").count(), 2);
         assert_eq!(svg.matches("class=\"covered\"").count(), 3);
-        assert_eq!(svg.matches("class=\"proven\"").count(), 4);
+        assert_eq!(svg.matches("class=\"proven\"").count(), 3);
         assert_eq!(svg.matches("failed-point").count(), 2);
         assert_eq!(svg.matches("point random").count(), 3);
         assert!(svg.contains("ended by a gap") && svg.contains("% proven"), "{svg}");
