@@ -250,4 +250,14 @@ fn what_is_lost_is_counted_where_it_can_be_seen_and_null_where_not() {
     let drill = site.drill(&[]).ok().json();
     let rpo = &drill["drill"]["rpo"];
     assert!(rpo["lost_bytes"].is_null() && rpo["lost_transactions"].is_null() && rpo["loss_window_seconds"].is_null());
+
+    // Another cluster answers at that address, then none: neither is believed to know anything.
+    let mut other = Cluster::builder(&site.estate.scratch).name("other").start();
+    site.estate.reconfigure(&site.cluster.dsn(), &other.dsn());
+    for said in ["another cluster", "what would be lost is not known exactly"] {
+        let drill = site.drill(&["--ask-source"]).ok().json();
+        assert!(drill["drill"]["rpo"]["lost_bytes"].is_null(), "{drill}");
+        assert!(drill["drill"]["findings"].to_string().contains(said), "{said}: {drill}");
+        other.stop();
+    }
 }

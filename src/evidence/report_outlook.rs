@@ -42,7 +42,9 @@ pub(crate) fn sampling(record: &DrillRecord) -> Markup {
 fn python(draw: &Revealed) -> String {
     format!(
         "import hashlib, itertools\n\
-         seed, entry, n = bytes.fromhex(\"{}\"), bytes.fromhex(\"{}\"), {}\n\
+         seed = bytes.fromhex(\"{}\")\n\
+         entry = bytes.fromhex(\"{}\")\n\
+         n = {}\n\
          block = lambda i: hashlib.sha256(b\"lifeboat draw 1\\n\" + seed + entry + i.to_bytes(8, \"big\")).digest()\n\
          numbers = (int.from_bytes(block(i)[:8], \"big\") for i in itertools.count())\n\
          print(next(x for x in numbers if x < 2**64 // n * n) % n, hashlib.sha256(seed).hexdigest())\n",
@@ -127,13 +129,15 @@ fn lasts(what: &str, list: &[Last]) -> Markup {
 
 fn forecast(forecast: Option<&Forecast>) -> Markup {
     let rate = |rate: &Rate, amount: u64| {
-        let fast = if rate.seconds_per_byte > 0.0 {
-            format!("{} in a second", bytes((1.0 / rate.seconds_per_byte) as u64))
-        } else {
-            "no matter how much".to_owned()
+        let fixed = span(rate.fixed_seconds);
+        let fast = || format!("{} in a second", bytes((1.0 / rate.seconds_per_byte) as u64));
+        let fitted = match (rate.fixed_seconds > 0.0, rate.seconds_per_byte > 0.0) {
+            (true, true) => format!("{fixed}, then {}", fast()),
+            (false, true) => fast(),
+            (_, false) => format!("{fixed}, however much"),
         };
         let seconds = rate.fixed_seconds + rate.seconds_per_byte * amount as f64;
-        html! { td.number { (bytes(amount)) } td { (span(rate.fixed_seconds)) ", then " (fast) } td.number { (span(seconds)) } }
+        html! { td.number { (bytes(amount)) } td { (fitted) } td.number { (span(seconds)) } }
     };
     html! {
         section.short {
