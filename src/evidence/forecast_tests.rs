@@ -57,6 +57,15 @@ fn the_error_grows_with_noise() {
 }
 
 #[test]
+fn the_error_is_that_of_drills_that_the_fit_did_not_see() {
+    let drill = |seconds| Measured { bytes: [1000 * MIB, 0, 0], seconds: [seconds, 0.0, 0.0, 0.0] };
+    // The slow one is predicted from the others alone: it pulls no fit towards itself.
+    let error = predicted(&[10.0, 10.0, 10.0, 50.0].map(drill)).error.expect("enough drills");
+    assert!((error.largest_seconds - 40.0).abs() < 1e-9, "{error:?}");
+    assert!((error.mean_seconds - (40.0 + 3.0 * 40.0 / 3.0) / 4.0).abs() < 1e-9, "{error:?}");
+}
+
+#[test]
 fn no_figure_is_below_zero_whatever_was_measured() {
     // The larger, the faster: no machine is like that, and the fit must not promise negative times.
     let odd: Vec<Measured> = (1..=5)

@@ -220,8 +220,7 @@ fn window(
         if doubted || !here {
             continue;
         }
-        let cut = stop.lsn > stretch.to.0;
-        let to = if cut { stretch.to.1 } else { moment(record).unwrap_or(backup.stop_time).min(stretch.to.1) };
+        let to = moment(record).unwrap_or(backup.stop_time).min(stretch.to.1);
         proofs.push(Proof {
             from: backup.stop_time.min(to),
             to,
