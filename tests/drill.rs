@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::common::{Cluster, ClusterBuilder, Estate, Output, Scratch, tool};
+use crate::common::{Cluster, ClusterBuilder, Estate, Lifeboat, Output, Scratch, as_server, tool};
 
 const CHECK: &str = r#"
 [environment.drill]
@@ -19,13 +19,13 @@ sql = "SELECT id FROM t WHERE broken"
 why = "A broken row is a broken promise."
 "#;
 
-struct Site {
+pub(crate) struct Site {
     cluster: Cluster,
-    estate: Estate,
+    pub(crate) estate: Estate,
 }
 
 impl Site {
-    fn new(adjust: impl FnOnce(ClusterBuilder) -> ClusterBuilder) -> Self {
+    pub(crate) fn new(adjust: impl FnOnce(ClusterBuilder) -> ClusterBuilder) -> Self {
         let scratch = Scratch::new();
         let cluster = adjust(Cluster::builder(&scratch)).start();
         let drills = scratch.server_dir("drills");
@@ -40,7 +40,7 @@ impl Site {
     }
 
     /// A base backup, some WAL behind it, all in the repository.
-    fn back_up(&self) {
+    pub(crate) fn back_up(&self) {
         let receiver = self.estate.receive(&self.cluster);
         self.estate.backup();
         for _ in 0..3 {
@@ -51,17 +51,30 @@ impl Site {
         receiver.kill9();
     }
 
-    fn reports(&self) -> PathBuf {
+    pub(crate) fn reports(&self) -> PathBuf {
         self.estate.scratch.join("reports")
     }
 
-    fn drill(&self, more: &[&str]) -> Output {
+    pub(crate) fn drill(&self, more: &[&str]) -> Output {
         let reports = self.reports().display().to_string();
         self.estate.run(&[&["drill", "run", "--report", &reports], more].concat())
     }
 
+    /// The record of a drill that the servers' account runs, without any privilege.
+    pub(crate) fn drill_as_servers(&self) -> serde_json::Value {
+        let config = self.estate.scratch.join("lifeboat.toml");
+        let mut command = as_server(Path::new(Lifeboat::program()));
+        command.arg("-c").arg(config).args(["--format", "json", "drill", "run", "-e", "production", "--report"]);
+        let output =
+            command.arg(self.reports()).env("TMPDIR", self.estate.scratch.join("tmp")).output().expect("started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        json["drill"].clone()
+    }
+
     /// Nothing of a drill is left but what it says of itself.
-    fn assert_clean(&self) {
+    pub(crate) fn assert_clean(&self) {
         let left: Vec<_> = fs::read_dir(self.estate.scratch.join("drills")).expect("a directory").collect();
         assert!(left.is_empty(), "{left:?}");
         let servers = walkdir::WalkDir::new("/proc")
@@ -75,7 +88,7 @@ impl Site {
 
     /// A drill that must be red, recorded and reported; its record.
     #[track_caller]
-    fn red(&self, code: i32) -> serde_json::Value {
+    pub(crate) fn red(&self, code: i32) -> serde_json::Value {
         let json = self.drill(&[]).expect_code(code).json();
         self.assert_clean();
         let record = &json["drill"];
@@ -109,6 +122,10 @@ fn a_sound_backup_passes_and_leaves_nothing_but_evidence() {
     }
     assert_eq!(record["cleanup"]["residue"], serde_json::json!([]));
     assert_eq!(record["rpo"]["met"], true);
+    let sandbox = &record["sandbox"];
+    assert_eq!((sandbox["kind"].as_str(), sandbox["sealed"].as_bool()), (Some("local"), Some(true)), "{sandbox}");
+    let namespaces = ["ipc", "mnt", "net", "pid", "user", "uts"];
+    assert_eq!(sandbox["namespaces"], serde_json::json!(namespaces));
     let html = fs::read_to_string(json["report"]["html"].as_str().expect("a report")).expect("a file");
     assert!(html.contains(record["id"].as_str().expect("an id")));
     let report = fs::read(json["report"]["json"].as_str().expect("a report")).expect("a file");

@@ -13,6 +13,7 @@ mod lines;
 mod odoo;
 mod restore;
 mod sampling;
+mod sandbox;
 mod soak;
 mod versions;
 mod wal;

@@ -1,4 +1,4 @@
-//! `lifeboat drill run`, `lifeboat drill coverage`.
+//! `lifeboat drill run`, `drill coverage` and `drill reap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,14 +8,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
 use super::drill_coverage;
+use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
 use super::text::counted;
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
+use crate::drill::sandbox::Begun;
+use crate::drill::sandbox::place::Ground;
 use crate::drill::{self, Chosen, Sample, Sandbox, loss};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
@@ -26,7 +28,7 @@ use crate::evidence::outlook::Outlook;
 use crate::evidence::report_json::Place;
 use crate::evidence::{Appended, Body};
 use crate::evidence::{report_html, report_json};
-use crate::postgres::account::running_as;
+use crate::postgres::account::{Account, running_as};
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, ledger};
 use crate::repository::frontier::Recovery;
@@ -40,12 +42,23 @@ pub(crate) enum Command {
     Run(Arguments),
     /// Tell what drills have proven: which times, timelines and databases, when, how sure, and how long a restore would take
     Coverage(drill_coverage::Arguments),
+    /// Clean up after drills whose Lifeboat was killed, and record them as not completed; `drill run` does so too
+    Reap,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    environment: EnvironmentArgument,
+    /// Name of the environment; may be given several times
+    #[arg(short, long = "environment", value_name = "ENV", required_unless_present = "all")]
+    environments: Vec<String>,
+
+    /// Drill every environment, one after the other
+    #[arg(long, conflicts_with = "environments")]
+    all: bool,
+
+    /// How many drills run at a time; each takes the disk and memory of a whole restore
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
 
     /// What to restore to, as for `restore` [default: latest]
     #[arg(long, value_name = "TARGET", conflicts_with = "sample")]
@@ -100,8 +113,23 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
     let arguments = match command {
         Command::Run(arguments) => arguments,
         Command::Coverage(arguments) => return drill_coverage::run(arguments, context).await,
+        Command::Reap => return reap(context).await,
     };
-    let environment = context.environment(&arguments.environment.environment)?;
+    let named = arguments.environments.iter().map(|name| context.environment(name));
+    let environments: Vec<&Environment> = match arguments.all {
+        true => context.estate.environments.iter().collect(),
+        false => named.collect::<Result<_>>()?,
+    };
+    match environments.as_slice() {
+        [environment] => one(arguments, environment, context).await,
+        several => {
+            let run = |environment| one(arguments, environment, context);
+            Ok(merged(several, arguments.jobs.into(), run).await)
+        }
+    }
+}
+
+async fn one(arguments: &Arguments, environment: &Environment, context: &Context) -> Result<Outcome> {
     let folder = arguments.report.clone().or(environment.drill.report_dir.clone()).unwrap_or_else(|| ".".into());
     let wish = Wish {
         aim: match arguments.sample {
@@ -123,6 +151,11 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         "forecast": done.outlook.as_ref().and_then(|o| o.forecast.as_ref()),
     });
     Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
+}
+
+/// Where drills of an environment restore to.
+pub(crate) fn work_dir(environment: &Environment) -> PathBuf {
+    environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
 /// A time with its zone, as for `--to`.
@@ -172,6 +205,7 @@ pub(crate) struct Conducted {
 /// Runs a drill of `environment` and writes its report.
 pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: &Wish<'_>) -> Result<Conducted> {
     let repository = Arc::new(context.repository(Keys::Read).await?);
+    tell_of_the_dead(context, environment, &repository).await;
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
     let (started_at, began) = (context.runtime.now(), std::time::Instant::now());
     let mut draw = None;
@@ -236,8 +270,26 @@ async fn prepare<'a>(
     let archive = WalArchive::new(repository, &environment.name);
     let resolved = restore::resolve(archive, &catalogue, &chosen.target, chosen.timeline).await?;
     let id = crate::postgres::base_backup::new_id(started_at)?;
-    let work_dir = environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let sandbox = Sandbox::create(&work_dir, &id, wish.keep)?;
+    let operator = format!("{}@{}", running_as(), host_name());
+    let config_digest = digest_of(&context.estate.file)?;
+    let begun = Begun {
+        id: id.clone(),
+        repository: repository.descriptor.repository.clone(),
+        environment: environment.name.clone(),
+        requested: resolved.requested.clone(),
+        operator: operator.clone(),
+        config_digest: config_digest.clone(),
+        started_at,
+        incident_time,
+        sampling: Some(chosen.sampling.clone()),
+    };
+    let ground = Ground {
+        parent: work_dir(environment),
+        temporary: std::env::temp_dir(),
+        account: Account::for_servers(environment.postgres.run_as.as_deref())?,
+        keep: wish.keep,
+    };
+    let sandbox = Sandbox::create(&ground, &begun)?;
     let wishes = Wishes {
         pgdata: sandbox.pgdata(),
         filestore: Some(sandbox.filestore()),
@@ -253,6 +305,8 @@ async fn prepare<'a>(
         checks: context.estate.checks_for(environment).collect(),
         plan,
         sandbox,
+        readable: Vec::new(),
+        ports: Vec::new(),
         id,
         started_at,
         incident_time,
@@ -261,8 +315,8 @@ async fn prepare<'a>(
         sampling: chosen.sampling,
         source,
         findings,
-        operator: format!("{}@{}", running_as(), host_name()),
-        config_digest: digest_of(&context.estate.file)?,
+        operator,
+        config_digest,
         binary_sha256: digest_of(&tools.program).ok(),
     };
     Ok((tools, request))
@@ -305,6 +359,7 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
         Verdict::Passed => "PASSED",
         Verdict::Failed => "FAILED",
         Verdict::ObjectiveMissed => "OBJECTIVE MISSED",
+        Verdict::NotCompleted => "NOT COMPLETED",
     };
     let count = |result| record.checks.iter().filter(|c| c.result == result).count();
     let mut text = format!("drill {} of {}: {verdict}\n", record.id, record.environment);
@@ -365,6 +420,10 @@ fn lost(rpo: &Rpo) -> Option<String> {
 pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
         Verdict::Passed => None,
+        Verdict::NotCompleted => Some(
+            error::check_failed(format!("the drill of {} was not completed", record.environment))
+                .hint("run it again: it says nothing about the backup"),
+        ),
         Verdict::Failed => {
             let why = record.error.clone().unwrap_or_else(|| "a check failed, see the report".to_owned());
             Some(

@@ -62,7 +62,7 @@ pub(crate) fn failed(format: Format, failure: &Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn describe(failure: &Error, code: u8) -> Value {
+pub(super) fn describe(failure: &Error, code: u8) -> Value {
     json!({
         "kind": format!("{:?}", failure.kind()),
         "message": failure.message(),

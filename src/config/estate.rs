@@ -214,4 +214,23 @@ pub struct DrillConfig {
     pub report_dir: Option<PathBuf>,
     /// Suites to run, each of which exists; `None`: all.
     pub checks: Option<Vec<String>>,
+    /// What keeps the programs of a drill in.
+    pub sandbox: SandboxKind,
+    /// Most disk that a drill may take; `None`: what is free.
+    pub max_disk: Option<ByteSize>,
+    /// Most memory that the processes of a drill may take together; `None`: no limit.
+    pub max_memory: Option<ByteSize>,
+    /// Longest time that a drill may take; `None`: no limit.
+    pub max_duration: Option<Duration>,
+}
+
+/// What keeps the programs of a drill in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxKind {
+    /// Namespaces of this host: no route out, no file but the drill's own and those of the operating system.
+    #[default]
+    Local,
+    /// Nothing: a directory of its own and a server without TCP. Odoo is not started, and the report says so.
+    None,
 }

@@ -21,7 +21,7 @@ mod suggest;
 pub use check::{Check, Expectation, Scope, Severity};
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
-    PostgresConfig, Purpose, ReaderMode,
+    PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
 pub use repository::{KeysConfig, RepositoryConfig};

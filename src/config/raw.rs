@@ -14,7 +14,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::check::{Expectation, Scope, Severity};
-use super::estate::{CheckpointMode, Purpose, ReaderMode};
+use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -226,6 +226,14 @@ pub(super) struct RawDrill {
     pub(super) report_dir: Option<Located<String>>,
     /// Suites of checks to run; absent: all.
     pub(super) checks: Option<Located<Vec<Located<String>>>>,
+    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
+    pub(super) sandbox: Option<SandboxKind>,
+    /// Most disk that a drill may take; absent: what is free, less a reserve.
+    pub(super) max_disk: Option<Located<ByteSize>>,
+    /// Most memory that the processes of a drill may take together; absent: no limit.
+    pub(super) max_memory: Option<Located<ByteSize>>,
+    /// Longest time that a drill may take; absent: no limit.
+    pub(super) max_duration: Option<Located<Span>>,
 }
 
 /// One assertion about a restored database.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::estate::{Assumed, ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
-use super::raw::{Located, RawAssumed, RawConfiguration, RawEnvironment, RawObjectives, RawOdoo, RawPostgres};
+use super::raw::{
+    Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
+};
 use super::repository::{optional_secret, positive};
 use super::source::Source;
 use crate::error::Result;
@@ -37,11 +39,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
     let objectives = objectives(source, &raw.objectives)?;
     let heartbeat = heartbeat(source, raw.postgres.heartbeat.as_ref(), objectives)?;
     let (postgres, target) = postgres(source, raw.postgres, heartbeat)?;
-    let drill = raw.drill.map_or_else(DrillConfig::default, |d| DrillConfig {
-        work_dir: d.work_dir.map(|l| source.resolve(&l.value)),
-        report_dir: d.report_dir.map(|l| source.resolve(&l.value)),
-        checks: d.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
-    });
+    let drill = raw.drill.map(|raw| drill(source, raw)).transpose()?.unwrap_or_default();
     let environment = Environment {
         name: raw.name.value,
         purpose: raw.purpose,
@@ -54,6 +52,18 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         drill,
     };
     Ok((environment, target))
+}
+
+fn drill(source: &Source, raw: RawDrill) -> Result<DrillConfig> {
+    Ok(DrillConfig {
+        work_dir: raw.work_dir.map(|l| source.resolve(&l.value)),
+        report_dir: raw.report_dir.map(|l| source.resolve(&l.value)),
+        checks: raw.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
+        sandbox: raw.sandbox.unwrap_or_default(),
+        max_disk: raw.max_disk.map(|l| l.value),
+        max_memory: raw.max_memory.map(|l| l.value),
+        max_duration: raw.max_duration.map(|l| positive(source, "max_duration", &l)).transpose()?,
+    })
 }
 
 fn is_environment_name(name: &str) -> bool {

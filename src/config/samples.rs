@@ -133,6 +133,10 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!(shop.configuration.files[1], here("values.yaml").display().to_string());
     assert!(!shop.configuration.process_environment);
     assert_eq!(shop.drill.work_dir.as_deref(), Some(Path::new("/srv/drills")));
+    assert_eq!(shop.drill.sandbox, SandboxKind::None);
+    assert_eq!((shop.drill.max_disk, shop.drill.max_memory), (Some(ByteSize(40 << 30)), Some(ByteSize(4 << 30))));
+    assert_eq!(shop.drill.max_duration, Some(Duration::from_secs(7200)));
+    assert_eq!(sample("minimal.toml").environments[0].drill.sandbox, SandboxKind::Local);
     assert_eq!(
         (shop.drill.report_dir.clone(), shop.drill.checks.clone()),
         (Some(here("reports")), Some(vec!["own".into()]))

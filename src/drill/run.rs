@@ -1,17 +1,23 @@
 //! A drill: restore into a disposable place, check, measure, destroy, record.
 //!
 //! Whatever happens, the drill ends with a record in the ledger and an empty sandbox: a drill that
-//! fails is evidence too. The server listens on a Unix socket inside the sandbox and nowhere else.
+//! fails is evidence too. Every stage is in the drill's journal before it begins; whatever runs on restored
+//! data runs behind the sandbox's seal, and is ended with it.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
 use super::loss::{self, Loss, SourceState};
 use super::measure::{self, Disaster};
-use super::sandbox::Sandbox;
+use super::provision::{destroy, provision};
+use super::sandbox::limits::Watch;
+use super::sandbox::place::is_left;
+use super::sandbox::{Limits, Sandbox, Seal};
 use super::{checks, judges};
 use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
@@ -23,17 +29,24 @@ use crate::evidence::drill_record::{
 };
 use crate::evidence::sampled::{Restored, Sampling};
 use crate::evidence::{Appended, Body};
-use crate::postgres::account::running_as;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::source::databases;
 use crate::postgres::wal_range;
+use crate::repository::base_manifest::BaseManifest;
 use crate::repository::catalogue::ledger;
 use crate::restore::attachments::{self, Attachments};
 use crate::restore::phases::Phases;
 use crate::restore::recover::Stopped;
-use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
 use crate::wal_name::segment_name;
+
+/// The phase that must not fail for want of a note.
+const DESTROYING: &str = "destroying the sandbox";
+
+/// How long a stage that was given up may take to notice.
+const WINDING_DOWN: Duration = Duration::from_secs(60);
+/// Between two removals of what it still writes.
+const EMPTYING: Duration = Duration::from_millis(100);
 
 /// What a drill is asked to do.
 #[derive(Debug)]
@@ -46,6 +59,10 @@ pub struct Request<'a> {
     pub plan: Plan,
     /// The disposable place.
     pub sandbox: Sandbox,
+    /// Files and directories that programs in the sandbox read, beside PostgreSQL's and the operating system's.
+    pub readable: Vec<PathBuf>,
+    /// Ports of the sandbox that checks ask.
+    pub ports: Vec<u16>,
     /// Id of the drill.
     pub id: String,
     /// When the drill began.
@@ -96,9 +113,22 @@ struct Findings {
 pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     let signer = tools.repository.signer()?;
     let ledger = ledger(&tools.repository, &request.environment.name).await?;
-    let mut phases = Phases::new(&tools.runtime);
-    let mut found = Findings::default();
-    let outcome = stages(tools, &request, &mut phases, &mut found).await;
+    let began = Instant::now();
+    let journal = request.sandbox.journal();
+    let mut phases = Phases::new(&tools.runtime).noted(move |stage| match (journal.stage(stage), stage) {
+        // A disk too full for a note is no reason to leave a copy of production on it.
+        (Err(_), DESTROYING) => Ok(()),
+        (noted, _) => noted,
+    });
+    let mut found = Findings { sources: Some(sources(&request.plan)), ..Findings::default() };
+    let provisioned = phases.time("provisioning", None, provision(tools, &request, &mut found.sandbox)).await;
+    let (seal, outcome) = match provisioned {
+        Ok((seal, manifest)) => {
+            let outcome = watched(tools, &request, seal.as_ref(), manifest, began, &mut phases, &mut found).await;
+            (Some(seal), outcome)
+        }
+        Err(e) => (None, Err(e)),
+    };
     if let Err(e) = &outcome {
         tools.runtime.emit(Event::Warning(format!("the drill failed: {e}")));
     }
@@ -106,7 +136,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         let counting = count_lost(tools, &request);
         found.loss = phases.time("counting what is lost", None, counting).await?;
     }
-    let Request { sandbox, .. } = request;
+    let Request { mut sandbox, .. } = request;
     let request = Finished {
         environment: request.environment,
         plan: request.plan,
@@ -121,14 +151,18 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         binary_sha256: request.binary_sha256,
         no_suite: request.checks.is_empty(),
     };
-    let runtime = tools.runtime.clone();
-    let cleanup = phases.time("destroying the sandbox", None, async { Ok(sandbox.destroy(&runtime)) }).await?;
+    let destroying = destroy(seal.as_deref(), &mut sandbox, tools);
+    let cleanup = phases.time(DESTROYING, None, destroying).await?;
     let record = request.record(tools, &phases, found, cleanup, outcome.err());
     // The WAL that this drill relied on gets its place in the ledger too, where it has none yet.
     if let Err(e) = wal_range::record(&tools.repository, &record.environment, &ledger, &tools.runtime).await {
         tools.runtime.emit(Event::Warning(format!("the ranges of WAL could not be recorded: {e}")));
     }
+    let _ = sandbox.journal().stage("recording");
     let appended = ledger.append(&tools.runtime, signer, Vec::new(), Body::Drill(Box::new(record.clone()))).await?;
+    if let Err(e) = sandbox.close(&record.cleanup) {
+        tools.runtime.emit(Event::Warning(format!("the drill is recorded, but its journal is left: {e}")));
+    }
     Ok(Done { record, appended })
 }
 
@@ -142,17 +176,65 @@ async fn count_lost(tools: &Tools, request: &Request<'_>) -> Result<Loss> {
         .unwrap_or_else(|e| Loss { notes: vec![format!("what is lost could not be counted: {e}")], ..Loss::default() }))
 }
 
+/// Runs the stages, and ends them when the drill takes more than it may.
+async fn watched(
+    tools: &Tools,
+    request: &Request<'_>,
+    seal: &dyn Seal,
+    manifest: Arc<BaseManifest>,
+    began: Instant,
+    phases: &mut Phases,
+    found: &mut Findings,
+) -> Result<()> {
+    let limits = Limits::from(&request.environment.drill);
+    let directories = vec![request.sandbox.root().to_owned(), request.sandbox.short().to_owned()];
+    let watch = Watch::new(limits, directories, seal, request.sandbox.journal(), began);
+    let outcome = {
+        let mut stages = std::pin::pin!(stages(tools, request, seal, manifest, phases, found));
+        tokio::select! {
+            biased;
+            outcome = &mut stages => outcome,
+            () = watch.until_exceeded() => wind_down(stages, &request.sandbox).await,
+        }
+    };
+    phases.given_up();
+    // A server that was ended for taking too much fails its stage first; the reason is what counts.
+    match watch.take_reason() {
+        Some(reason) => Err(reason),
+        None => outcome,
+    }
+}
+
+/// Lets a stage of a drill that is given up come to its end: its programs have ended, and what threads of this
+/// process still write ends when the directories are gone. They could make them anew behind a removal that did
+/// not wait for them.
+async fn wind_down(mut stages: Pin<&mut impl Future<Output = Result<()>>>, sandbox: &Sandbox) -> Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < WINDING_DOWN {
+        sandbox.empty().await?;
+        if let Ok(outcome) = tokio::time::timeout(EMPTYING, &mut stages).await {
+            return outcome;
+        }
+    }
+    Ok(())
+}
+
 /// Everything between provisioning and validation.
-async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found: &mut Findings) -> Result<()> {
+async fn stages(
+    tools: &Tools,
+    request: &Request<'_>,
+    seal: &dyn Seal,
+    manifest: Arc<BaseManifest>,
+    phases: &mut Phases,
+    found: &mut Findings,
+) -> Result<()> {
     let plan = &request.plan;
     let mut tools = tools.clone();
-    let work = work_dir(&tools.temporary)?;
-    let manifest = phases
-        .time("provisioning", None, async {
-            found.sources = Some(sources(plan));
-            tools.manifest(plan).await
-        })
-        .await?;
+    tools.launch = seal.launch();
+    if request.sandbox.program().exists() {
+        // Linked from there it takes no space, and the sandbox sees it.
+        tools.program = request.sandbox.program();
+    }
     // A sandbox has its own tablespaces: the original places belong to production.
     tools.tablespaces = manifest
         .links
@@ -166,14 +248,12 @@ async fn stages(tools: &Tools, request: &Request<'_>, phases: &mut Phases, found
     let files_check =
         phases.time("verifying files", None, judges::verify_backup(&bin_dir, launch.as_ref(), &plan.pgdata)).await?;
     found.checks.push(files_check);
-    let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work.path())).await?;
+    let work = request.sandbox.short();
+    let (server, stopped) = phases.time("replaying WAL", None, tools.recover(plan, work)).await?;
     phases.note(format!("{} of WAL", crate::units::ByteSize(stopped.wal_bytes)));
-    found.sandbox = Some(drill_record::Sandbox {
-        kind: "local".into(),
-        account: tools.account.as_ref().map_or_else(running_as, |a| a.name.clone()),
-        network: "a Unix socket in the sandbox; no TCP, no archiving, no connection out".into(),
-        server_version: stopped.server_version.clone(),
-    });
+    if let Some(sandbox) = &mut found.sandbox {
+        sandbox.server_version.clone_from(&stopped.server_version);
+    }
     found.stopped = Some(stopped);
     found.restored = Some(Restored { base_bytes: total, wal_bytes: plan.target.wal_bytes, ..Restored::default() });
     examine(&tools, request, phases, found, &server).await?;
@@ -272,10 +352,9 @@ impl Finished<'_> {
         if self.no_suite {
             findings.push("no check suite is configured: the data was restored, but nothing was asked about it".into());
         }
-        let residue = cleanup.residue.iter().any(|r| !r.contains("kept on request"));
-        let error = failure
-            .map(|e| e.message())
-            .or_else(|| residue.then(|| format!("the sandbox was not destroyed: {}", cleanup.residue.join(", "))));
+        let error = failure.map(|e| e.message()).or_else(|| {
+            is_left(&cleanup).then(|| format!("the sandbox was not destroyed: {}", cleanup.residue.join(", ")))
+        });
         let rpo = found.stopped.as_ref().map(|_| {
             let disaster = Disaster {
                 incident_time: self.incident_time,
@@ -319,6 +398,7 @@ impl Finished<'_> {
             cleanup,
             findings,
             error,
+            killed_in: None,
             verdict: Verdict::Failed,
             started_at: self.started_at,
             finished_at: tools.runtime.now(),
@@ -349,7 +429,7 @@ fn stop_points(target: &Resolved, stopped: Option<&Stopped>) -> Target {
     }
 }
 
-fn purpose(purpose: Purpose) -> &'static str {
+pub(super) fn purpose(purpose: Purpose) -> &'static str {
     match purpose {
         Purpose::Production => "production",
         Purpose::Staging => "staging",

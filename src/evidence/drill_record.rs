@@ -62,6 +62,9 @@ pub struct DrillRecord {
     pub findings: Vec<String>,
     /// The error that ended the drill early, if one did.
     pub error: Option<String>,
+    /// The stage in which Lifeboat was killed; null for a drill that Lifeboat brought to an end.
+    #[serde(default)]
+    pub killed_in: Option<String>,
     /// The outcome.
     pub verdict: Verdict,
     /// When it began.
@@ -165,14 +168,26 @@ pub struct Target {
 /// Where a drill restores to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// `local`.
+    /// `local`, or `none`.
     pub kind: String,
     /// The account that the server ran as.
     pub account: String,
     /// What it could reach.
     pub network: String,
-    /// The restored server's version.
+    /// The restored server's version; empty if the drill failed before it ran.
     pub server_version: String,
+    /// Whether programs could reach nothing outside; null in records that do not tell.
+    #[serde(default)]
+    pub sealed: Option<bool>,
+    /// The kinds of namespaces that programs had of their own.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// Version of Landlock's interface that was enforced; null where the kernel has none.
+    #[serde(default)]
+    pub landlock_abi: Option<u32>,
+    /// Limits of disk, memory and time that were enforced.
+    #[serde(default)]
+    pub limits: Vec<String>,
 }
 
 /// A span of the work.
@@ -372,4 +387,6 @@ pub enum Verdict {
     Failed,
     /// Restored and sound, but too slow or with too much lost.
     ObjectiveMissed,
+    /// Lifeboat was killed before the drill came to an end: it says nothing about the backup.
+    NotCompleted,
 }

@@ -122,6 +122,10 @@ pub(crate) fn passed() -> DrillRecord {
             account: "postgres".into(),
             network: "Unix socket only".into(),
             server_version: "15.14 (Debian 15.14-0+deb12u1)".into(),
+            sealed: Some(true),
+            namespaces: ["ipc", "mnt", "net", "pid", "user", "uts"].map(Into::into).to_vec(),
+            landlock_abi: Some(7),
+            limits: vec!["disk: 40.0 GiB".into()],
         }),
         phases: vec![
             Phase {
@@ -247,6 +251,7 @@ pub(crate) fn passed() -> DrillRecord {
         },
         findings: Vec::new(),
         error: None,
+        killed_in: None,
         verdict: Verdict::Passed,
         started_at: at(0.4),
         finished_at: at(49.2),
@@ -317,5 +322,15 @@ pub(crate) fn crashed() -> DrillRecord {
     record.sandbox = None;
     record.restored = None;
     record.verdict = Verdict::Failed;
+    record
+}
+
+/// Lifeboat was killed, and the next start recorded it.
+pub(crate) fn killed() -> DrillRecord {
+    let mut record = crashed();
+    record.id = "drill-20261122T050000Z-0c11".into();
+    record.error = Some("Lifeboat was killed while replaying WAL".into());
+    record.killed_in = Some("replaying WAL".into());
+    record.verdict = Verdict::NotCompleted;
     record
 }

@@ -29,6 +29,9 @@ impl DrillRecord {
     /// that failed or could not be run, no check that passed, a file that the backup lost or that nobody
     /// accounts for, or a stop at another place than intended: each fails it.
     pub fn judge(&self) -> Verdict {
+        if self.killed_in.is_some() {
+            return Verdict::NotCompleted;
+        }
         let proven = self.checks.iter().any(|check| check.result == CheckResult::Passed)
             && !self.checks.iter().any(Check::fails_the_drill)
             && self.attachments.iter().all(AttachmentReconciliation::is_sound);
@@ -70,7 +73,9 @@ mod tests {
 
     #[test]
     fn the_examples_are_judged_as_they_say() {
-        for record in [examples::passed(), examples::failed(), examples::missed(), examples::crashed()] {
+        for record in
+            [examples::passed(), examples::failed(), examples::missed(), examples::crashed(), examples::killed()]
+        {
             assert_eq!(record.judge(), record.verdict, "{}", record.id);
         }
     }

@@ -67,6 +67,7 @@ fn verdict(record: &DrillRecord) -> Markup {
         Verdict::Passed => ("passed", "M13 23 l7 7 14 -15"),
         Verdict::Failed => ("failed", "M14 14 l16 16 M30 14 l-16 16"),
         Verdict::ObjectiveMissed => ("objective_missed", "M22 11 v14 M22 31 v2"),
+        Verdict::NotCompleted => ("failed", "M22 11 v14 M22 31 v2"),
     };
     let reasons = reasons(record);
     html! {
@@ -111,7 +112,7 @@ fn reasons(record: &DrillRecord) -> Vec<String> {
 
 /// Whether an objective counts as met: of a failed drill, none does.
 fn met(record: &DrillRecord, met: bool) -> Option<bool> {
-    (record.verdict != Verdict::Failed).then_some(met)
+    (!matches!(record.verdict, Verdict::Failed | Verdict::NotCompleted)).then_some(met)
 }
 
 fn met_line(met: Option<bool>, meaning: &str) -> Markup {
@@ -273,7 +274,7 @@ fn restored(record: &DrillRecord) -> Markup {
                 }
                 @if let Some(sandbox) = &record.sandbox {
                     dt { "Restored into" }
-                    dd { "a " (sandbox.kind) " sandbox · PostgreSQL " (sandbox.server_version) " · network: " (sandbox.network) " · account " (sandbox.account) }
+                    dd { (tables::sandbox(sandbox)) }
                 }
                 dt { "Owner and purpose" } dd { (record.owner) " · " (record.purpose) }
                 dt { "Run by" } dd { (record.operator) " · " (tables::trigger(&record.trigger)) }

@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use crate::evidence::charts;
 use crate::evidence::drill_record::{
-    AttachmentReconciliation, Basis, Check, CheckResult, Cleanup, DrillRecord, MissingCause, Severity, Trigger,
-    TriggerKind,
+    AttachmentReconciliation, Basis, Check, CheckResult, Cleanup, DrillRecord, MissingCause, Sandbox, Severity,
+    Trigger, TriggerKind,
 };
 use crate::evidence::report_json::Place;
 use crate::evidence::wording::{bytes, checks_summary, number, result_word, second, span};
@@ -134,6 +134,28 @@ fn missing(reconciled: &AttachmentReconciliation) -> Markup {
         } }
         @if left_out > 0 { p.muted { "… and " (number(left_out)) " more, all of them in the JSON report." } }
     }
+}
+
+/// Where a drill restored to, and what kept it in.
+pub(crate) fn sandbox(sandbox: &Sandbox) -> String {
+    let mut parts = vec![match (sandbox.kind.as_str(), sandbox.sealed) {
+        ("none", _) => "no sandbox: a directory of its own, NOT SEALED".to_owned(),
+        (kind, Some(true)) => format!("a sealed {kind} sandbox"),
+        (kind, _) => format!("a {kind} sandbox"),
+    }];
+    if !sandbox.server_version.is_empty() {
+        parts.push(format!("PostgreSQL {}", sandbox.server_version));
+    }
+    parts.push(format!("network: {}", sandbox.network));
+    parts.push(format!("account {}", sandbox.account));
+    if !sandbox.namespaces.is_empty() {
+        parts.push(format!("namespaces: {}", sandbox.namespaces.join(", ")));
+    }
+    parts.extend(sandbox.landlock_abi.map(|abi| format!("Landlock {abi}")));
+    if !sandbox.limits.is_empty() {
+        parts.push(format!("limits: {}", sandbox.limits.join(", ")));
+    }
+    parts.join(" · ")
 }
 
 pub(crate) fn phases(record: &DrillRecord) -> Markup {

@@ -59,6 +59,7 @@ pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
         Verdict::Passed => "Passed",
         Verdict::Failed => "Failed",
         Verdict::ObjectiveMissed => "Objective missed",
+        Verdict::NotCompleted => "Not completed",
     }
 }
 
@@ -123,6 +124,10 @@ pub(crate) fn verdict_sentence(record: &DrillRecord) -> String {
                 capitalised(environment)
             )
         }
+        Verdict::NotCompleted => format!(
+            "The drill of {environment} was not completed: Lifeboat was killed while {}. It says nothing about the backup; run it again.",
+            record.killed_in.as_deref().unwrap_or("it ran")
+        ),
         Verdict::Failed => format!("Do not rely on this backup of {environment}: {}.", reasons_for_failure(record)),
     }
 }
@@ -216,5 +221,10 @@ mod tests {
         );
         let crashed = verdict_sentence(&examples::crashed());
         assert!(crashed.contains("could not be carried through"), "{crashed}");
+        let killed = verdict_sentence(&examples::killed());
+        assert!(
+            killed.contains("killed while replaying WAL") && killed.contains("nothing about the backup"),
+            "{killed}"
+        );
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn restore_command(ready: &Path, messenger: &Path, socket: &Path) -> 
 }
 
 /// Puts the program where the server's account can run it; a link where possible, else a copy.
-pub(super) fn place_program(program: &Path, to: &Path) -> Result<()> {
+pub(crate) fn place_program(program: &Path, to: &Path) -> Result<()> {
     let _ = std::fs::remove_file(to);
     let placed = std::fs::hard_link(program, to).or_else(|_| std::fs::copy(program, to).map(|_| ()));
     placed.map_err(|e| failed("cannot place the program at", to, e))?;

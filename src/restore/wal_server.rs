@@ -40,7 +40,7 @@ use crate::units::Lsn;
 use crate::wal_name::{SegmentName, WalFileName};
 
 /// Bytes of WAL on disk ahead of what recovery asked for last: enough for a store that answers in a tenth of a second.
-const AHEAD: u64 = 256 << 20;
+pub(crate) const AHEAD: u64 = 256 << 20;
 
 /// Bytes of WAL that are opened at the same time, in memory.
 const IN_MEMORY: u64 = 48 << 20;

@@ -9,7 +9,9 @@ use super::cluster::Cluster;
 use super::place::Place;
 use crate::cli::context::Context;
 use crate::cli::{init, keygen};
+use crate::drill::sandbox::local::trial;
 use crate::error::{ErrorKind, Result, ResultExt, internal};
+use crate::event::Event;
 use crate::runtime::Runtime;
 
 /// Name of the demo's environment.
@@ -31,7 +33,8 @@ pub(super) async fn make(place: &Place, bin_dir: &Path, runtime: &Runtime) -> Re
         write(&place.join("restore-tests").join(name), text)?;
     }
     let file = place.join("lifeboat.toml");
-    write(&file, &configuration(place, bin_dir, &recipient)?)?;
+    let sandbox = sandbox(place, runtime).await?;
+    write(&file, &configuration(place, bin_dir, &recipient, sandbox)?)?;
     let context = Context::load(Some(&file), runtime.clone())?;
     init::run(&context).await?;
     Ok(context)
@@ -48,7 +51,21 @@ pub(super) fn write_odoo_conf(place: &Place) -> Result<()> {
     write(&place.join("production/odoo.conf"), &text)
 }
 
-fn configuration(place: &Place, bin_dir: &Path, recipient: &str) -> Result<String> {
+/// What the demo's drill runs in. There is nothing in the shop that could get out; so where the host allows no
+/// sandbox the demo goes on without, and says so.
+async fn sandbox(place: &Place, runtime: &Runtime) -> Result<&'static str> {
+    let program =
+        std::env::current_exe().or_err(ErrorKind::Internal, || "cannot find this program's file".to_owned())?;
+    match trial(&program, place.root(), place.account()).await {
+        Ok(_) => Ok("local"),
+        Err(e) => {
+            runtime.emit(Event::Warning(format!("the drill of this demo will not be sealed: {e}")));
+            Ok("none")
+        }
+    }
+}
+
+fn configuration(place: &Place, bin_dir: &Path, recipient: &str, sandbox: &str) -> Result<String> {
     let repository = Url::from_file_path(place.join("repository"))
         .map_err(|()| internal(format!("{} has no URL", place.root().display())))?;
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
@@ -68,7 +85,7 @@ fn configuration(place: &Place, bin_dir: &Path, recipient: &str) -> Result<Strin
          [environment.configuration]\n\
          # Another Odoo may run on this host; it is none of the demo's business.\n\
          process_environment = false\n\n\
-         [environment.drill]\nwork_dir = \"drills\"\nreport_dir = {report}\n",
+         [environment.drill]\nwork_dir = \"drills\"\nreport_dir = {report}\nsandbox = \"{sandbox}\"\n",
         url = quoted(repository.as_str()),
         recipient = quoted(recipient),
         dsn = quoted(&Cluster::dsn(place.sockets())),

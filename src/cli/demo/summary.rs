@@ -100,6 +100,7 @@ pub(super) fn text(ended: &Ended, place: &Place, kept: bool, took: Duration) -> 
         Verdict::Passed => "PASSED",
         Verdict::Failed => "FAILED",
         Verdict::ObjectiveMissed => "OBJECTIVE MISSED",
+        Verdict::NotCompleted => "NOT COMPLETED",
     };
     line(
         "Proof",

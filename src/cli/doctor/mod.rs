@@ -5,6 +5,7 @@
 mod cluster;
 mod estate;
 mod odoo;
+mod sandbox;
 
 use std::path::Path;
 
@@ -102,6 +103,7 @@ pub(crate) async fn run(file: Option<&Path>, runtime: Runtime) -> Result<Outcome
         for environment in &context.estate.environments {
             findings.environment = Some(environment.name.clone());
             cluster::examine(&mut findings, context, environment, repository.as_ref()).await;
+            sandbox::examine(&mut findings, environment).await;
         }
     }
     let failure = worst(&findings.all);

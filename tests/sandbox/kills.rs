@@ -1,0 +1,111 @@
+//! `kill -9` of Lifeboat in every stage of a drill: everything ends at once, the next start removes what is
+//! left, and the ledger says what happened.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lifeboat::drill::sandbox::processes::working_in;
+
+use crate::common::wait_until;
+use crate::drill::Site;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A stage may be over before it is seen.
+const TRIES: usize = 8;
+
+const STAGES: [&str; 10] = [
+    "provisioning",
+    "restoring files",
+    "verifying files",
+    "replaying WAL",
+    "restoring attachments",
+    "running checks",
+    "checking indexes",
+    "checking page checksums",
+    "destroying the sandbox",
+    "recording",
+];
+
+fn journal(drills: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(drills).ok()?.flatten().map(|entry| entry.path());
+    entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "journal"))
+}
+
+/// The stages that a journal names, in order.
+fn stages(journal: &Path) -> Vec<String> {
+    let text = fs::read_to_string(journal).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter_map(|line| Some(line["stage"].as_str()?.to_owned())).collect()
+}
+
+#[test]
+fn whatever_a_killed_drill_leaves_is_cleaned_up_and_recorded() {
+    let site = Site::new(|cluster| cluster.tablespace("far"));
+    site.back_up();
+    let drills = site.estate.scratch.join("drills");
+    let temporary = site.estate.scratch.join("tmp");
+    let mut killed = 0;
+    for wanted in STAGES {
+        let Some(id) = (0..TRIES).find_map(|_| kill_in(&site, &drills, wanted)) else {
+            panic!("the stage \"{wanted}\" was never seen");
+        };
+        killed += 1;
+        let root = drills.join(format!("lifeboat-drill-{id}"));
+        // A restored copy of production does not live on.
+        wait_until("everything ended with its owner", PATIENCE, || working_in(&root).is_empty());
+        let stage = stages(&journal(&drills).expect("a journal")).pop().expect("a stage");
+        let json = site.estate.lifeboat.run(&["--format", "json", "drill", "reap"]).ok().json();
+        let reaped = &json["reaped"][0];
+        assert_eq!((reaped["drill"].as_str(), reaped["stage"].as_str()), (Some(id.as_str()), Some(stage.as_str())));
+        assert_eq!(reaped["cleanup"]["residue"], serde_json::json!([]), "{reaped}");
+        site.assert_clean();
+        assert_eq!(working_in(&root), Vec::<u32>::new(), "a process or a mount is left");
+        let left: Vec<_> = fs::read_dir(&temporary).expect("a directory").flatten().map(|e| e.path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+        let shown = site.estate.run(&["evidence", "show"]).ok().stdout;
+        assert!(shown.contains(&id) && shown.contains("not completed"), "{stage}: {shown}");
+    }
+    assert_eq!(killed, STAGES.len());
+    site.estate.run(&["evidence", "verify"]).ok();
+    // And the next drill is as good as any.
+    let record = site.drill(&[]).ok().json();
+    assert_eq!(record["drill"]["verdict"], "passed");
+}
+
+/// Starts a drill and kills it when its journal names the stage; its id, unless it was through before.
+fn kill_in(site: &Site, drills: &Path, wanted: &str) -> Option<String> {
+    let reports = site.reports().display().to_string();
+    let mut running = site.estate.spawn(&["drill", "run", "--report", &reports]);
+    let mut path = None;
+    wait_until("the stage begins, or the drill ends", PATIENCE, || {
+        path = journal(drills);
+        let there = path.as_deref().is_some_and(|journal| stages(journal).iter().any(|stage| stage == wanted));
+        there || !running.is_running()
+    });
+    if !running.is_running() {
+        return None;
+    }
+    running.kill9();
+    let path = path.filter(|path| path.exists())?;
+    let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+    Some(name.strip_prefix("lifeboat-drill-").expect("a journal's name").to_owned())
+}
+
+#[test]
+fn the_next_drill_cleans_up_and_a_living_one_is_left_alone() {
+    let site = Site::new(|cluster| cluster);
+    site.back_up();
+    let drills = site.estate.scratch.join("drills");
+    let dead = (0..TRIES).find_map(|_| kill_in(&site, &drills, "replaying WAL")).expect("killed");
+    // Two at a time: neither takes the other for dead.
+    let reports = site.reports().display().to_string();
+    let other = site.estate.spawn(&["drill", "run", "--report", &reports]);
+    let json = site.drill(&[]);
+    assert_eq!(other.wait(PATIENCE).ok().json()["drill"]["verdict"], "passed");
+    assert_eq!(json.ok().json()["drill"]["verdict"], "passed");
+    site.assert_clean();
+    let shown = site.estate.run(&["evidence", "show"]).ok().stdout;
+    assert_eq!(shown.matches("not completed").count(), 1, "{shown}");
+    assert!(shown.contains(&dead));
+}

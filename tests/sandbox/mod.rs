@@ -1,0 +1,5 @@
+//! The sandbox of a drill: what every kind must hold (`contract`), limits, and what a killed Lifeboat leaves.
+
+mod contract;
+mod kills;
+mod limits;
