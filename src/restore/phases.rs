@@ -118,7 +118,11 @@ mod tests {
         });
         phases.time("first", None, async { Ok(()) }).await.expect("done");
         let mut begun = false;
-        phases.time("unwritable", None, async { Ok(begun = true) }).await.expect_err("not noted");
+        let beginning = async {
+            begun = true;
+            Ok(())
+        };
+        phases.time("unwritable", None, beginning).await.expect_err("not noted");
         assert!(!begun);
         let endless = phases.time("endless", None, std::future::pending::<Result<()>>());
         assert!(futures::FutureExt::now_or_never(endless).is_none());
