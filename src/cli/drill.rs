@@ -1,40 +1,49 @@
-//! `lifeboat drill run`, `drill selftest` and `drill reap`.
+//! `lifeboat drill run`, `drill selftest`, `drill coverage` and `drill reap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::EnvironmentArgument;
 use super::context::{Context, Keys, host_name};
+use super::drill_coverage;
 use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
+use super::text::counted;
 use crate::config::{Environment, Probe};
+use crate::drill::outlook::outlook;
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
-use crate::drill::{self, Sandbox, selftest};
+use crate::drill::{self, Chosen, Sample, Sandbox, loss, selftest};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
-use crate::evidence::Appended;
-use crate::evidence::drill_record::{CheckResult, DrillRecord, Verdict};
+use crate::event::Event;
+use crate::evidence::draw::Revealed;
+use crate::evidence::drill_record::{CheckResult, DrillRecord, Rpo, Verdict};
+use crate::evidence::entry::Failure;
+use crate::evidence::outlook::Outlook;
 use crate::evidence::report_json::Place;
 use crate::evidence::selftest::{DamageOutcome, SelfTest};
+use crate::evidence::{Appended, Body};
 use crate::evidence::{report_html, report_json, report_odoo};
 use crate::postgres::account::{Account, running_as};
-use crate::postgres::backup::record_failure;
 use crate::repository::Repository;
 use crate::repository::catalogue::{Catalogue, ledger};
+use crate::repository::frontier::Recovery;
 use crate::repository::wal_archive::WalArchive;
-use crate::restore::{self, Resolved, Target, Wishes};
-use crate::units::Span;
+use crate::restore::{self, Resolved, Target, Tools, Wishes};
+use crate::units::{ByteSize, Span};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Restore into a disposable place, check what came back, measure RPO and RTO, destroy it, sign the report
     Run(Arguments),
+    /// Tell what drills have proven: which times, timelines and databases, when, how sure, and how long a restore would take
+    Coverage(drill_coverage::Arguments),
     /// Clean up after drills whose Lifeboat was killed, and record them as not completed; `drill run` does so too
     Reap,
     /// Try a file of checks on a live database: read only, with time limits; exit code 8 when a hard one fails
@@ -67,9 +76,21 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
 
-    /// What to restore to, as for `restore`
-    #[arg(long, value_name = "TARGET", default_value = "latest")]
-    to: String,
+    /// What to restore to, as for `restore` [default: latest]
+    #[arg(long, value_name = "TARGET", conflicts_with = "sample")]
+    to: Option<String>,
+
+    /// Choose what to restore to by a rule instead
+    #[arg(long, value_enum, value_name = "RULE")]
+    sample: Option<Rule>,
+
+    /// When the disaster is supposed to have happened; the RPO is measured against it [default: now]
+    #[arg(long, value_name = "TIME", conflicts_with = "sample")]
+    incident: Option<String>,
+
+    /// Ask the running source where its WAL ends, to tell exactly what would be lost if it were gone now
+    #[arg(long)]
+    ask_source: bool,
 
     /// Where the report goes, as HTML and JSON [default: `report_dir` of the environment, else the current directory]
     #[arg(long, value_name = "DIR")]
@@ -80,16 +101,42 @@ pub(crate) struct Arguments {
     keep: bool,
 }
 
+/// Rules by which a drill chooses its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rule {
+    /// The last transaction in the repository
+    Latest,
+    /// The oldest moment that can be restored
+    Oldest,
+    /// A random second of all that can be restored; the ledger commits to the seed before it is drawn
+    Random,
+    /// Just before the next base backup: the most WAL to replay
+    Longest,
+}
+
+impl From<Rule> for Sample {
+    fn from(rule: Rule) -> Self {
+        match rule {
+            Rule::Latest => Self::Latest,
+            Rule::Oldest => Self::Oldest,
+            Rule::Random => Self::Random,
+            Rule::Longest => Self::Longest,
+        }
+    }
+}
+
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
     match command {
         Command::Run(arguments) => several(arguments, context).await,
+        Command::Coverage(arguments) => drill_coverage::run(arguments, context).await,
         Command::Reap => reap(context).await,
         Command::Check(_) => Err(error::internal("`drill check` takes no configuration for granted")),
         Command::Selftest(arguments) => {
             let environment = context.environment(&arguments.environment.environment)?;
             let folder = folder(arguments.report.as_ref(), environment);
-            let incident_time = context.runtime.now();
-            let wish = Wish { target: Target::Latest, incident_time, report: &folder, keep: false, selftest: true };
+            let aim = Aim::Target(Target::Latest);
+            let wish =
+                Wish { aim, incident_time: None, ask_source: false, report: &folder, keep: false, selftest: true };
             one(context, environment, &wish).await
         }
     }
@@ -104,8 +151,12 @@ async fn several(arguments: &Arguments, context: &Context) -> Result<Outcome> {
     let run = async |environment: &Environment| {
         let folder = folder(arguments.report.as_ref(), environment);
         let wish = Wish {
-            target: arguments.to.parse()?,
-            incident_time: context.runtime.now(),
+            aim: match arguments.sample {
+                Some(rule) => Aim::Sample(rule.into()),
+                None => Aim::Target(arguments.to.as_deref().unwrap_or("latest").parse()?),
+            },
+            incident_time: arguments.incident.as_deref().map(incident).transpose()?,
+            ask_source: arguments.ask_source,
             report: &folder,
             keep: arguments.keep,
             selftest: false,
@@ -130,6 +181,8 @@ async fn one(context: &Context, environment: &Environment, wish: &Wish<'_>) -> R
         "drill": done.record,
         "ledger": done.appended,
         "report": { "html": done.html, "json": done.json },
+        "coverage": done.outlook.as_ref().map(|o| &o.coverage),
+        "forecast": done.outlook.as_ref().and_then(|o| o.forecast.as_ref()),
     });
     Ok(Outcome::new(json, text).with_failure(failure(&done.record)))
 }
@@ -139,13 +192,33 @@ pub(crate) fn work_dir(environment: &Environment) -> PathBuf {
     environment.drill.work_dir.clone().unwrap_or_else(std::env::temp_dir)
 }
 
+/// A time with its zone, as for `--to`.
+fn incident(text: &str) -> Result<DateTime<Utc>> {
+    match text.parse()? {
+        Target::Time(time) => Ok(time),
+        _ => Err(error::usage(format!("\"{text}\" is not a time"))
+            .hint("write for example --incident \"2026-11-22 20:35:00+01:00\"")),
+    }
+}
+
+/// What a drill restores to.
+#[derive(Debug, Clone)]
+pub(crate) enum Aim {
+    /// What was asked for.
+    Target(Target),
+    /// What a rule chooses.
+    Sample(Sample),
+}
+
 /// What a drill is to be like.
 #[derive(Debug)]
 pub(crate) struct Wish<'a> {
     /// What to restore to.
-    pub(crate) target: Target,
-    /// When the disaster happened, or is supposed to have happened.
-    pub(crate) incident_time: DateTime<Utc>,
+    pub(crate) aim: Aim,
+    /// When the disaster happened, or is supposed to have happened; `None`: now.
+    pub(crate) incident_time: Option<DateTime<Utc>>,
+    /// Whether the source is asked where its WAL ends.
+    pub(crate) ask_source: bool,
     /// Where the report goes.
     pub(crate) report: &'a Path,
     /// Whether the restored copy stays.
@@ -161,6 +234,8 @@ pub(crate) struct Conducted {
     pub(crate) appended: Appended,
     pub(crate) html: PathBuf,
     pub(crate) json: PathBuf,
+    /// What all drills together say now; `None` where that could not be read.
+    pub(crate) outlook: Option<Outlook>,
 }
 
 /// Runs a drill of `environment` and writes its report.
@@ -168,20 +243,70 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
     let repository = Arc::new(context.repository(Keys::Read).await?);
     tell_of_the_dead(context, environment, &repository).await;
     let catalogue = Arc::new(Catalogue::load(&repository, &environment.name).await?);
-    let started_at = context.runtime.now();
-    let began = std::time::Instant::now();
-    let archive = WalArchive::new(&repository, &environment.name);
-    let resolved = match restore::resolve(archive, &catalogue, &wish.target, None).await {
-        Ok(resolved) => resolved,
+    let (started_at, began) = (context.runtime.now(), std::time::Instant::now());
+    let mut draw = None;
+    let prepared = prepare(context, environment, wish, &repository, catalogue, started_at, &mut draw).await;
+    let (tools, request) = match prepared {
+        Ok(prepared) => prepared,
         Err(failure) => {
             // That nothing can be restored is a result of the drill, and belongs into the record.
-            let ledger = ledger(&repository, &environment.name).await?;
-            record_failure(&ledger, &repository, "drill", &failure, started_at, began, &context.runtime).await;
+            let mut entry = Failure::new("drill", &failure, started_at, began.elapsed().as_secs_f64());
+            entry.draw = draw;
+            if let Err(e) = record(&repository, &environment.name, context, entry).await {
+                context.runtime.emit(Event::Warning(format!("the failure could not be recorded in the ledger: {e}")));
+            }
             return Err(failure);
         }
     };
+    let done = drill::run(&tools, request).await?;
+    let outlook = match look(context, environment, &repository).await {
+        Ok(outlook) => Some(outlook),
+        Err(e) => {
+            context.runtime.emit(Event::Warning(format!("what drills have proven so far is not in the report: {e}")));
+            None
+        }
+    };
+    let signer = repository.signer()?.verifying_key();
+    let signer_name = host_name();
+    let place = Place {
+        repository_url: repository.store.url(),
+        appended: &done.appended,
+        signer_name: &signer_name,
+        signer,
+        outlook: outlook.as_ref(),
+    };
+    let (html, json) = write_reports(wish.report, &done.record, &place)?;
+    Ok(Conducted { record: done.record, appended: done.appended, html, json, outlook })
+}
+
+/// Everything up to the sandbox. A random draw is told through `draw` as soon as it is committed.
+async fn prepare<'a>(
+    context: &'a Context,
+    environment: &'a Environment,
+    wish: &Wish<'_>,
+    repository: &Arc<Repository>,
+    catalogue: Arc<Catalogue>,
+    started_at: DateTime<Utc>,
+    draw: &mut Option<Revealed>,
+) -> Result<(Tools, drill::Request<'a>)> {
+    let incident_time = wish.incident_time.unwrap_or(started_at);
+    let mut findings = Vec::new();
+    let mut source = None;
+    if wish.ask_source {
+        match loss::ask(&environment.postgres).await {
+            Ok(state) => source = Some(state),
+            Err(e) => findings.push(format!("what would be lost is not known exactly: {e}")),
+        }
+    }
+    let chosen = match &wish.aim {
+        Aim::Target(target) => Chosen::given(target.clone()),
+        Aim::Sample(sample) => drill::choose(*sample, repository, &catalogue, &context.runtime).await?,
+    };
+    draw.clone_from(&chosen.sampling.draw);
+    let archive = WalArchive::new(repository, &environment.name);
+    let resolved = restore::resolve(archive, &catalogue, &chosen.target, chosen.timeline).await?;
     let (resolved, selftest) = match wish.selftest {
-        true => at_the_baseline(&repository, &catalogue, resolved).await?,
+        true => at_the_baseline(repository, &catalogue, resolved).await?,
         false => (resolved, None),
     };
     let id = crate::postgres::base_backup::new_id(started_at)?;
@@ -195,7 +320,8 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         operator: operator.clone(),
         config_digest: config_digest.clone(),
         started_at,
-        incident_time: wish.incident_time,
+        incident_time,
+        sampling: Some(chosen.sampling.clone()),
     };
     let readable = drill::odoo::readable(environment)?;
     let ground = Ground {
@@ -224,19 +350,30 @@ pub(crate) async fn conduct(context: &Context, environment: &Environment, wish: 
         ports: environment.drill.odoo.iter().map(|_| drill::boot::PORT).collect(),
         id,
         started_at,
-        incident_time: wish.incident_time,
+        incident_time,
+        left_out_on_purpose: chosen.is_past() && wish.incident_time.is_none(),
+        count_lost: matches!(wish.aim, Aim::Target(_) | Aim::Sample(Sample::Latest)),
+        sampling: chosen.sampling,
+        source,
+        findings,
         operator,
         config_digest,
         binary_sha256: digest_of(&tools.program).ok(),
         selftest,
     };
-    let done = drill::run(&tools, request).await?;
-    let signer = repository.signer()?.verifying_key();
-    let signer_name = host_name();
-    let place =
-        Place { repository_url: repository.store.url(), appended: &done.appended, signer_name: &signer_name, signer };
-    let (html, json) = write_reports(wish.report, &done.record, &place)?;
-    Ok(Conducted { record: done.record, appended: done.appended, html, json })
+    Ok((tools, request))
+}
+
+async fn record(repository: &Repository, environment: &str, context: &Context, entry: Failure) -> Result<Appended> {
+    let ledger = ledger(repository, environment).await?;
+    ledger.append(&context.runtime, repository.signer()?, Vec::new(), Body::Failure(entry)).await
+}
+
+/// What all drills of an environment say now.
+pub(crate) async fn look(context: &Context, environment: &Environment, repository: &Repository) -> Result<Outlook> {
+    let catalogue = Catalogue::load(repository, &environment.name).await?;
+    let recovery = Recovery::load(repository, &catalogue).await;
+    Ok(outlook(environment, &catalogue, &recovery, context.runtime.now()))
 }
 
 /// A self-test restores to the state that the source was asked in, where there is one: then checks that compare can be
@@ -299,11 +436,19 @@ fn describe(record: &DrillRecord, sequence: u64, html: &Path) -> String {
     if let Some(kept) = record.target.actual.as_ref().and_then(|a| a.time) {
         text += &format!("restored to the transaction of {}\n", kept.format("%Y-%m-%d %H:%M:%S%.3f UTC"));
     }
-    if let Some(rpo) = &record.rpo {
+    if let Some(sampling) = &record.sampling {
+        text += &format!("target: {}\n", sampling.why);
+    }
+    if record.rpo.as_ref().is_some_and(|rpo| rpo.left_out_on_purpose) {
+        text += "RPO: not judged, a moment of the past was chosen\n";
+    } else if let Some(rpo) = &record.rpo {
         text += &format!("RPO: {} (objective {})\n", seconds(rpo.measured_seconds()), seconds(rpo.objective_seconds));
     }
     if let Some(rto) = record.rto.measured_seconds {
         text += &format!("RTO: {} (objective {})\n", seconds(rto), seconds(record.rto.objective_seconds));
+    }
+    if let Some(lost) = record.rpo.as_ref().and_then(lost) {
+        text += &lost;
     }
     text += &format!(
         "checks: {} passed, {} failed, {} in error, {} informative, {} not applicable\n",
@@ -356,6 +501,15 @@ fn selftest_text(test: &SelfTest, record: &DrillRecord) -> String {
         text += &format!("  {:22} {}: {came}\n", case.id, case.title);
     }
     text
+}
+
+/// What the disaster took, as far as that can be seen.
+fn lost(rpo: &Rpo) -> Option<String> {
+    let bytes = rpo.lost_bytes.map(|bytes| format!("{} of WAL", ByteSize(bytes)));
+    let transactions = rpo.lost_transactions.map(|n| counted(n, "transaction", "transactions"));
+    let parts: Vec<String> = [transactions, bytes].into_iter().flatten().collect();
+    let what = if rpo.left_out_on_purpose { "left out" } else { "lost" };
+    (!parts.is_empty()).then(|| format!("{what}: {}\n", parts.join(", ")))
 }
 
 /// The failure that a record amounts to.

@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod drill;
 mod drill_check;
+mod drill_coverage;
 mod drills;
 mod evidence;
 mod exit;

@@ -69,6 +69,8 @@ pub struct Environment {
     pub owner: String,
     /// How much loss and downtime are acceptable.
     pub objectives: Objectives,
+    /// What a restore takes that no drill can measure.
+    pub assumed: Assumed,
     /// The PostgreSQL cluster.
     pub postgres: PostgresConfig,
     /// The Odoo instances on this cluster.
@@ -104,6 +106,28 @@ pub struct Objectives {
     pub rpo: Duration,
     /// Recovery time objective: the longest time until the data is back.
     pub rto: Duration,
+}
+
+/// How long people take in a disaster, as far as that was said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assumed {
+    /// Until somebody knows.
+    pub detect: Option<Duration>,
+    /// Until somebody has decided.
+    pub decide: Option<Duration>,
+    /// Until users reach the restored system.
+    pub cut_over: Option<Duration>,
+    /// Until the business has accepted it.
+    pub accept: Option<Duration>,
+    /// Where these figures come from.
+    pub basis: Option<String>,
+}
+
+impl Assumed {
+    /// All of them together, in seconds.
+    pub fn seconds(&self) -> f64 {
+        [self.detect, self.decide, self.cut_over, self.accept].into_iter().flatten().map(|d| d.as_secs_f64()).sum()
+    }
 }
 
 /// How to reach a PostgreSQL cluster and how to read it.

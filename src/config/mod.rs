@@ -23,8 +23,8 @@ pub(crate) mod suggest;
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
-    CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig, PostgresConfig,
-    Purpose, ReaderMode, SandboxKind,
+    Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
+    PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
 pub use load::checks_of;

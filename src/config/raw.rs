@@ -142,6 +142,25 @@ pub(super) struct RawObjectives {
     pub(super) rpo: Located<Span>,
     /// Recovery time objective: the longest time until the data is back.
     pub(super) rto: Located<Span>,
+    /// What a drill cannot measure: how long people take. Counted into the time until the data is back, and marked.
+    pub(super) assumed: Option<RawAssumed>,
+}
+
+/// Assumed times of people, beside what a drill measures.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Assumed")]
+pub(super) struct RawAssumed {
+    /// Until somebody knows that there is a disaster.
+    pub(super) detect: Option<Located<Span>>,
+    /// Until somebody has decided to restore.
+    pub(super) decide: Option<Located<Span>>,
+    /// Until users reach the restored system: addresses, DNS, load balancers.
+    pub(super) cut_over: Option<Located<Span>>,
+    /// Until the business has accepted it.
+    pub(super) accept: Option<Located<Span>>,
+    /// Where these figures come from: an incident, an exercise, an estimate.
+    pub(super) basis: Option<Located<String>>,
 }
 
 /// The PostgreSQL cluster of an environment.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::drill_odoo::drill_odoo;
-use super::estate::{ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
-use super::raw::{Located, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres};
+use super::estate::{Assumed, ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
+use super::raw::{
+    Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
+};
 use super::repository::{optional_secret, positive};
 use super::source::Source;
 use crate::error::Result;
@@ -44,6 +46,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         purpose: raw.purpose,
         owner: text(source, "owner", &raw.owner)?,
         objectives,
+        assumed: assumed(source, raw.objectives.assumed.as_ref())?,
         postgres,
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
@@ -81,6 +84,21 @@ fn objectives(source: &Source, raw: &RawObjectives) -> Result<Objectives> {
         })
     };
     Ok(Objectives { rpo: objective("rpo", &raw.rpo)?, rto: objective("rto", &raw.rto)? })
+}
+
+fn assumed(source: &Source, raw: Option<&RawAssumed>) -> Result<Assumed> {
+    let Some(raw) = raw else { return Ok(Assumed::default()) };
+    let span = |key, raw: &Option<Located<Span>>| {
+        let judged = raw.as_ref().map(|raw| positive(source, key, raw)).transpose();
+        judged.map_err(|e| e.hint("leave out what takes no time, or what is not known"))
+    };
+    Ok(Assumed {
+        detect: span("detect", &raw.detect)?,
+        decide: span("decide", &raw.decide)?,
+        cut_over: span("cut_over", &raw.cut_over)?,
+        accept: span("accept", &raw.accept)?,
+        basis: raw.basis.as_ref().map(|basis| text(source, "basis", basis)).transpose()?,
+    })
 }
 
 fn heartbeat(source: &Source, raw: Option<&Located<Span>>, objectives: Objectives) -> Result<Duration> {

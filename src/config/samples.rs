@@ -115,6 +115,10 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!((estate.keys.recipients.len(), &estate.keys.state_dir), (2, &here("state")));
     let shop = estate.environment("shop-2").expect("known");
     assert_eq!(shop.purpose, Purpose::PeakSeason);
+    let minutes = |m: u64| Some(Duration::from_secs(m * 60));
+    let assumed = &shop.assumed;
+    assert_eq!((assumed.detect, assumed.decide, assumed.cut_over), (minutes(10), minutes(15), minutes(5)));
+    assert_eq!((assumed.accept, assumed.basis.as_deref()), (minutes(30), Some("exercise of 2026-05-12")));
     let postgres = &shop.postgres;
     let password = vec!["pass".to_owned(), "show".to_owned(), "lifeboat/db".to_owned()];
     assert_eq!(postgres.password, Some(SecretRef::Command(password)));

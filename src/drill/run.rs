@@ -15,7 +15,8 @@ use chrono::{DateTime, Utc};
 use super::boot::{self, Way};
 use super::checks::Circumstances;
 use super::compare::Baseline;
-use super::measure;
+use super::loss::{self, Loss, SourceState};
+use super::measure::{self, Disaster};
 use super::provision::{destroy, provision};
 use super::sandbox::limits::Watch;
 use super::sandbox::place::is_left;
@@ -30,9 +31,11 @@ use crate::evidence::drill_record::{
     Trigger, Verdict,
 };
 use crate::evidence::egress_record::Egress;
+use crate::evidence::sampled::{Restored, Sampling};
 use crate::evidence::selftest::{DamageCase, SelfTest};
 use crate::evidence::{Appended, Body};
 use crate::postgres::server::PrivateServer;
+use crate::postgres::source::databases;
 use crate::postgres::wal_range;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::catalogue::{Catalogue, ledger};
@@ -71,6 +74,16 @@ pub struct Request<'a> {
     pub started_at: DateTime<Utc>,
     /// When the disaster happened, or is supposed to have happened: as a rule, when the drill began.
     pub incident_time: DateTime<Utc>,
+    /// How the target was chosen.
+    pub sampling: Sampling,
+    /// Whether a moment of the past was chosen without a disaster: what came after it is left out on purpose.
+    pub left_out_on_purpose: bool,
+    /// Whether what is lost shall be counted in WAL, as far as that is possible.
+    pub count_lost: bool,
+    /// Where the source was at the moment of the disaster, where it was asked and answered.
+    pub source: Option<SourceState>,
+    /// What somebody should look at, found before the drill began.
+    pub findings: Vec<String>,
     /// Account and host of whoever asked.
     pub operator: String,
     /// SHA-256 of the configuration in force.
@@ -100,6 +113,8 @@ struct Findings {
     attachments: Attachments,
     odoo: odoo::Outcome,
     egress: Option<Egress>,
+    restored: Option<Restored>,
+    loss: Loss,
     validated_after: Option<f64>,
     notes: Vec<String>,
     damage: Option<Vec<DamageCase>>,
@@ -128,6 +143,10 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
     if let Err(e) = &outcome {
         tools.runtime.emit(Event::Warning(format!("the drill failed: {e}")));
     }
+    if found.stopped.is_some() && request.count_lost {
+        let counting = count_lost(tools, &request);
+        found.loss = phases.time("counting what is lost", None, counting).await?;
+    }
     let Request { mut sandbox, .. } = request;
     let request = Finished {
         environment: request.environment,
@@ -135,6 +154,9 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         id: request.id,
         started_at: request.started_at,
         incident_time: request.incident_time,
+        sampling: request.sampling,
+        left_out_on_purpose: request.left_out_on_purpose,
+        findings: request.findings,
         operator: request.operator,
         config_digest: request.config_digest,
         binary_sha256: request.binary_sha256,
@@ -154,6 +176,16 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         tools.runtime.emit(Event::Warning(format!("the drill is recorded, but its journal is left: {e}")));
     }
     Ok(Done { record, appended })
+}
+
+/// Counts what the disaster took. That it cannot be counted fails no drill; the record says why.
+async fn count_lost(tools: &Tools, request: &Request<'_>) -> Result<Loss> {
+    let (plan, incident) = (&request.plan, request.incident_time);
+    let (environment, system_id) = (&plan.environment, &plan.base.system_id);
+    let source = request.source.as_ref();
+    let seen = loss::look(&tools.repository, environment, &plan.target, system_id, incident, source).await;
+    Ok(seen
+        .unwrap_or_else(|e| Loss { notes: vec![format!("what is lost could not be counted: {e}")], ..Loss::default() }))
 }
 
 /// Runs the stages, and ends them when the drill takes more than it may.
@@ -251,6 +283,7 @@ async fn stages(
     }
     found.checks.push(reconcile::stop(&plan.target, &stopped));
     found.stopped = Some(stopped);
+    found.restored = Some(Restored { base_bytes: total, wal_bytes: plan.target.wal_bytes, ..Restored::default() });
     found.checks.extend(baseline.compare_at_the_target(&tools, request, &server, phases).await?);
     found.notes.extend(baseline.why_not().map(|why| format!("not compared with the source: {why}")));
     examine(&tools, request, seal, phases, found, &server, &baseline).await?;
@@ -300,6 +333,10 @@ async fn examine(
 ) -> Result<()> {
     let restoring = attachments::restore(tools, &request.plan, server);
     found.attachments = phases.time(crate::filestore::restore::PHASE, None, restoring).await?;
+    if let Some(restored) = &mut found.restored {
+        restored.attachment_bytes = found.attachments.reconciled.iter().map(|a| a.bytes).sum();
+        restored.databases = databases(&server.sql("template1").await?).await?;
+    }
     let captures: Vec<_> = tools.catalogue.captures().collect();
     let tenants = phases.time("reconciling", None, reconcile::tenants(server, request.environment, &captures)).await?;
     found.checks.extend(found.attachments.reconciled.iter().map(reconcile::files));
@@ -370,6 +407,9 @@ struct Finished<'a> {
     id: String,
     started_at: DateTime<Utc>,
     incident_time: DateTime<Utc>,
+    sampling: Sampling,
+    left_out_on_purpose: bool,
+    findings: Vec<String>,
     operator: String,
     config_digest: String,
     binary_sha256: Option<String>,
@@ -389,6 +429,8 @@ impl Finished<'_> {
         let target = &self.plan.target;
         let mut findings: Vec<String> = self.plan.warnings.clone();
         findings.extend(found.notes);
+        findings.extend(self.findings);
+        findings.extend(found.loss.notes.iter().cloned());
         findings.extend(found.attachments.findings.iter().cloned());
         findings.extend(found.odoo.findings.iter().cloned());
         findings.extend(found.egress.iter().flat_map(|egress| egress.neutralised.iter().cloned()));
@@ -404,7 +446,12 @@ impl Finished<'_> {
             is_left(&cleanup).then(|| format!("the sandbox was not destroyed: {}", cleanup.residue.join(", ")))
         });
         let rpo = found.stopped.as_ref().map(|_| {
-            measure::rpo(&tools.catalogue, environment, target, &found.attachments.reconciled, self.incident_time)
+            let disaster = Disaster {
+                incident_time: self.incident_time,
+                left_out_on_purpose: self.left_out_on_purpose,
+                loss: &found.loss,
+            };
+            measure::rpo(&tools.catalogue, environment, target, &found.attachments.reconciled, disaster)
         });
         let mut sources = found.sources;
         if let Some(sources) = &mut sources {
@@ -415,6 +462,9 @@ impl Finished<'_> {
             Some(cases) => Some(SelfTest { drill: self.id.clone(), finished_at, cases }),
             None => last_selftest(&tools.catalogue),
         };
+        let (mut all_phases, after) = measure::assumed(&environment.assumed);
+        all_phases.extend(phases.measured().iter().cloned());
+        all_phases.extend(after);
         let mut record = DrillRecord {
             id: self.id,
             schema_version: SCHEMA_VERSION,
@@ -429,14 +479,20 @@ impl Finished<'_> {
             incident_time: self.incident_time,
             target: stop_points(target, found.stopped.as_ref()),
             sandbox: found.sandbox,
-            phases: phases.measured().to_vec(),
+            phases: all_phases,
             checks: found.checks,
             attachments: found.attachments.reconciled,
             neutralised: found.odoo.neutralised,
             boots: found.odoo.boots,
             egress: found.egress,
             rpo,
-            rto: Rto::new(environment.objectives.rto.as_secs_f64(), found.validated_after, 0.0),
+            sampling: Some(self.sampling),
+            restored: found.restored,
+            rto: Rto::new(
+                environment.objectives.rto.as_secs_f64(),
+                found.validated_after,
+                environment.assumed.seconds(),
+            ),
             selftest,
             cleanup,
             findings,

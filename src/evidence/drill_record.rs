@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evidence::egress_record::Egress;
 use crate::evidence::odoo_record::{Boot, Neutralised};
+use crate::evidence::sampled::{Restored, Sampling};
 pub use crate::evidence::selftest::SelfTest;
 use crate::units::{Lsn, Timeline};
 
@@ -38,10 +39,16 @@ pub struct DrillRecord {
     pub sources: Option<SourceSet>,
     /// When the disaster is supposed to have happened.
     pub incident_time: DateTime<Utc>,
+    /// How the target was chosen; null in records from before that was told.
+    #[serde(default)]
+    pub sampling: Option<Sampling>,
     /// Where recovery was to stop, and where it stopped.
     pub target: Target,
     /// Where it was restored to; null if the drill failed before there was one.
     pub sandbox: Option<Sandbox>,
+    /// What was restored, in amounts; null if the drill failed before that was known.
+    #[serde(default)]
+    pub restored: Option<Restored>,
     /// What was done, in order.
     pub phases: Vec<Phase>,
     /// What was checked.
@@ -327,6 +334,13 @@ pub struct Rpo {
     pub loss_window_seconds: Option<f64>,
     /// Number of committed transactions that were lost, where that can be seen.
     pub lost_transactions: Option<u64>,
+    /// Bytes of WAL behind the last that was recovered, where that can be seen.
+    #[serde(default)]
+    pub lost_bytes: Option<u64>,
+    /// Whether a moment of the past was asked for: then what came after it was left out, not lost, and says nothing
+    /// about the objective.
+    #[serde(default)]
+    pub left_out_on_purpose: bool,
     /// When the disaster is supposed to have happened.
     pub incident_time: DateTime<Utc>,
     /// The last transaction that the restored cluster has.

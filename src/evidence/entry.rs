@@ -8,6 +8,7 @@ pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
+use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drill_record::DrillRecord;
 
 /// The format that this Lifeboat writes and reads.
@@ -68,6 +69,8 @@ pub enum Body {
     ConfigurationExport(ConfigurationExport),
     /// Something was restored, for good.
     Restore(Restore),
+    /// A random draw for a drill is committed to, before it is drawn.
+    DrillDraw(DrillDraw),
     /// A drill ended, well or badly.
     Drill(Box<DrillRecord>),
     /// Something was attempted and failed.
@@ -85,6 +88,7 @@ impl Body {
             Body::FilestoreCapture(_) => "filestore_capture",
             Body::ConfigurationExport(_) => "configuration_export",
             Body::Restore(_) => "restore",
+            Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
@@ -109,6 +113,9 @@ pub struct Failure {
     pub started_at: DateTime<Utc>,
     /// How long it lasted, in seconds.
     pub seconds: f64,
+    /// The random draw of a drill that failed before it had a record; null otherwise.
+    #[serde(default)]
+    pub draw: Option<Revealed>,
 }
 
 impl Failure {
@@ -122,6 +129,7 @@ impl Failure {
             hints: error.hints().to_vec(),
             started_at,
             seconds,
+            draw: None,
         }
     }
 }

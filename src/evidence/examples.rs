@@ -3,13 +3,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::Body;
-use super::bodies::*;
 use super::drill_record::*;
 use super::ledger::Appended;
 use super::report_json::Place;
+use super::sampled::{Restored, Sampling, SamplingMethod};
 use super::testing::key;
 use crate::units::{Lsn, Timeline};
+
+pub(crate) use super::examples_backups::backups;
 
 pub(crate) fn at(seconds: f64) -> DateTime<Utc> {
     let start: DateTime<Utc> = "2026-11-22T03:00:00Z".parse().expect("a time");
@@ -17,7 +18,13 @@ pub(crate) fn at(seconds: f64) -> DateTime<Utc> {
 }
 
 pub(crate) fn place(appended: &Appended) -> Place<'_> {
-    Place { repository_url: "file:///srv/backups/estate", appended, signer_name: "db-1.example.com", signer: key_of(1) }
+    Place {
+        repository_url: "file:///srv/backups/estate",
+        appended,
+        signer_name: "db-1.example.com",
+        signer: key_of(1),
+        outlook: None,
+    }
 }
 
 fn key_of(number: u8) -> crate::vault::signing::VerifyingKey {
@@ -99,6 +106,17 @@ pub(crate) fn passed() -> DrillRecord {
             actual: Some(stop),
             as_intended: true,
         },
+        sampling: Some(Sampling {
+            method: SamplingMethod::Latest,
+            why: "the last transaction in the repository".into(),
+            draw: None,
+        }),
+        restored: Some(Restored {
+            databases: vec!["postgres".into(), "retail".into()],
+            base_bytes: 4_509_715_660,
+            wal_bytes: 0x1412_7F58,
+            attachment_bytes: 224_706_560,
+        }),
         sandbox: Some(Sandbox {
             kind: "local".into(),
             account: "postgres".into(),
@@ -118,10 +136,10 @@ pub(crate) fn passed() -> DrillRecord {
                 note: Some("from the environment's objectives; a drill cannot measure people".into()),
             },
             phase("provision", 0.4, 0.6, None),
-            phase("fetch the base backup", 1.0, 22.4, Some("4.2 GiB at 192 MiB/s")),
-            phase("replay WAL", 23.4, 9.1, Some("336 MiB of WAL")),
-            phase("restore attachments", 27.9, 6.8, Some("906 files, 214.3 MiB")),
-            phase("verify pages", 34.7, 5.2, None),
+            phase("restoring files", 1.0, 22.4, Some("4.2 GiB at 192 MiB/s")),
+            phase("replaying WAL", 23.4, 9.1, Some("336 MiB of WAL")),
+            phase("restoring attachments", 27.9, 6.8, Some("906 files, 214.3 MiB")),
+            phase("verifying files", 34.7, 5.2, None),
             phase("check", 39.9, 7.8, None),
         ],
         checks: vec![
@@ -214,6 +232,8 @@ pub(crate) fn passed() -> DrillRecord {
             exposure_seconds: 0.84,
             loss_window_seconds: Some(0.61),
             lost_transactions: Some(2),
+            lost_bytes: Some(4312),
+            left_out_on_purpose: false,
             incident_time: at(0.0),
             last_recovered_commit_time: Some(at(-0.84)),
             last_durable_commit_time: Some(at(-0.84)),
@@ -304,6 +324,7 @@ pub(crate) fn crashed() -> DrillRecord {
     record.target.actual = None;
     record.target.as_intended = false;
     record.sandbox = None;
+    record.restored = None;
     record.verdict = Verdict::Failed;
     record
 }
@@ -316,103 +337,4 @@ pub(crate) fn killed() -> DrillRecord {
     record.killed_in = Some("replaying WAL".into());
     record.verdict = Verdict::NotCompleted;
     record
-}
-
-/// One entry of each kind of backup, and a restore.
-pub(crate) fn backups() -> Vec<Body> {
-    let sources = passed().sources.expect("sources");
-    let stop = passed().target.resolved.expect("resolved");
-    vec![
-        Body::BaseBackup(BaseBackup {
-            id: sources.base_backup.clone(),
-            label: "lifeboat 20261122T010000Z".into(),
-            system_id: "7412345678901234567".into(),
-            timeline: Timeline(1),
-            start_lsn: sources.start_lsn,
-            stop_lsn: sources.stop_lsn,
-            start_time: at(-7200.0),
-            stop_time: at(-7105.0),
-            server_version: "15.14".into(),
-            wal_segment_size: 16 << 20,
-            data_checksums: true,
-            tablespaces: 0,
-            databases: vec!["postgres".into(), "retail".into()],
-            files: 1944,
-            logical_bytes: 4_509_715_660,
-            stored_bytes: 1_181_116_006,
-            new_packs: 36,
-            manifest: sources.manifest.clone(),
-            reader: "streamed".into(),
-            bytes_read: 0,
-            previous: None,
-            damaged: Vec::new(),
-            wal: WalNeeded { first: sources.wal_first.clone(), last: "00000001000000030000009A".into() },
-            baseline: None,
-            seconds: 95.0,
-        }),
-        Body::WalRange(WalRange {
-            timeline: Timeline(1),
-            first: sources.wal_first,
-            last: sources.wal_last,
-            segments: 21,
-            stored_bytes: 91_226_112,
-            digest: wal_digest([("000000010000000300000090", 4_344_101, "00ff")]),
-            end_lsn: Lsn(0x3_A500_0000),
-            last_commit_time: stop.time,
-        }),
-        Body::FilestoreCapture(FilestoreCapture {
-            id: "20261122T025900Z-retail".into(),
-            data_dir: "/var/lib/odoo".into(),
-            database: "retail".into(),
-            database_uuid: Some("0b7e5a1c-2f43-11ef-9d6b-0242ac120002".into()),
-            restore_point: RestorePoint {
-                name: "lifeboat-20261122T025900Z".into(),
-                lsn: Lsn(0x3_A400_0000),
-                time: at(-60.0),
-            },
-            scan_started: at(-60.0),
-            scan_finished: at(-58.0),
-            files_present: 906,
-            files_new: 12,
-            bytes_new: 3 << 20,
-            files_disappeared: 0,
-            suspects: vec![Suspect {
-                name: "89/89e6c98d".into(),
-                reason: "content does not belong to the name".into(),
-            }],
-            referenced: 906,
-            missing_at_source: Vec::new(),
-            index: "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9".into(),
-            complete: true,
-            not_covered: Vec::new(),
-            collection: None,
-        }),
-        Body::ConfigurationExport(ConfigurationExport {
-            id: "20261122T010212Z".into(),
-            taken_at: at(-7068.0),
-            files: 14,
-            bytes: 48_213,
-            manifest: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
-            digest: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752".into(),
-            changed: vec!["odoo.conf".into()],
-            unreadable: Vec::new(),
-        }),
-        Body::Restore(Restore {
-            id: "restore-20261122T031500Z".into(),
-            requested: "latest".into(),
-            resolved: stop,
-            base_backup: sources.base_backup,
-            reached_lsn: Some(Lsn(0x3_A412_7F80)),
-            pgdata: "/var/lib/postgresql/restored".into(),
-            filestore: Some("/var/lib/odoo/filestore".into()),
-            configuration: None,
-            bytes: 4_509_715_660,
-            kept_bytes: 0,
-            missing_attachments: Vec::new(),
-            started_at: at(900.0),
-            seconds: 47.3,
-            phases: passed().phases,
-            tenant: None,
-        }),
-    ]
 }

@@ -6,29 +6,42 @@
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
+//! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
+//! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
+//! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
-//! report_html ── report_tables, report_selftest, report_odoo ── charts ── wording   a drill for people
+//! report_html ── report_tables, report_selftest, report_odoo, report_outlook ── charts, ribbon ── wording   a drill for people
 //! ```
 
 pub mod bodies;
+pub mod bound;
 mod charts;
 pub mod checkpoint;
+pub mod draw;
+pub mod draw_check;
 pub mod drill_record;
 pub mod dsse;
 pub mod egress_record;
 pub mod entry;
+pub mod forecast;
 mod judge;
 pub mod ledger;
 pub mod merkle;
 pub mod odoo_record;
+pub mod outlook;
+pub mod proven;
+pub mod random_drills;
 mod read;
 pub mod report_html;
 pub mod report_json;
 pub mod report_odoo;
+mod report_outlook;
 mod report_selftest;
 mod report_tables;
+mod ribbon;
+pub mod sampled;
 pub mod selftest;
 pub mod statement;
 pub mod summary;
@@ -45,6 +58,10 @@ pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
 #[cfg(test)]
-mod examples;
+pub(crate) mod examples;
+#[cfg(test)]
+mod examples_backups;
+#[cfg(test)]
+mod examples_outlook;
 #[cfg(test)]
 mod testing;

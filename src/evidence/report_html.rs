@@ -7,9 +7,10 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::evidence::charts;
-use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Severity, Verdict};
+use crate::evidence::drill_record::{CheckResult, DrillRecord, MissingCause, Rpo, Severity, Verdict};
 use crate::evidence::report_json::Place;
 use crate::evidence::report_odoo;
+use crate::evidence::report_outlook as outlook;
 use crate::evidence::report_selftest::selftest;
 use crate::evidence::report_tables as tables;
 use crate::evidence::wording::{checks_summary, counted, day, number, result_word, span, time};
@@ -40,11 +41,13 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
                     div.pair { (loss(record)) (speed(record)) }
                     (findings(record))
                     (restored(record))
+                    (outlook::sampling(record))
                     (tables::checks(&record.checks))
                     (selftest(record))
                     (tables::attachments(&record.attachments))
                     (report_odoo::odoo(record))
                     (tables::phases(record))
+                    (outlook::outlook(place.outlook))
                     (tables::sources(record))
                     (tables::evidence(record, place))
                     (tables::cleanup(&record.cleanup))
@@ -142,6 +145,9 @@ fn loss(record: &DrillRecord) -> Markup {
             }
         };
     };
+    if rpo.left_out_on_purpose {
+        return left_out(rpo);
+    }
     let met = met(record, rpo.met);
     let components = [
         ("Database", rpo.components.database),
@@ -163,8 +169,20 @@ fn loss(record: &DrillRecord) -> Markup {
                     dt { (name) }
                     dd { @match seconds { Some(seconds) => (span(seconds)), None => span.muted { "not measured" } } }
                 }
-                dt { "Upper bound" } dd { (span(rpo.exposure_seconds)) span.muted { " since the last transaction kept" } }
+                (outlook::loss_figures(rpo))
             }
+        }
+    }
+}
+
+/// Of a drill to a chosen moment of the past the objective says nothing.
+fn left_out(rpo: &Rpo) -> Markup {
+    html! {
+        section.short {
+            h2 { "Data that would be lost " span.muted { "(RPO)" } }
+            p.figure { "not asked" }
+            p { "This drill went to a chosen moment of the past: what was committed after it was left out on purpose. A drill to the latest transaction is held against the objective of " (span(rpo.objective_seconds)) "." }
+            dl { (outlook::loss_figures(rpo)) }
         }
     }
 }
@@ -230,8 +248,8 @@ fn restored(record: &DrillRecord) -> Markup {
         section.short {
             h2 { "What was restored" }
             dl {
-                dt { "Disaster supposed at" } dd { (time(record.incident_time)) }
-                dt { "Asked for" } dd { (record.target.requested) }
+                dt { @if rpo.is_some_and(|r| r.left_out_on_purpose) { "Drilled at" } @else { "Disaster supposed at" } } dd { (time(record.incident_time)) }
+                dt { "Asked for" } dd { (record.target.requested) @if let Some(sampling) = &record.sampling { span.muted { " · " (sampling.why) } } }
                 dt { "Restored up to" }
                 dd {
                     @match &record.target.actual {
@@ -248,7 +266,7 @@ fn restored(record: &DrillRecord) -> Markup {
                     Some(at) => (time(at)),
                     None => span.muted { "not known" },
                 } }
-                dt { "Transactions lost" }
+                dt { "Transactions " (rpo.map_or("lost", outlook::left)) }
                 dd { @match rpo.and_then(|r| r.lost_transactions) {
                     Some(lost) => (number(lost)),
                     None => span.muted { "not counted" },

@@ -4,7 +4,10 @@
 use serde::Serialize;
 
 use crate::evidence::drill_record::DrillRecord;
+use crate::evidence::forecast::Forecast;
 use crate::evidence::ledger::Appended;
+use crate::evidence::outlook::Outlook;
+use crate::evidence::proven::Proven;
 use crate::storage::layout;
 use crate::vault::signing::VerifyingKey;
 
@@ -19,6 +22,8 @@ pub struct Place<'a> {
     pub signer_name: &'a str,
     /// The signing key's public half.
     pub signer: VerifyingKey,
+    /// What all drills of the environment said when this one was recorded, where that could be read.
+    pub outlook: Option<&'a Outlook>,
 }
 
 impl Place<'_> {
@@ -33,6 +38,8 @@ struct Report<'a> {
     report_format: u32,
     ledger: LedgerPlace<'a>,
     drill: &'a DrillRecord,
+    coverage: Option<&'a Proven>,
+    forecast: Option<&'a Forecast>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +76,8 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
             },
         },
         drill: record,
+        coverage: place.outlook.map(|outlook| &outlook.coverage),
+        forecast: place.outlook.and_then(|outlook| outlook.forecast.as_ref()),
     };
     let mut text = serde_json::to_string_pretty(&report).expect("a report has text keys only and always serialises");
     text.push('\n');

@@ -97,8 +97,23 @@ fn line(body: &Body) -> (String, bool) {
                 format!("{} from {} to {place}{reached}, {}{missing}", r.requested, r.base_backup, span(r.seconds));
             (line, !r.missing_attachments.is_empty())
         }
+        Body::DrillDraw(d) => {
+            let seconds = counted(d.frame.seconds(), "second", "seconds");
+            (
+                format!(
+                    "a random second of {seconds} that can be restored, by the seed with SHA-256 {}…",
+                    short(&d.seed_sha256)
+                ),
+                false,
+            )
+        }
         Body::Drill(d) => {
-            let loss = d.rpo.as_ref().map(|r| format!(", RPO {}", span(r.measured_seconds()))).unwrap_or_default();
+            let loss = d
+                .rpo
+                .as_ref()
+                .filter(|r| !r.left_out_on_purpose)
+                .map(|r| format!(", RPO {}", span(r.measured_seconds())))
+                .unwrap_or_default();
             let speed = d.rto.total_seconds().map(|s| format!(", RTO {}", span(s))).unwrap_or_default();
             let error = d.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
             let passed = d.verdict == crate::evidence::drill_record::Verdict::Passed;
@@ -107,6 +122,11 @@ fn line(body: &Body) -> (String, bool) {
         Body::Failure(f) => (format!("{} failed after {}: {}", f.attempted, span(f.seconds), f.message), true),
         Body::Skipped(s) => (format!("{} was due {} and left out: {}", s.what, time(s.due_at), s.reason), true),
     }
+}
+
+/// The first digits of a hash.
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }
 
 #[cfg(test)]

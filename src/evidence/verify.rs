@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::evidence::draw_check::Draws;
 use crate::evidence::read::{Chain, Log, Problem};
 use crate::evidence::trust::Trust;
 use crate::storage::Store;
@@ -28,9 +29,9 @@ pub struct VerifyReport {
     pub signers: Vec<Signer>,
     /// The signed head of the log, if its signature holds.
     pub checkpoint: Option<VerifiedCheckpoint>,
-    /// Everything that is wrong: bytes were changed, removed, added or moved.
+    /// Everything that is wrong: bytes were changed, removed, added or moved, or a random draw does not come out.
     pub problems: Vec<Problem>,
-    /// What is odd, and proves nothing: a clock that went back, a checkpoint that lags.
+    /// What is odd, and proves nothing: a clock that went back, a checkpoint that lags, a draw never revealed.
     pub findings: Vec<Problem>,
     /// Whether nothing is wrong.
     pub ok: bool,
@@ -76,6 +77,10 @@ pub async fn verify_ledger(
         let what = format!("{why}; entries missing at the end would go unnoticed");
         reading.problems.push(Problem { sequence: None, what });
     }
+    // When it is looked at makes no difference here: a commitment that nothing reveals is told in any case.
+    let draws = Draws::of(&reading.entries, DateTime::<Utc>::MAX_UTC);
+    reading.problems.extend(draws.problems);
+    reading.findings.extend(draws.findings);
     let times = || reading.entries.iter().map(|e| e.statement.predicate.recorded_at);
     let signers = trust.keys.iter().filter_map(|known| {
         let key_id = known.key.id();

@@ -80,6 +80,9 @@ pub(crate) fn verdict_sentence(record: &DrillRecord) -> String {
     let loss = record.rpo.as_ref().map_or_else(
         || "it is not known how much would have been lost".to_owned(),
         |rpo| match (rpo.lost_transactions, rpo.measured_seconds()) {
+            _ if rpo.left_out_on_purpose => {
+                "it was restored to a chosen moment of the past, so what came later was left out on purpose".to_owned()
+            }
             (Some(0), _) => "no committed transaction would have been lost".to_owned(),
             (Some(lost), seconds) => {
                 format!(
@@ -98,8 +101,12 @@ pub(crate) fn verdict_sentence(record: &DrillRecord) -> String {
     match record.verdict {
         Verdict::Passed => {
             format!(
-                "{} can be restored: {speed}, and {loss}. Both are within the objectives.",
-                capitalised(environment)
+                "{} can be restored: {speed}, and {loss}. {}",
+                capitalised(environment),
+                match record.rpo.as_ref().is_some_and(|rpo| rpo.left_out_on_purpose) {
+                    true => "The time is within the objective.",
+                    false => "Both are within the objectives.",
+                }
             )
         }
         Verdict::ObjectiveMissed => {

@@ -30,6 +30,7 @@ pub mod tools;
 pub mod wal_server;
 #[cfg(test)]
 mod wal_server_tests;
+pub(crate) mod walk;
 
 pub use plan::{Plan, Wishes, plan};
 pub use resolve::{Resolved, resolve};

@@ -13,9 +13,10 @@ use serde::Serialize;
 
 use super::refusals::{nothing, unknown_backup, unknown_timeline};
 use super::target::Target;
+use super::walk::walk;
 use crate::error::{self, Result};
 use crate::evidence::entry::BaseBackup;
-use crate::postgres::wal::{Record, WalEnd, WalReader};
+use crate::postgres::wal::Record;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::coverage::{Branch, Coverage, Leg, Reach};
 use crate::repository::wal_archive::WalArchive;
@@ -355,33 +356,8 @@ impl<'a> Search<'a> {
     }
 
     /// Reads WAL from the start of segment `from` up to `end`, record by record.
-    async fn walk(&self, from: u64, end: Lsn, mut visit: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
-        let size = self.wal.segment_size;
-        let mut reader = WalReader::new(size, Lsn(from * size), None)?;
-        for number in from..=end.previous_segment(size) {
-            let complete = self.wal.complete(&self.line, number);
-            let Some(name) = complete.or_else(|| self.wal.live(&self.line, number).map(|l| l.0)) else { break };
-            let bytes = self.archive.read_segment(&name, size).await?.ok_or_else(|| {
-                error::integrity(format!("WAL segment {name} vanished from the repository while it was read"))
-            })?;
-            let mut stopped = false;
-            reader.feed(&bytes, |record| {
-                if !stopped && record.start < end {
-                    stopped = visit(&record).is_break();
-                }
-            })?;
-            match reader.end() {
-                _ if stopped => return Ok(()),
-                WalEnd::Corrupt { at, why } if complete.is_some() => {
-                    return Err(error::integrity(format!("WAL segment {name} is damaged at {at}: {why}"))
-                        .meaning("WAL can be replayed up to there; what follows needs a later base backup")
-                        .hint(format!("restore to `lsn:{at}` or earlier")));
-                }
-                WalEnd::NeedMore => {}
-                WalEnd::Corrupt { .. } | WalEnd::ZeroTail { .. } => return Ok(()),
-            }
-        }
-        Ok(())
+    async fn walk(&self, from: u64, end: Lsn, visit: impl FnMut(&Record) -> ControlFlow<()>) -> Result<()> {
+        walk(self.archive, self.wal, &self.line, from, end, visit).await
     }
 }
 

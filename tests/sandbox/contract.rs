@@ -75,6 +75,7 @@ fn begun() -> Begun {
         config_digest: String::new(),
         started_at: now,
         incident_time: now,
+        sampling: None,
     }
 }
 

@@ -102,8 +102,9 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     teller.result(&format!("{there} there, {} lost", counted(balance.lost.len() as u64, "is", "are")));
 
     let wish = drill::Wish {
-        target: Target::Latest,
-        incident_time: disaster.at,
+        aim: drill::Aim::Target(Target::Latest),
+        incident_time: Some(disaster.at),
+        ask_source: false,
         report: place.report(),
         keep: false,
         selftest: false,

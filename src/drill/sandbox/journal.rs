@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::failed;
 use crate::error::{self, Result};
+use crate::evidence::sampled::Sampling;
 
 /// Begins the names of drills' directories and journals.
 pub(super) const PREFIX: &str = "lifeboat-drill-";
@@ -41,13 +42,16 @@ pub struct Begun {
     pub started_at: DateTime<Utc>,
     /// When the disaster is supposed to have happened.
     pub incident_time: DateTime<Utc>,
+    /// How the target was chosen: whoever records a killed drill reveals its draw.
+    #[serde(default)]
+    pub sampling: Option<Sampling>,
 }
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Begun(Begun),
+    Begun(Box<Begun>),
     /// This directory is made next.
     Directory(PathBuf),
     /// This stage begins.
@@ -73,7 +77,7 @@ impl Journal {
             let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
             if names(&path, &file) {
                 let journal = Self { path, file: Mutex::new(file), stage: Mutex::new(BEGINNING.to_owned()) };
-                journal.write(&Line::Begun(begun.clone()))?;
+                journal.write(&Line::Begun(Box::new(begun.clone())))?;
                 return Ok(journal);
             }
         }
@@ -206,7 +210,7 @@ fn parse(path: &Path, text: &str) -> Result<Option<(Begun, Vec<PathBuf>, String)
             Line::Stage(name) => stage = name,
         }
     }
-    Ok(Some((begun, directories, stage)))
+    Ok(Some((*begun, directories, stage)))
 }
 
 #[cfg(test)]
@@ -224,6 +228,7 @@ pub(super) mod tests {
             config_digest: "00".into(),
             started_at: time,
             incident_time: time,
+            sampling: None,
         }
     }
 
