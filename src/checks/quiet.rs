@@ -1,10 +1,10 @@
 //! One instant of a running cluster, seen in several databases at once, whose place in WAL is exact.
 //!
 //! A snapshot alone has no place: a transaction writes its commit record first and is seen as committed a
-//! moment later. So an instant is taken in which nobody has a transaction that writes (the snapshots name
-//! none) and nothing was written to WAL between before the first snapshot and after the last one. Then
-//! every commit record up to there is visible and none behind it, and a copy that replays WAL up to there
-//! is in the same state. On a busy cluster such instants are short but many; nobody is made to wait for one.
+//! moment later. So an instant is taken in which nobody has a transaction that writes (such a one holds the
+//! lock on its own id until everybody sees it as ended; a snapshot does not name the newest ones), and nothing
+//! is written to WAL from before that look until after the last snapshot. Then every commit record up to
+//! there is visible and none behind it, and a copy that replays WAL up to there is in the same state. On a busy cluster such instants are short but many; nobody is made to wait for one.
 
 use std::time::{Duration, Instant};
 
@@ -44,15 +44,12 @@ pub(super) async fn begin(sessions: &[&Client], patience: Duration) -> Result<In
     loop {
         looks += 1;
         let before = position(first).await?.0;
-        let mut busy = None;
-        for session in sessions {
+        let query = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND granted)";
+        let writing: bool = first.query_one(query, &[]).await.map_err(failed)?.get(0);
+        let busy = writing.then_some("a transaction was being written");
+        for session in sessions.iter().filter(|_| !writing) {
             session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(failed)?;
-            let query = "SELECT pg_snapshot_xmin(s) = pg_snapshot_xmax(s) \
-                         FROM pg_current_snapshot() s";
-            if !session.query_one(query, &[]).await.map_err(failed)?.get::<_, bool>(0) {
-                busy = Some("a transaction was being written");
-                break;
-            }
+            session.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(failed)?;
         }
         let (after, timeline) = position(first).await?;
         if busy.is_none() && before == after {
