@@ -43,7 +43,7 @@ pub struct Summary {
     pub odd_total: u64,
     /// Marks for Odoo's garbage collection.
     pub checklist_markers: u64,
-    /// The files that they name: the first [`MAX_CANDIDATES`].
+    /// The files that they name: the first `MAX_CANDIDATES`.
     pub candidates: Vec<FileName>,
     /// Directories as they were found, those left out that were listed and hold something odd.
     pub stamps: Vec<Stamp>,

@@ -11,7 +11,7 @@ use crate::vault::frame::FRAME_SIZE;
 /// Where frames go.
 pub trait FrameOut {
     /// Takes a frame and what it holds, in order; gives its number and a buffer for the next. Whoever compresses the
-    /// frame makes the sums of its pages ([`sums`]): that need not be the thread that reads.
+    /// frame makes the sums of its pages (`sums`): that need not be the thread that reads.
     fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)>;
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In the sandbox's network every address leads to the loopback interface, so that a socket bound to `0.0.0.0` and
 //! `[::]` receives what was meant for the world, and `getsockname` of the accepted socket is the address that was
-//! dialled. Each name that is asked for gets an address of its own ([`names`]), so the name behind a later
+//! dialled. Each name that is asked for gets an address of its own (`names`), so the name behind a later
 //! connection is known. Every attempt becomes one line of JSON ([`Attempt`](crate::evidence::egress_record::Attempt))
 //! with the process that made it; nothing is passed on.
 //!
@@ -15,7 +15,7 @@
 //!    └───── note ── caller    the line, and who it was
 //! ```
 //!
-//! A port that nobody listens on refuses the connection; that attempt is seen as a packet ([`watch`]), without what
+//! A port that nobody listens on refuses the connection; that attempt is seen as a packet (`watch`), without what
 //! was wanted. [`Ports`] lists what software of this kind uses; on hosts with `nft`, `redirect` in the namespace could
 //! lead all others here.
 
