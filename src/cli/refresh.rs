@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use clap::Args;
 
 use super::EnvironmentArgument;
@@ -9,7 +10,10 @@ use super::context::Context;
 use super::output::Outcome;
 use super::tenant::{Advice, Filestore, Place, To, Wanted, absolute, make, outcome};
 use crate::config::{Environment, Purpose};
+use crate::drill::boot;
+use crate::drill::neutralise::{self, AddonsPaths};
 use crate::error::{self, Result};
+use crate::postgres::server::PrivateServer;
 use crate::postgres::source::Source;
 use crate::restore::tenant::{Neutralise, Target};
 use crate::units::Timeline;
@@ -67,7 +71,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
             .meaning("a masked and neutralised copy is of no use in production; nothing was done")
             .hint("to bring back one database of production: lifeboat restore tenant"));
     }
-    let neutralise = neutralise(context, environment)?;
+    let harmless = neutralise(environment)?;
     let target = Target::connect(Source::new(&other.postgres)?).await?;
     let place = Place {
         target: &target,
@@ -88,7 +92,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         work_dir: arguments.work_dir.as_deref(),
         mask: true,
         new_identity: true,
-        neutralise: Some(neutralise.as_ref()),
+        neutralise: Some(&harmless),
     };
     let mut done = make(context, &copy, To::Cluster(&place)).await?;
     if done.attachments.is_some() {
@@ -97,10 +101,45 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
     Ok(outcome(&done, &Advice::default()))
 }
 
-/// What makes the copy harmless. An unneutralised copy would send mails and charge cards, so there is no refresh
-/// without it.
-fn neutralise(_context: &Context, environment: &Environment) -> Result<Box<dyn Neutralise>> {
-    Err(error::denied(format!("this build of Lifeboat cannot neutralise a copy of {}", environment.name))
-        .meaning("nothing was copied: mail servers, payment providers and scheduled jobs of the copy would be alive")
-        .hint("`lifeboat restore tenant … --mask --new-identity` makes a masked copy that stays hidden from Odoo"))
+/// What makes the copy harmless, with the code of the modules that the environment runs.
+#[derive(Debug)]
+struct Harmless {
+    addons: AddonsPaths,
+    allow: Vec<String>,
+}
+
+#[async_trait]
+impl Neutralise for Harmless {
+    async fn neutralise(&self, server: &PrivateServer, database: &str) -> Result<()> {
+        let base_url = boot::base_url(boot::PORT);
+        let settings = neutralise::Settings { addons: &self.addons, allow: &self.allow, base_url: &base_url };
+        let Some(done) = neutralise::database(server, database, &settings).await? else {
+            return Err(error::denied(format!("{database} is not a database of Odoo"))
+                .meaning("what makes it harmless is not known; nothing was copied"));
+        };
+        if done.is_proven() {
+            return Ok(());
+        }
+        let failed = done.checks.iter().filter(|c| c.fails_the_drill());
+        let failed: Vec<String> =
+            failed.map(|c| format!("{} {}: {} ({})", c.id, c.title, c.detail, c.rows.join(", "))).collect();
+        Err(error::denied(format!("the copy of {database} is not proven to be harmless: {}", failed.join("; ")))
+            .meaning("nothing was copied: mail servers, payment providers or jobs of the copy may be alive")
+            .hint("modules without source may be allowed by name: allow_unneutralised in [environment.drill]"))
+    }
+}
+
+/// An unneutralised copy would send mails and charge cards, so there is no refresh without the code of the modules,
+/// which says how each is made harmless.
+fn neutralise(environment: &Environment) -> Result<Harmless> {
+    let odoo = environment.drill.odoo.as_ref().ok_or_else(|| {
+        error::denied(format!("it is not known how to neutralise a copy of {}", environment.name))
+            .meaning(
+                "nothing was copied: mail servers, payment providers and scheduled jobs of the copy would be alive",
+            )
+            .hint("[environment.drill.odoo] says where the code of its Odoo is")
+            .hint("`lifeboat restore tenant … --mask --new-identity` makes a masked copy that stays hidden from Odoo")
+    })?;
+    let addons = AddonsPaths::of(environment, odoo)?;
+    Ok(Harmless { addons, allow: environment.drill.allow_unneutralised.clone() })
 }

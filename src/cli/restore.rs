@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use serde_json::json;
 
 use super::EnvironmentArgument;
@@ -24,18 +24,40 @@ use crate::restore::{self, Plan, Target, Tools, Wishes};
 use crate::units::{ByteSize, Span, Timeline};
 
 /// The whole environment by its flags; what is less than that has a subcommand.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct Command {
-    #[command(subcommand)]
-    part: Option<Part>,
+#[derive(Debug)]
+pub(crate) enum Command {
+    Whole(Box<Arguments>),
+    Part(Box<Part>),
+}
 
-    #[command(flatten)]
-    whole: Option<Arguments>,
+// By hand, since the derived code cannot tell "no flags at all" from "flags beside a subcommand" and asks for neither.
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
+        match matches.subcommand_name() {
+            Some(_) => Part::from_arg_matches(matches).map(|part| Self::Part(Box::new(part))),
+            None => Arguments::from_arg_matches(matches).map(|arguments| Self::Whole(Box::new(arguments))),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Command {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let command = Part::augment_subcommands(Arguments::augment_args(command));
+        command.subcommand_required(false).subcommand_negates_reqs(true).args_conflicts_with_subcommands(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
 }
 
 #[derive(Debug, Subcommand)]
-enum Part {
+pub(crate) enum Part {
     /// Restore one database alone, beside what runs: into a cluster under a new name, or as an archive for Odoo
     Tenant(tenant::Arguments),
 }
@@ -88,12 +110,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    match (&command.part, &command.whole) {
-        (Some(Part::Tenant(arguments)), _) => tenant::run(arguments, context).await,
-        (None, Some(arguments)) => whole(arguments, context).await,
-        (None, None) => Err(error::usage("restore what, and to where?")
-            .hint("the whole cluster: lifeboat restore -e ENV --to TARGET --pgdata DIR")
-            .hint("one database: lifeboat restore tenant --help")),
+    match command {
+        Command::Part(part) => {
+            let Part::Tenant(arguments) = part.as_ref();
+            tenant::run(arguments, context).await
+        }
+        Command::Whole(arguments) => whole(arguments, context).await,
     }
 }
 

@@ -24,7 +24,7 @@ fn small_odoo(cluster: &Cluster, data_dir: &Path, name: &str, files: usize) {
          INSERT INTO ir_module_module (name, state, latest_version)
              VALUES ('base', 'installed', '19.0.1.3'), ('sale', 'installed', '19.0.1.2'), ('crm', 'uninstalled', NULL);
          CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, res_model varchar, res_id int, res_field varchar,
-             type varchar NOT NULL DEFAULT 'binary', store_fname varchar, db_datas bytea, file_size int, checksum varchar(40),
+             type varchar NOT NULL DEFAULT 'binary', url varchar, store_fname varchar, db_datas bytea, file_size int, checksum varchar(40),
              create_date timestamp DEFAULT now(), write_date timestamp DEFAULT now());
          CREATE TABLE res_partner (id serial PRIMARY KEY, name varchar NOT NULL, email varchar, phone varchar(20),
              vat varchar, ref jsonb, parent_id int REFERENCES res_partner ON DELETE SET NULL, CHECK (name <> ''));
@@ -470,7 +470,7 @@ fn a_masked_copy_holds_nothing_of_the_original() {
 }
 
 #[test]
-fn a_refresh_without_neutralising_is_refused() {
+fn a_refresh_makes_a_masked_and_harmless_copy_or_none() {
     let scratch = Scratch::new();
     let shops = Shops::small(&scratch);
     let config = fs::read_to_string(scratch.join("lifeboat.toml")).expect("a configuration");
@@ -479,9 +479,31 @@ fn a_refresh_without_neutralising_is_refused() {
         .replacen("\"production\"", "\"staging\"", 1)
         .replace("heartbeat", "slot = \"staging\"\nheartbeat");
     scratch.write("lifeboat.toml", format!("{config}\n{staging}"));
-    let to = |other| shops.estate.run(&["refresh", "--to-environment", other, "--database", "shop", "--as", "x"]);
+    let arguments = ["refresh", "--database", "shop", "--as", "copy", "--no-filestore", "--to-environment"];
+    let to = |other| shops.estate.run(&[&arguments[..], &[other]].concat());
     refused(to("production"), 2);
     let said = refused(to("staging"), 10);
-    assert!(said.contains("cannot neutralise"), "{said}");
+    assert!(said.contains("not known how to neutralise"), "{said}");
+
+    // The code of the module `sale`, which says how it is made harmless, is not there.
+    let code = scratch.join("odoo");
+    scratch.write("odoo/addons/base/__manifest__.py", "{}");
+    let odoo = format!("[environment.drill.odoo]\ncommand = [\"{}/odoo-bin\"]\n", code.display());
+    scratch.write("lifeboat.toml", format!("{config}\n{odoo}\n{staging}"));
+    scratch.write("masking/shop.toml", format!("{RULES}\"res_partner.vat\" = \"scramble-digits\"\n"));
+    let said = refused(to("staging"), 10);
+    assert!(said.contains("sale"), "{said}");
     shops.nothing_left("postgres shop template0 template1");
+
+    scratch.write("odoo/addons/sale/__manifest__.py", "{}");
+    let script = "INSERT INTO ir_config_parameter (key, value) VALUES ('sale.endpoint', 'nowhere')";
+    scratch.write("odoo/addons/sale/data/neutralize.sql", script);
+    to("staging").ok();
+    let copy = |sql: &str| shops.cluster.psql("copy", sql);
+    let parameter = |key: &str| copy(&format!("SELECT value FROM ir_config_parameter WHERE key = '{key}'"));
+    assert_eq!(parameter("sale.endpoint"), "nowhere");
+    assert_ne!(parameter("database.uuid"), "shop-uuid-0001");
+    assert_eq!(copy("SELECT count(*) FROM res_partner WHERE email NOT LIKE '%@example.invalid'"), "0");
+    let kept = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'";
+    assert_eq!(shops.cluster.psql("shop", kept), "shop-uuid-0001");
 }

@@ -112,7 +112,7 @@ pub(super) struct User {
 pub(super) async fn user(client: &Client) -> Result<Option<User>> {
     let cannot = |e| explain(e, "cannot prepare a user for the drill");
     let schema = Schema::read(client).await?;
-    let totp = if schema.has("res_users.totp_secret") { "u.totp_secret IS NULL" } else { "true" };
+    let totp = if schema.has("res_users.totp_secret") { "u.totp_secret IS NULL" } else { "u.id IS NOT NULL" };
     let inside = if schema.has("res_users.share") { "NOT coalesce(u.share, false)" } else { "true" };
     // Whoever administers settings sees most; whoever has no second factor needs no change.
     let choose = format!(

@@ -23,6 +23,6 @@ mod web;
 mod tests;
 
 pub use run::{Booted, run};
-pub(super) use settings::base_url;
+pub use settings::base_url;
 pub use settings::{PORT, Settings};
 pub use web::Way;

@@ -109,7 +109,7 @@ impl Settings<'_> {
 }
 
 /// The address of a copy that listens on `port`.
-pub(in crate::drill) fn base_url(port: u16) -> String {
+pub fn base_url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 

@@ -150,7 +150,12 @@ mod tests {
         assert_eq!(said.result, CheckResult::Error);
         assert!(said.detail.contains("time limit"), "{said:?}");
         let child = std::fs::read_to_string(&file).expect("it ran");
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        let stat = format!("/proc/{}/stat", child.trim());
+        let began = std::time::Instant::now();
+        // A killed process is there until it was reaped.
+        while std::fs::read_to_string(&stat).is_ok_and(|state| !state.contains(") Z ")) {
+            assert!(began.elapsed() < Duration::from_secs(60), "it still runs");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

@@ -18,5 +18,5 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use run::{Neutralisation, Settings, run};
+pub use run::{Neutralisation, Settings, database, run};
 pub use sources::AddonsPaths;

@@ -54,13 +54,22 @@ impl Neutralisation {
 pub async fn run(server: &PrivateServer, settings: &Settings<'_>) -> Result<Vec<Neutralisation>> {
     let maintenance = server.sql("template1").await?;
     let mut done = Vec::new();
-    for database in databases(&maintenance).await? {
-        let client = server.sql(&database).await?;
-        if let Some(odoo) = odoo_version(&client).await? {
-            done.push(one(server, &client, &database, odoo, settings).await?);
-        }
+    for name in databases(&maintenance).await? {
+        done.extend(database(server, &name, settings).await?);
     }
     Ok(done)
+}
+
+/// Neutralises one database and verifies it; `None` where it is not Odoo's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn database(server: &PrivateServer, name: &str, settings: &Settings<'_>) -> Result<Option<Neutralisation>> {
+    let client = server.sql(name).await?;
+    match odoo_version(&client).await? {
+        Some(odoo) => one(server, &client, name, odoo, settings).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn one(
