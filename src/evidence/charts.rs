@@ -133,7 +133,7 @@ fn shown(width: f64) -> f64 {
 }
 
 /// A coordinate with as many digits as a screen can show.
-fn px(value: f64) -> String {
+pub(super) fn px(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }

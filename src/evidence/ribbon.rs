@@ -5,6 +5,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
+use crate::evidence::charts::px;
 use crate::evidence::proven::{DrillPoint, Part, WindowProof};
 use crate::evidence::wording::{second, span};
 use crate::units::Timeline;
@@ -175,12 +176,6 @@ fn said(rows: &[Row<'_>]) -> String {
         }
     }
     format!("What can be restored, and what drills have proven of it: {}.", parts.join("; "))
-}
-
-/// A coordinate with as many digits as a screen can show.
-fn px(value: f64) -> String {
-    let text = format!("{value:.1}");
-    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
 }
 
 #[cfg(test)]
