@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -49,7 +50,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]` and `[keys]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]` and `[service]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -60,6 +61,8 @@ pub(super) struct RawFile {
     pub(super) repository: Option<Located<RawRepository>>,
     /// Who can read them.
     pub(super) keys: Option<Located<RawKeys>>,
+    /// How `lifeboat serve` runs.
+    pub(super) service: Option<Located<RawService>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,
@@ -131,6 +134,8 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What the service does for it, and where.
+    pub(super) service: Option<RawEnvironmentService>,
 }
 
 /// Objectives of an environment.
