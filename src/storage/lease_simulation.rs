@@ -199,7 +199,8 @@ impl ObjectStore for Bad {
             async move {
                 let path = path?;
                 bad.way().await?;
-                let mut done = bad.inner.delete_stream(stream::once(async { Ok(path.clone()) }).boxed());
+                let one = path.clone();
+                let mut done = bad.inner.delete_stream(stream::once(async move { Ok(one) }).boxed());
                 while done.next().await.is_some() {}
                 bad.way().await?;
                 Ok(path)
