@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigText, Environment, Estate};
 use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::evidence::Fence;
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
@@ -70,7 +71,7 @@ impl Context {
                     .hint("set `[keys] identity = { file = \"recovery.key\" }` on the host that restores")
             })?),
         };
-        Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+        Ok(Repository::open(&store, &self.state_dir(), recovery.as_ref()).await?.fenced(fence()?))
     }
 
     /// The state directory.
@@ -91,6 +92,18 @@ impl Context {
     /// zstd level of packs and WAL.
     pub(crate) fn level(&self) -> i32 {
         self.estate.repository.compression_level
+    }
+}
+
+/// Tells a command under which lease of the service it runs: `production/jobs:7`.
+pub(crate) const FENCE: &str = "LIFEBOAT_FENCE";
+
+/// The lease under which this command runs, where the service started it.
+fn fence() -> Result<Option<Fence>> {
+    match std::env::var(FENCE) {
+        Ok(text) => text.parse().map(Some),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(other) => Err(error::usage(format!("{FENCE} cannot be read")).source(other)),
     }
 }
 

@@ -4,8 +4,10 @@
 //! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
 //!    │                               └── odoo_record, egress_record
 //!    │ └─── dsse                                            how it is signed
-//!    ├───── read ── trust                                   the one reader, which verifies
-//!    └───── checkpoint ── merkle                            the signed head of the log
+//!    ├───── read ── trust, cache                            the one reader, which verifies
+//!    ├───── checkpoint ── merkle                            the signed head of the log
+//!    └───── fence                                           what keeps out who lost a lease
+//! job_record    what the service did with a job that was due
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
 //! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
 //! forecast                     how long the next restore will take
@@ -17,6 +19,9 @@
 
 pub mod bodies;
 pub mod bound;
+mod cache;
+#[cfg(test)]
+mod cache_tests;
 mod charts;
 pub mod checkpoint;
 pub mod draw;
@@ -25,7 +30,9 @@ pub mod drill_record;
 pub mod dsse;
 pub mod egress_record;
 pub mod entry;
+pub mod fence;
 pub mod forecast;
+pub mod job_record;
 mod judge;
 pub mod ledger;
 pub mod merkle;
@@ -49,7 +56,9 @@ pub mod trust;
 pub mod verify;
 mod wording;
 
+pub use cache::LedgerCache;
 pub use entry::{Body, Entry};
+pub use fence::Fence;
 pub use ledger::{Appended, Ledger};
 pub use read::{LedgerEntry, Problem, Reading};
 pub use report_json::Place;
@@ -64,4 +73,6 @@ mod examples_backups;
 #[cfg(test)]
 mod examples_outlook;
 #[cfg(test)]
-mod testing;
+mod examples_service;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -24,6 +24,8 @@ pub struct Order {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// Who asked for it; `None` where it was due.
     pub requested_by: Option<String>,
+    /// Which attempt at its occurrence it is, from 1.
+    pub attempt: u32,
     /// It is ended after this long.
     pub time_limit: Duration,
 }
@@ -42,6 +44,7 @@ impl Order {
             arguments,
             scheduled_for: None,
             requested_by: Some(who.to_owned()),
+            attempt: 1,
             time_limit: time_limit(kind),
         })
     }

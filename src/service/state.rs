@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, watch};
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
+pub use crate::evidence::job_record::JobOutcome;
 use crate::evidence::outlook::Outlook;
 use crate::units::Lsn;
 
@@ -222,20 +223,6 @@ pub struct PhaseView {
     pub total: Option<u64>,
 }
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobOutcome {
-    /// Done, and verified.
-    Done,
-    /// Done, with damage named (exit code 11), or a drill that missed an objective (9).
-    Partial,
-    /// It failed.
-    Failed,
-    /// It was ended: by a stop, by its time limit, or with the service.
-    Interrupted,
-}
-
 /// A job that ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FinishedJob {
@@ -253,6 +240,8 @@ pub struct FinishedJob {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// Who asked for it; `None` where it was due.
     pub requested_by: Option<String>,
+    /// Which attempt at its occurrence it was, from 1.
+    pub attempt: u32,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// When it ended.
@@ -414,6 +403,7 @@ pub(crate) mod tests {
             command: Vec::new(),
             scheduled_for: None,
             requested_by: Some("anna".into()),
+            attempt: 1,
             started_at: DateTime::UNIX_EPOCH,
             finished_at: DateTime::UNIX_EPOCH,
             outcome: JobOutcome::Done,

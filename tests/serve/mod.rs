@@ -1,5 +1,7 @@
 //! `lifeboat serve`: several environments served by one process, whatever happens to any of them.
 
+mod idle;
+mod instances;
 mod reload;
 mod stop;
 mod supervision;
@@ -36,7 +38,7 @@ impl Served {
         let head = format!(
             "[repository]\n{repository}\nretry_for = \"5s\"\n[keys]\nrecipients = [\"{recipient}\"]\n\
              identity = {{ file = \"recovery.key\" }}\nstate_dir = \"STATE\"\n\
-             [service]\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
+             [service]\nlease = \"2s\"\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
         );
         Self { scratch: scratch.clone(), head, environments: Vec::new() }
     }

@@ -48,7 +48,7 @@ fn a_second_service_on_one_state_directory_is_refused_and_stale_sockets_are_not_
     let host = served.host("here");
     let service = host.serve();
     let second = host.lifeboat.run(&["serve"]).expect_code(3);
-    assert!(second.stderr.contains("another service answers"), "{}", second.stderr);
+    assert!(second.stderr.contains("another service uses"), "{}", second.stderr);
     service.kill9();
     let service = host.serve();
     service.signal(Signal::SIGINT);

@@ -1,0 +1,140 @@
+//! What the supervisor hears: from workers, jobs, leases and the ledger; and what it makes of it.
+
+use chrono::{DateTime, Utc};
+
+use super::crew;
+use super::duties::{DutyNews, Standing};
+use super::jobs::{JobNews, show_told};
+use super::recorder::Recorded;
+use super::shares::{record, worker_of};
+use super::state::{FinishedJob, JobOutcome, Teller};
+use super::supervisor::{Stage, Supervisor};
+use super::worker::{Report, Said};
+use crate::error::Result;
+use crate::event::Event;
+use crate::evidence::Fence;
+use crate::repository::duty::Duty;
+use crate::units::Span;
+
+impl Supervisor {
+    /// Leases were taken, lost or not renewed.
+    pub(super) fn duties_changed(&mut self, news: impl Iterator<Item = DutyNews>) -> Result<()> {
+        let now = self.runtime.now();
+        let mut changed = false;
+        for news in news {
+            let (environment, duty) = &news.post;
+            if let Some(failure) = &news.failure {
+                let text = format!("the lease of {} is in doubt: {failure}", duty.name());
+                self.tell(Some(environment), Teller::Service, Event::Warning(text));
+            }
+            if !self.duties.note(&news) {
+                continue;
+            }
+            changed = true;
+            if let Standing::Elsewhere(instance) = &news.standing {
+                let text = format!("{instance} does {} of {environment}", duty.name());
+                self.tell(Some(environment), Teller::Service, Event::Note(text));
+            }
+            if let Some(kind) = worker_of(*duty)
+                && !matches!(news.standing, Standing::Ours { .. })
+            {
+                let instance = match &news.standing {
+                    Standing::Elsewhere(instance) => Some(instance.clone()),
+                    _ => None,
+                };
+                self.state.change(|view| crew::note_elsewhere(view, environment, kind, instance, now));
+            }
+        }
+        if !changed || !matches!(self.stage, Stage::Serving) {
+            return Ok(());
+        }
+        let duties = &self.duties;
+        self.jobs.stop_under(|fence| {
+            let duty = Duty::ALL.into_iter().find(|duty| duty.name() == fence.duty);
+            duty.is_some_and(|duty| {
+                duties.fence(&fence.environment, duty).is_some_and(|ours| ours != fence)
+                    || matches!(duties.standing(&fence.environment, duty), Standing::Elsewhere(_))
+            })
+        });
+        self.arrange(false)
+    }
+
+    /// What became of a job stands in the ledger, or never will.
+    pub(super) fn recorded(&self, recorded: &Recorded) {
+        let (Recorded::Written(environment, _) | Recorded::Refused(environment, _)) = recorded;
+        self.crew.look_soon(environment);
+    }
+
+    pub(super) fn workers_said(&self, reports: impl Iterator<Item = Report>) {
+        let now = self.runtime.now();
+        let said: Vec<_> =
+            reports.filter_map(|r| self.crew.whose(&r).map(|(name, kind)| (name, kind, r.said))).collect();
+        self.state.change(|view| {
+            for (environment, kind, said) in &said {
+                crew::note(view, environment, *kind, said, now);
+            }
+        });
+        for (environment, kind, said) in said {
+            let event = match said {
+                Said::Told(event) => event,
+                Said::Failed(failure, pause) => {
+                    Event::Warning(format!("failed, and is started again after {}: {failure}", Span(pause)))
+                }
+                Said::Running | Said::Stopped => continue,
+            };
+            self.tell(Some(&environment), Teller::Worker(kind), event);
+        }
+    }
+
+    pub(super) fn jobs_told(&mut self, news: impl Iterator<Item = JobNews>) {
+        let now = self.runtime.now();
+        let mut told = Vec::new();
+        for news in news {
+            match news {
+                JobNews::Told(run, event) => {
+                    if let Some(order) = self.jobs.told(&run) {
+                        told.push((order.environment.clone(), run, event));
+                    }
+                }
+                JobNews::Ended(run, exit) => {
+                    self.show(std::mem::take(&mut told), now);
+                    if let Some((fence, job)) = self.jobs.ended(&run, exit, now) {
+                        self.finish(fence, job);
+                    }
+                }
+            }
+        }
+        self.show(told, now);
+    }
+
+    pub(super) fn show(&self, told: Vec<(String, String, Event)>, now: DateTime<Utc>) {
+        if told.is_empty() {
+            return;
+        }
+        self.state.change(|view| {
+            for (_, run, event) in &told {
+                if let Some(job) = view.jobs_running.iter_mut().find(|job| job.run == *run) {
+                    show_told(job, event, now);
+                }
+            }
+        });
+        for (environment, run, event) in told {
+            self.tell(Some(&environment), Teller::Job(run), event);
+        }
+    }
+
+    pub(super) fn finish(&mut self, fence: Fence, job: FinishedJob) {
+        let what = format!("{} of {}", job.kind, job.environment);
+        let event = match job.outcome {
+            JobOutcome::Done => Event::Note(format!("{what}: done")),
+            JobOutcome::Partial => Event::Warning(format!("{what}: done in part: {}", job.message)),
+            JobOutcome::Failed => Event::Warning(format!("{what}: failed: {}", job.message)),
+            other => Event::Warning(format!("{what}: {}: {}", other.word(), job.message)),
+        };
+        self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
+        let record = record(&job, &self.state.view().instance);
+        self.recorder.write(fence, record, self.keeper.opened());
+        self.crew.look_soon(&job.environment);
+        self.state.change(|view| view.finished(job));
+    }
+}
