@@ -20,8 +20,6 @@
 pub mod bodies;
 pub mod bound;
 mod cache;
-#[cfg(test)]
-mod cache_tests;
 mod charts;
 pub mod checkpoint;
 pub mod draw;
@@ -66,6 +64,8 @@ pub use statement::{Statement, Subject};
 pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 pub(crate) mod examples;
 #[cfg(test)]
