@@ -164,16 +164,15 @@ impl Crew {
     }
 }
 
-/// Shows that another instance does the work of a worker, or nobody yet.
-pub(super) fn note_elsewhere(
+/// Shows how it stands with a worker that is not this instance's.
+pub(super) fn note_idle(
     view: &mut EstateView,
     environment: &str,
     kind: WorkerKind,
-    instance: Option<String>,
+    state: WorkerState,
     now: DateTime<Utc>,
 ) {
     if let Some(worker) = shown(view, environment, kind, now) {
-        let state = WorkerState::Elsewhere { instance };
         if worker.state != state {
             (worker.state, worker.since) = (state, now);
         }

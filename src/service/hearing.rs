@@ -7,7 +7,7 @@ use super::duties::{DutyNews, Standing};
 use super::jobs::{JobNews, show_told};
 use super::recorder::Recorded;
 use super::shares::{record, worker_of};
-use super::state::{FinishedJob, JobOutcome, Teller};
+use super::state::{FinishedJob, JobOutcome, Teller, WorkerState};
 use super::supervisor::{Stage, Supervisor};
 use super::worker::{Report, Said};
 use crate::error::Result;
@@ -35,14 +35,13 @@ impl Supervisor {
                 let text = format!("{instance} does {} of {environment}", duty.name());
                 self.tell(Some(environment), Teller::Service, Event::Note(text));
             }
-            if let Some(kind) = worker_of(*duty)
-                && !matches!(news.standing, Standing::Ours { .. })
-            {
-                let instance = match &news.standing {
-                    Standing::Elsewhere(instance) => Some(instance.clone()),
-                    _ => None,
-                };
-                self.state.change(|view| crew::note_elsewhere(view, environment, kind, instance, now));
+            let idle = match &news.standing {
+                Standing::Seeking => WorkerState::Seeking,
+                Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: instance.clone() },
+                Standing::Ours { .. } => continue,
+            };
+            if let Some(kind) = worker_of(*duty) {
+                self.state.change(|view| crew::note_idle(view, environment, kind, idle, now));
             }
         }
         if !changed || !matches!(self.stage, Stage::Serving) {

@@ -161,10 +161,12 @@ pub struct WorkerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum WorkerState {
+    /// It is not known yet who does it: the store was not asked, or does not answer.
+    Seeking,
     /// Another instance does it.
     Elsewhere {
-        /// Its name, where known.
-        instance: Option<String>,
+        /// Its name.
+        instance: String,
     },
     /// It works.
     Running,

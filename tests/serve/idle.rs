@@ -51,7 +51,7 @@ fn idle() {
         let host = served.host("here");
         // As it comes, with nothing shortened.
         let config = fs::read_to_string(&host.config).expect("a configuration");
-        let config = config.replace("lease = \"2s\"\n", "").replace("refresh_every = \"1s\"\n", "");
+        let config = config.replace("lease = \"4s\"\n", "").replace("refresh_every = \"1s\"\n", "");
         fs::write(&host.config, config).expect("written");
         let mut service = host.serve();
         for n in 0..count {

@@ -29,7 +29,7 @@ fn the_other_service_takes_over_and_one_that_wakes_up_does_no_harm() {
     // It stands still, as a machine does whose disk hangs or that is suspended.
     on_a.signal(Signal::SIGSTOP);
     b.until("b has taken over", &mut on_b, |s| receives(s, "one").as_deref() == Some("b"));
-    let base = b.ask("base", "one");
+    let base = b.ask_in_time("base", "one");
     // PostgreSQL holds the slot for the one that stands still until it misses it; both are told apart by the kernel.
     on_a.signal(Signal::SIGCONT);
     a.until("a knows that b receives", &mut on_a, |s| receives(s, "one").as_deref() == Some("b"));
@@ -60,7 +60,7 @@ fn a_service_that_was_killed_or_stopped_does_not_wait_for_its_own_leases() {
     let host = served.host("here");
     // Longer than this test may take.
     let config = fs::read_to_string(&host.config).expect("a configuration");
-    fs::write(&host.config, config.replace("lease = \"2s\"", "lease = \"1h\"")).expect("written");
+    fs::write(&host.config, config.replace("lease = \"4s\"", "lease = \"1h\"")).expect("written");
     let mut service = host.serve();
     host.until("it receives", &mut service, |s| receives(s, "one").as_deref() == Some("here"));
     service.kill9();

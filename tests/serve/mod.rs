@@ -38,7 +38,7 @@ impl Served {
         let head = format!(
             "[repository]\n{repository}\nretry_for = \"5s\"\n[keys]\nrecipients = [\"{recipient}\"]\n\
              identity = {{ file = \"recovery.key\" }}\nstate_dir = \"STATE\"\n\
-             [service]\nlease = \"2s\"\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
+             [service]\nlease = \"4s\"\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
         );
         Self { scratch: scratch.clone(), head, environments: Vec::new() }
     }
@@ -122,6 +122,18 @@ impl Host {
     pub(crate) fn ask(&self, kind: &str, environment: &str) -> String {
         let asked = self.lifeboat.run(&["--format", "json", "service", "run", kind, "-e", environment]);
         asked.ok().json()["run"].as_str().expect("a run").to_owned()
+    }
+
+    /// The same as soon as this service may.
+    #[track_caller]
+    pub(crate) fn ask_in_time(&self, kind: &str, environment: &str) -> String {
+        let mut run = None;
+        wait_until("the job is taken", PATIENCE, || {
+            let asked = self.lifeboat.run(&["--format", "json", "service", "run", kind, "-e", environment]);
+            run = asked.json()["run"].as_str().map(str::to_owned);
+            run.is_some()
+        });
+        run.expect("it was just there")
     }
 
     /// Waits until a run has ended; how.
