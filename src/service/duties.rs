@@ -69,6 +69,8 @@ pub(super) struct Duties {
 #[derive(Debug)]
 struct Sought {
     standing: Standing,
+    /// Whether something went wrong when it was last asked for.
+    troubled: bool,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -115,19 +117,19 @@ impl Duties {
                 stop: stop.clone(),
             };
             let task = tokio::spawn(seeking.run());
-            self.posts.insert(post.clone(), Sought { standing: Standing::Seeking, stop, task });
+            self.posts.insert(post.clone(), Sought { standing: Standing::Seeking, troubled: false, stop, task });
         }
     }
 
-    /// Keeps what has become of a duty; whether that is news.
-    pub(super) fn note(&mut self, news: &DutyNews) -> bool {
-        match self.posts.get_mut(&news.post) {
-            Some(sought) if sought.standing != news.standing => {
-                sought.standing = news.standing.clone();
-                true
-            }
-            _ => false,
-        }
+    /// Keeps what has become of a duty: whether it stands otherwise than before, and whether there is trouble that
+    /// there was not before.
+    pub(super) fn note(&mut self, news: &DutyNews) -> (bool, bool) {
+        let Some(sought) = self.posts.get_mut(&news.post) else { return (false, false) };
+        let troubled = std::mem::replace(&mut sought.troubled, news.failure.is_some());
+        let trouble = news.failure.is_some() && !troubled;
+        let changed = sought.standing != news.standing;
+        sought.standing.clone_from(&news.standing);
+        (changed, trouble)
     }
 
     /// How this instance stands to a duty.

@@ -23,11 +23,12 @@ impl Supervisor {
         let mut changed = false;
         for news in news {
             let (environment, duty) = &news.post;
-            if let Some(failure) = &news.failure {
+            let (otherwise, trouble) = self.duties.note(&news);
+            if let Some(failure) = news.failure.as_ref().filter(|_| trouble) {
                 let text = format!("the lease of {} is in doubt: {failure}", duty.name());
                 self.tell(Some(environment), Teller::Service, Event::Warning(text));
             }
-            if !self.duties.note(&news) {
+            if !otherwise {
                 continue;
             }
             changed = true;
