@@ -189,7 +189,8 @@ impl Log {
             let Some(last) = kept.last().cloned() else { return Ok(None) };
             let (mut chain, mut reading) = (Chain::beginning(), Reading::default());
             for bytes in kept {
-                log.take(&mut chain, chain.sequence + 1, &bytes, &mut reading);
+                let number = chain.sequence + 1;
+                log.take(&mut chain, number, &bytes, &mut reading);
             }
             if !reading.problems.is_empty() {
                 cache.forget();

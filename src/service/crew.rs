@@ -172,10 +172,10 @@ pub(super) fn note_idle(
     state: WorkerState,
     now: DateTime<Utc>,
 ) {
-    if let Some(worker) = shown(view, environment, kind, now) {
-        if worker.state != state {
-            (worker.state, worker.since) = (state, now);
-        }
+    if let Some(worker) = shown(view, environment, kind, now)
+        && worker.state != state
+    {
+        (worker.state, worker.since) = (state, now);
     }
 }
 

@@ -17,33 +17,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::child::{Program, words};
 use super::claim::Claim;
-use super::control::{Asked, Control, Request};
-use super::crew::{self, Crew, Ground};
-use super::duties::{Duties, DutyNews, Instance, Post, Standing};
-use super::initial::{first_view, reloaded, status};
-use super::jobs::{JobNews, Jobs, show_begun, show_told};
-use super::order::Order;
+use super::control::{Asked, Control};
+use super::crew::{Crew, Ground};
+use super::duties::{Duties, DutyNews, Instance, Post};
+use super::initial::{first_view, status};
+use super::jobs::{JobNews, Jobs, show_begun};
 use super::places::Places;
 use super::recorder::{Recorded, Recorder};
 use super::repository_keeper::RepositoryKeeper;
-use super::state::{ConfigProblem, FinishedJob, JobOutcome, News, ServiceState, Teller, WorkerKind};
-use super::worker::{Report, Said};
-use crate::config::{Environment, Estate, JobKind};
-use crate::error::{self, ErrorKind, Result, ResultExt};
+use super::shares::{duty_of, lease_of, posts, terms};
+use super::state::{News, ServiceState, Teller, WorkerKind};
+use super::worker::Report;
+use crate::config::Estate;
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
-use crate::evidence::Fence;
-use crate::evidence::job_record::JobRecord;
-use crate::repository::duty::Duty;
-use crate::runtime::{Runtime, blocking};
-use crate::storage::lease::Terms;
+use crate::runtime::Runtime;
+use crate::units::Span;
 
 /// The loop turns at least this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -154,7 +150,7 @@ pub(super) struct Supervisor {
     pub(super) asked: mpsc::Receiver<Asked>,
     /// A configuration that is being loaded, and who waits for it.
     pub(super) loading: Option<JoinHandle<Result<Estate>>>,
-    pub(super) waiting_for_load: Vec<tokio::sync::oneshot::Sender<Result<()>>>,
+    pub(super) waiting_for_load: Vec<oneshot::Sender<Result<()>>>,
     pub(super) stage: Stage,
 }
 
@@ -309,7 +305,7 @@ impl Supervisor {
         });
         let text = match self.jobs.running() {
             0 => "stopping: storing what was received".to_owned(),
-            n => format!("stopping: {n} running jobs may go on for {}", crate::units::Span(within)),
+            n => format!("stopping: {n} running jobs may go on for {}", Span(within)),
         };
         self.tell(None, Teller::Service, Event::Note(text));
     }
