@@ -124,7 +124,7 @@ struct Watched {
 #[derive(Debug)]
 pub enum Attempt {
     /// The lease is ours.
-    Taken(Lease, Before),
+    Taken(Box<Lease>, Before),
     /// Somebody else has it, or was faster.
     Held(Holding),
 }
@@ -295,7 +295,7 @@ impl Contender {
                 let (valid_until, expires_at) = (began.ticks + terms.lasts, began.wall + delta(terms.lasts));
                 let (renewed, tidied) = (began.ticks, began.ticks);
                 let lease = Lease { seat, generation, number, renewed, valid_until, expires_at, tidied };
-                Ok(Attempt::Taken(lease, before))
+                Ok(Attempt::Taken(Box::new(lease), before))
             }
             Some(top) => Ok(Attempt::Held(top.holding)),
             None => Err(error::repository(format!("{} was written and is not listed", self.seat.key(number)))

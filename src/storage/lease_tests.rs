@@ -53,7 +53,7 @@ fn contender(store: &Store, host: &Host, owner: &str) -> Contender {
 
 async fn taken(contender: &mut Contender) -> (Lease, Before) {
     match contender.take(0).await.expect("the store works") {
-        Attempt::Taken(lease, before) => (lease, before),
+        Attempt::Taken(lease, before) => (*lease, before),
         Attempt::Held(other) => panic!("held by {other:?}"),
     }
 }
