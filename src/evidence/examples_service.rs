@@ -5,12 +5,13 @@ use super::examples::at;
 use super::fence::LeaseTaken;
 use super::job_record::{JobOutcome, JobRecord};
 
-/// A job that was done, one that a calendar put off, one that failed, and a takeover.
+/// A job that was done, one that a calendar put off, one that failed, missed ones, a new one, and a takeover.
 pub(crate) fn service() -> Vec<Body> {
     let done = JobRecord {
         job: "nightly-base".into(),
-        job_kind: "base_backup".into(),
+        job_kind: "base".into(),
         scheduled_for: at(-3600.0),
+        occurrences: 1,
         started_at: Some(at(-3420.0)),
         finished_at: at(-3325.0),
         outcome: JobOutcome::Done,
@@ -26,6 +27,7 @@ pub(crate) fn service() -> Vec<Body> {
         job: "weekly-drill".into(),
         job_kind: "drill".into(),
         scheduled_for: at(3600.0),
+        occurrences: 1,
         started_at: None,
         finished_at: at(3600.0),
         outcome: JobOutcome::Deferred,
@@ -48,6 +50,18 @@ pub(crate) fn service() -> Vec<Body> {
         attempt: 2,
         ..drill.clone()
     };
+    let missed = JobRecord {
+        scheduled_for: at(-86_400.0),
+        occurrences: 30,
+        started_at: None,
+        finished_at: at(0.0),
+        outcome: JobOutcome::Missed,
+        exit_code: None,
+        message: Some("no service ran".into()),
+        attempt: 0,
+        ..done.clone()
+    };
+    let planned = JobRecord { outcome: JobOutcome::Scheduled, occurrences: 1, message: None, ..missed.clone() };
     let taken = LeaseTaken {
         duty: "jobs".into(),
         generation: 3,
@@ -56,5 +70,12 @@ pub(crate) fn service() -> Vec<Body> {
         previous_generation: Some(2),
         expired_at: Some(at(60.0)),
     };
-    vec![Body::Job(done), Body::Job(drill), Body::Job(failed), Body::Lease(taken)]
+    vec![
+        Body::Job(done),
+        Body::Job(drill),
+        Body::Job(failed),
+        Body::Job(missed),
+        Body::Job(planned),
+        Body::Lease(taken),
+    ]
 }

@@ -1,4 +1,4 @@
-//! What the service did with a job that was due: ran it, put it off, or missed it. Every field is always
+//! What the service did with a job that was due: ran it, put it off, or missed it; and since when it is planned. Every field is always
 //! present in the JSON; what is not known is null.
 
 use chrono::{DateTime, Utc};
@@ -7,15 +7,18 @@ use serde::{Deserialize, Serialize};
 /// One occurrence of a scheduled job, or a job that somebody asked for.
 ///
 /// A run has one entry, written when it ended; so an occurrence without one was not done. A deferral has one entry
-/// when it begins, and what became of the occurrence has one later.
+/// when it begins, and what became of the occurrence has one later. A job that was never planned before has one when
+/// that begins: what is due later and has no entry was forgotten.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// Name of the job.
     pub job: String,
-    /// What it does: `base_backup`, `verify`, `drill`, … (`kind` is the entry's own).
+    /// What it does, in the word of the configuration: `base`, `verify`, `drill`, … (`kind` is the entry's own).
     pub job_kind: String,
     /// The occurrence: when its schedule wanted it, before jitter. For a job that somebody asked for, when they did.
     pub scheduled_for: DateTime<Utc>,
+    /// How many occurrences this tells of: 1, but where several were missed; `scheduled_for` is the newest of them.
+    pub occurrences: u32,
     /// When it began; null where it did not.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended; of a deferral, when it began; of a missed one, when that was found.
@@ -42,6 +45,8 @@ pub struct JobRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobOutcome {
+    /// Nothing yet: the job is planned from now on.
+    Scheduled,
     /// It was done.
     Done,
     /// It was done, with damage named (exit code 11).
@@ -65,6 +70,7 @@ impl JobOutcome {
     /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
+            JobOutcome::Scheduled => "planned from now on",
             JobOutcome::Done => "done",
             JobOutcome::Partial => "partly done",
             JobOutcome::Failed => "failed",

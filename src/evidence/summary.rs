@@ -144,8 +144,16 @@ fn job(j: &JobRecord) -> (String, bool) {
     let took = j.started_at.map(|from| (j.finished_at - from).as_seconds_f64()).map(span);
     let took = took.map(|t| format!(" after {t}")).unwrap_or_default();
     let again = if j.attempt > 1 { format!(", attempt {}", j.attempt) } else { String::new() };
-    let line = format!("{} of {} {}{took}{again}{why}", j.job, second(j.scheduled_for), j.outcome.word());
-    (line, !matches!(j.outcome, JobOutcome::Done | JobOutcome::Deferred))
+    let more = match j.occurrences {
+        0 | 1 => String::new(),
+        n => format!(" and {} before", number(u64::from(n) - 1)),
+    };
+    let of = match j.outcome {
+        JobOutcome::Scheduled => String::new(),
+        _ => format!(" of {}{more}", second(j.scheduled_for)),
+    };
+    let line = format!("{}{of} {}{took}{again}{why}", j.job, j.outcome.word());
+    (line, !matches!(j.outcome, JobOutcome::Done | JobOutcome::Deferred | JobOutcome::Scheduled))
 }
 
 /// The first digits of a hash.
@@ -216,11 +224,13 @@ mod tests {
                 false,
             ),
             (11, "job", "weekly-drill of 2026-11-22 04:00:00 UTC failed after 1 min, attempt 2: exit code 8", true),
-            (12, "lease", "db-2 does jobs from now on (generation 3), which db-1 (generation 2) did not renew", false),
+            (12, "job", "nightly-base of 2026-11-21 03:00:00 UTC and 29 before missed: no service ran", true),
+            (13, "job", "nightly-base planned from now on", false),
+            (14, "lease", "db-2 does jobs from now on (generation 3), which db-1 (generation 2) did not renew", false),
         ];
         for (told, (sequence, kind, summary, bad)) in told.iter().zip(expected) {
             assert_eq!(told, &(sequence, kind, summary.to_owned(), bad));
         }
-        assert_eq!(told.len(), 12);
+        assert_eq!(told.len(), 14);
     }
 }

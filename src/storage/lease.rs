@@ -235,7 +235,8 @@ impl Contender {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| error::internal("the operating system gives no random numbers"))?;
         // Whoever holds a lease asks again soon; waiting long inside one request would only hide that it ran out.
-        let patience = RetryPolicy { give_up_after: terms.lasts / 4, ..store.retry() };
+        let retry = store.retry();
+        let patience = RetryPolicy { give_up_after: retry.give_up_after.min(terms.lasts / 4), ..retry };
         let seat = Seat {
             store: store.with_retry(patience),
             runtime: runtime.clone(),

@@ -199,7 +199,8 @@ impl ObjectStore for Bad {
             async move {
                 let path = path?;
                 bad.way().await?;
-                let mut done = bad.inner.delete_stream(stream::once(async { Ok(path.clone()) }).boxed());
+                let one = path.clone();
+                let mut done = bad.inner.delete_stream(stream::once(async move { Ok(one) }).boxed());
                 while done.next().await.is_some() {}
                 bad.way().await?;
                 Ok(path)
@@ -269,8 +270,8 @@ impl Player {
                 let quiet = self.world.now() >= self.quiet_after;
                 if !quiet && self.dice.one_in(12) {
                     // Cut short: what it knew itself to be is over when it asks to be released.
-                    if let Some(last) = self.log.borrow_mut().last_mut() {
-                        last.to = last.to.min(self.world.now());
+                    for held in self.log.borrow_mut().iter_mut().filter(|held| held.who == self.who) {
+                        held.to = held.to.min(self.world.now());
                     }
                     let _ = lease.release().await;
                     break;
