@@ -266,7 +266,9 @@ impl Player {
             loop {
                 let (from, generation) = (self.world.now(), lease.generation());
                 let to = from + self.real(lease.remaining());
-                self.log.borrow_mut().push(Held { who: self.who, generation, from, to });
+                if to > from {
+                    self.log.borrow_mut().push(Held { who: self.who, generation, from, to });
+                }
                 let quiet = self.world.now() >= self.quiet_after;
                 if !quiet && self.dice.one_in(12) {
                     // Cut short: what it knew itself to be is over when it asks to be released.
