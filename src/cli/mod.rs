@@ -18,6 +18,7 @@ mod keygen;
 mod output;
 mod refresh;
 mod restore;
+mod schedule;
 mod show;
 mod tenant;
 mod terminal;
@@ -91,6 +92,9 @@ enum Command {
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
+    /// Tell what the service will do when
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
@@ -162,7 +166,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime),
+        Command::Config(command) => config::run(&command, file),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
@@ -175,6 +179,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         }
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
