@@ -9,13 +9,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::EnvironmentArgument;
-use super::context::{Context, Keys, host_name};
+use super::context::{Context, Despite, Keys, host_name};
 use super::drill_coverage;
 use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
 use super::restore::tools;
 use super::text::counted;
-use crate::config::{Environment, Probe};
+use crate::config::{Effect, Environment, Probe};
 use crate::drill::outlook::outlook;
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
@@ -99,6 +99,10 @@ pub(crate) struct Arguments {
     /// Keep the restored copy for a look; it must be removed by hand
     #[arg(long)]
     keep: bool,
+
+    /// Drill although a calendar forbids it now
+    #[arg(long)]
+    despite_calendar: bool,
 }
 
 /// Rules by which a drill chooses its target.
@@ -148,7 +152,9 @@ async fn several(arguments: &Arguments, context: &Context) -> Result<Outcome> {
         true => context.estate.environments.iter().collect(),
         false => named.collect::<Result<_>>()?,
     };
+    let despite = Despite { option: "--despite-calendar", given: arguments.despite_calendar };
     let run = async |environment: &Environment| {
+        context.allowed(environment, Effect::ForbidDrills, despite)?;
         let folder = folder(arguments.report.as_ref(), environment);
         let wish = Wish {
             aim: match arguments.sample {

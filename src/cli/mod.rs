@@ -19,6 +19,7 @@ mod keygen;
 mod output;
 mod refresh;
 mod restore;
+mod schedule;
 mod serve;
 mod service;
 mod show;
@@ -33,8 +34,9 @@ mod wal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::config::JobKind;
 use crate::error::{self, Result};
 use context::Context;
 use output::Outcome;
@@ -99,6 +101,9 @@ enum Command {
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
+    /// Tell what the service will do when
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
@@ -142,6 +147,13 @@ impl Arguments {
     }
 }
 
+/// Whether this program has the command of a kind of job.
+fn can(kind: JobKind) -> bool {
+    let words = kind.words();
+    let mut program = Arguments::command();
+    words.iter().try_fold(&mut program, |command, word| command.find_subcommand_mut(word)).is_some()
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
     let code = if arguments.command.is_restore_command() {
@@ -182,7 +194,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime.clone()),
+        Command::Config(command) => config::run(&command, file),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
@@ -195,9 +207,10 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         }
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
-        Command::Serve(arguments) => serve::run(&arguments, context()?).await,
+        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
         Command::Service(command) => service::run(&command, &context()?).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Context, host_name};
 use super::output::Outcome;
 use super::systemd::Manager;
+use crate::config::JobKind;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::service::socket;
 use crate::service::{Claim, Control, Service, Setup};
@@ -36,6 +37,7 @@ pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outco
         estate: context.estate,
         instance: instance.unwrap_or_else(host_name),
         claim,
+        kinds: JobKind::ALL.into_iter().filter(|kind| super::can(*kind)).collect(),
         program: PathBuf::from(THIS_PROGRAM),
         runtime: runtime.clone(),
     });

@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::calendar::{Calendar, RawCalendar, calendar};
 use super::check::{check, is_name};
 use super::estate::Estate;
 use super::glob::{expand_glob, is_pattern};
+use super::job::{Job, RawJob, built_in, job, judge_together};
 use super::masking::{MaskingRule, rule};
 use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
@@ -64,6 +66,7 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
+        let (jobs, calendars) = files.schedule()?;
 
         let file = std::path::absolute(&path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
@@ -76,6 +79,8 @@ impl Estate {
             service,
             environments: files.environments,
             checks: files.checks,
+            jobs,
+            calendars,
             masking: files.masking,
         })
     }
@@ -143,6 +148,9 @@ struct Files {
     environments: Vec<Environment>,
     checks: Vec<Check>,
     masking: Vec<MaskingRule>,
+    /// Jobs and calendars with the index of their file: they are judged when all environments are known.
+    jobs: Vec<(usize, RawJob)>,
+    calendars: Vec<(usize, RawCalendar)>,
     environment_places: HashMap<String, String>,
     check_places: HashMap<String, String>,
     slots: Vec<(Target, String, String)>,
@@ -180,8 +188,39 @@ impl Files {
             }
             self.masking.push(rule);
         }
+        let index = self.sources.len();
+        self.jobs.extend(raw.job.into_iter().map(|job| (index, job)));
+        self.calendars.extend(raw.calendar.into_iter().map(|calendar| (index, calendar)));
         self.sources.push(source);
         Ok(())
+    }
+
+    /// Judges jobs and calendars.
+    fn schedule(&mut self) -> Result<(Vec<Job>, Vec<Calendar>)> {
+        let (mut jobs, mut places) = (Vec::new(), Vec::new());
+        for (index, raw) in std::mem::take(&mut self.jobs) {
+            let (job, place) = job(&self.sources[index], raw, &self.environments)?;
+            jobs.push(job);
+            places.push(place);
+        }
+        judge_together(&jobs, &places)?;
+        if jobs.is_empty() {
+            jobs = built_in(&self.environments);
+        }
+        let mut calendars: Vec<Calendar> = Vec::new();
+        for (index, raw) in std::mem::take(&mut self.calendars) {
+            let (source, span) = (&self.sources[index], raw.name.span.clone());
+            let mut read = |path: &Path| {
+                std::fs::read_to_string(path)
+                    .or_err(ErrorKind::Config, || format!("cannot read the calendar {}", path.display()))
+            };
+            let calendar = calendar(source, raw, &self.environments, &mut read)?;
+            if calendars.iter().any(|other| other.name == calendar.name) {
+                return Err(source.error(&span, format!("the calendar \"{}\" is defined twice", calendar.name)));
+            }
+            calendars.push(calendar);
+        }
+        Ok((jobs, calendars))
     }
 
     fn add_environment(&mut self, source: &Source, raw: super::raw::RawEnvironment) -> Result<()> {

@@ -4,10 +4,14 @@
 //! `read` and `check` turn it into the types of `estate`, `source` places errors, `secret` is how a
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
+mod calendar;
 mod check;
+mod cron;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod ical;
+mod job;
 mod job_kind;
 mod load;
 mod masking;
@@ -22,14 +26,18 @@ mod service;
 mod source;
 pub(crate) mod suggest;
 mod text;
+mod zone;
 
+pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use cron::CronExpression;
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
@@ -38,3 +46,4 @@ pub use schema::json_schema;
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};
 pub use text::ConfigText;
+pub use zone::{Twice, instant};

@@ -423,8 +423,8 @@ mod tests {
         append(&stalled, 1, "again").await.expect_err("for good");
         append(&fenced(&store, 1), 1, "as a new process").await.expect_err("which reads the ledger first");
         append(&successor, 2, "goes on").await.expect("appended");
-        append(&ledger(&store, &[1]), 1, "a person").await.expect("acts under no lease");
-        let other = |text: &str| ledger(&store, &[1]).with_fence(Some(text.parse().expect("a fence")));
+        append(&ledger(&store, &[1, 2]), 1, "a person").await.expect("acts under no lease");
+        let other = |text: &str| ledger(&store, &[1, 2]).with_fence(Some(text.parse().expect("a fence")));
         append(&other("production/wal:1"), 1, "another duty").await.expect("not concerned");
         append(&other("staging/jobs:1"), 1, "another environment").await.expect("not concerned");
         let told = told(&ledger(&store, &[1, 2]).entries().await.expect("sound"));

@@ -44,7 +44,7 @@ impl Duty {
 #[derive(Debug)]
 pub enum Taking {
     /// It is ours, and everybody before is out.
-    Taken(Lease),
+    Taken(Box<Lease>),
     /// Somebody else has it.
     Held(Holding),
 }
@@ -128,7 +128,7 @@ mod tests {
 
     fn lease(taking: Taking) -> Lease {
         match taking {
-            Taking::Taken(lease) => lease,
+            Taking::Taken(lease) => *lease,
             Taking::Held(holding) => panic!("held by {holding:?}"),
         }
     }

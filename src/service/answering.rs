@@ -7,12 +7,13 @@ use super::duties::Standing;
 use super::initial::reloaded;
 use super::order::Order;
 use super::repository_keeper::RepositoryKeeper;
-use super::shares::duty_for;
-use super::state::{ConfigProblem, Teller};
+use super::shares::{duty_for, lease_of};
+use super::state::{ConfigProblem, JobOutcome, Teller};
 use super::supervisor::{Sign, Stage, Supervisor, program_for};
 use crate::config::{Environment, Estate, JobKind};
 use crate::error::{self, Result};
 use crate::event::Event;
+use crate::evidence::job_record::JobRecord;
 use crate::runtime::blocking;
 
 impl Supervisor {
@@ -20,6 +21,9 @@ impl Supervisor {
         let said = match request {
             Request::Start(order) => self.start(order),
             Request::Stop { run, who } => self.jobs.stop(&run).map(|waited| {
+                if let Some(order) = &waited {
+                    self.not_begun(order, &who);
+                }
                 self.tell(None, Teller::Job(run.clone()), Event::Note(format!("{run} is stopped by {who}")));
                 self.state.change(|view| match waited {
                     Some(_) => view.jobs_running.retain(|job| job.run != run),
@@ -36,6 +40,32 @@ impl Supervisor {
         };
         // Who asked may have gone.
         let _ = answer.send(said);
+    }
+
+    /// An order that was due was taken back before it began: that is an attempt, and tried again as the job says.
+    fn not_begun(&mut self, order: &Order, who: &str) {
+        let (Some(job), Some(fence)) = (&order.job, lease_of(&self.duties, order)) else {
+            self.planning.given_up(order);
+            return;
+        };
+        let now = self.runtime.now();
+        let record = JobRecord {
+            job: job.clone(),
+            job_kind: order.kind.word().to_owned(),
+            scheduled_for: order.scheduled_for.unwrap_or(now),
+            occurrences: 1,
+            started_at: None,
+            finished_at: now,
+            outcome: JobOutcome::Interrupted,
+            exit_code: None,
+            message: Some(format!("{who} stopped it before it began")),
+            calendar: None,
+            until: None,
+            instance: self.state.view().instance.clone(),
+            attempt: order.attempt,
+            requested_by: None,
+        };
+        self.recorder.write(fence, record, self.keeper.opened());
     }
 
     /// Takes an order, if this instance may run it.
@@ -94,6 +124,7 @@ impl Supervisor {
                     self.keeper =
                         RepositoryKeeper::start(self.estate.clone(), self.state.clone(), self.runtime.clone());
                 }
+                self.planning.reload(&self.estate, now);
                 let estate = self.estate.clone();
                 self.state.change(|view| reloaded(view, &estate, moved, now));
                 if matches!(self.stage, Stage::Serving) {

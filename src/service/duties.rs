@@ -5,7 +5,7 @@
 //! it over has written so into the ledger, which then refuses whatever this instance would still record. But nothing
 //! new begins until it is renewed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,21 @@ pub(super) struct Instance {
     pub(super) terms: Terms,
 }
 
+impl Standing {
+    /// The fence, where the duty is ours.
+    fn fence(&self) -> Option<&Fence> {
+        match self {
+            Standing::Ours { fence, .. } => Some(fence),
+            Standing::Seeking | Standing::Elsewhere(_) => None,
+        }
+    }
+
+    /// Whether the same lease is held as in `other`, or none in both.
+    pub(super) fn holds_as(&self, other: &Standing) -> bool {
+        self.fence() == other.fence()
+    }
+}
+
 impl Duties {
     /// None yet; what becomes of them goes to `news`.
     pub(super) fn new(instance: Instance, news: mpsc::UnboundedSender<DutyNews>, runtime: Runtime) -> Self {
@@ -121,15 +136,14 @@ impl Duties {
         }
     }
 
-    /// Keeps what has become of a duty: whether it stands otherwise than before, and whether there is trouble that
+    /// Keeps what has become of a duty: how it stood, where it stands otherwise now, and whether there is trouble that
     /// there was not before.
-    pub(super) fn note(&mut self, news: &DutyNews) -> (bool, bool) {
-        let Some(sought) = self.posts.get_mut(&news.post) else { return (false, false) };
+    pub(super) fn note(&mut self, news: &DutyNews) -> (Option<Standing>, bool) {
+        let Some(sought) = self.posts.get_mut(&news.post) else { return (None, false) };
         let troubled = std::mem::replace(&mut sought.troubled, news.failure.is_some());
         let trouble = news.failure.is_some() && !troubled;
-        let changed = sought.standing != news.standing;
-        sought.standing.clone_from(&news.standing);
-        (changed, trouble)
+        let before = std::mem::replace(&mut sought.standing, news.standing.clone());
+        ((before != news.standing).then_some(before), trouble)
     }
 
     /// How this instance stands to a duty.
@@ -139,10 +153,15 @@ impl Duties {
 
     /// The fence of a duty that is ours.
     pub(super) fn fence(&self, environment: &str, duty: Duty) -> Option<&Fence> {
-        match self.standing(environment, duty) {
-            Standing::Ours { fence, .. } => Some(fence),
-            _ => None,
-        }
+        self.standing(environment, duty).fence()
+    }
+
+    /// The environments some of whose jobs this instance may begin now.
+    pub(super) fn of_jobs(&self) -> HashSet<String> {
+        let of_jobs = self.posts.iter().filter(|((_, duty), sought)| {
+            matches!(duty, Duty::Jobs | Duty::Drills) && matches!(sought.standing, Standing::Ours { valid: true, .. })
+        });
+        of_jobs.map(|((environment, _), _)| environment.clone()).collect()
     }
 
     /// Gives everything up, after all that was done has ended.

@@ -1,15 +1,17 @@
 //! What the supervisor hears: from workers, jobs, leases and the ledger; and what it makes of it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::crew;
 use super::duties::{DutyNews, Standing};
 use super::jobs::{JobNews, show_told};
+use super::planning::{Due, Read};
 use super::recorder::Recorded;
-use super::shares::{record, worker_of};
-use super::state::{FinishedJob, JobOutcome, Teller, WorkerState};
+use super::shares::{duty_for, record, worker_of};
+use super::state::{FinishedJob, JobOutcome, ObjectivesInForce, Teller, WorkerState};
 use super::supervisor::{Stage, Supervisor};
 use super::worker::{Report, Said};
+use crate::config::JobKind;
 use crate::error::Result;
 use crate::event::Event;
 use crate::evidence::Fence;
@@ -23,15 +25,20 @@ impl Supervisor {
         let mut changed = false;
         for news in news {
             let (environment, duty) = &news.post;
-            let (otherwise, trouble) = self.duties.note(&news);
+            let (before, trouble) = self.duties.note(&news);
             if let Some(failure) = news.failure.as_ref().filter(|_| trouble) {
                 let text = format!("the lease of {} is in doubt: {failure}", duty.name());
                 self.tell(Some(environment), Teller::Service, Event::Warning(text));
             }
-            if !otherwise {
-                continue;
-            }
+            let Some(before) = before else { continue };
             changed = true;
+            if matches!(duty, Duty::Jobs | Duty::Drills) && !before.holds_as(&news.standing) {
+                // What another instance did meanwhile stands in the ledger.
+                self.planning.forget(environment);
+            }
+            if matches!(news.standing, Standing::Elsewhere(_)) {
+                self.drop_waiting(environment, *duty);
+            }
             if let Standing::Elsewhere(instance) = &news.standing {
                 let text = format!("{instance} does {} of {environment}", duty.name());
                 self.tell(Some(environment), Teller::Service, Event::Note(text));
@@ -60,9 +67,85 @@ impl Supervisor {
     }
 
     /// What became of a job stands in the ledger, or never will.
-    pub(super) fn recorded(&self, recorded: &Recorded) {
-        let (Recorded::Written(environment, _) | Recorded::Refused(environment, _)) = recorded;
+    pub(super) fn recorded(&mut self, recorded: &Recorded) {
+        let (environment, record, written) = match recorded {
+            Recorded::Written(environment, record) => (environment, record, true),
+            Recorded::Refused(environment, record) => (environment, record, false),
+        };
+        self.planning.recorded(environment, record, written);
         self.crew.look_soon(environment);
+    }
+
+    /// Something was read of a ledger.
+    pub(super) fn ledger_read(&mut self, read: Read) {
+        if let Some((environment, failure)) = self.planning.was_read(read, self.runtime.now()) {
+            let text = format!("what is due is not known, because the ledger cannot be read: {failure}");
+            self.tell(Some(&environment), Teller::Service, Event::Warning(text));
+        }
+    }
+
+    /// Forgets jobs that wait for a place under a duty that another instance has.
+    fn drop_waiting(&mut self, environment: &str, duty: Duty) {
+        let dropped = self.jobs.drop_waiting(|order| order.environment == environment && duty_for(order.kind) == duty);
+        if dropped.is_empty() {
+            return;
+        }
+        dropped.iter().for_each(|order| self.planning.given_up(order));
+        self.state.change(|view| view.jobs_running.retain(|job| dropped.iter().all(|order| order.run != job.run)));
+    }
+
+    /// Has done what is due.
+    pub(super) fn plan(&mut self) {
+        if !matches!(self.stage, Stage::Serving) {
+            return;
+        }
+        let (now, view) = (self.runtime.now(), self.state.view());
+        for environment in &view.environments {
+            if let Some(view) = &environment.view {
+                self.planning.has_entries(&environment.name, view.ledger_entries);
+            }
+        }
+        self.planning.read(&self.duties.of_jobs(), self.keeper.opened(), now);
+        let (duties, kinds) = (&self.duties, &self.kinds);
+        let may = |environment: &str, kind| {
+            let standing = duties.standing(environment, duty_for(kind));
+            kinds.contains(&kind) && matches!(standing, Standing::Ours { valid: true, .. })
+        };
+        let Some((due, next)) = self.planning.due(now, &view.instance, may) else { return };
+        for due in due {
+            match due {
+                Due::Run(order) => match self.jobs.take(order.clone(), now) {
+                    Ok(shown) => self.state.change(|view| view.jobs_running.push(shown)),
+                    // The same was asked for and waits; this one's turn comes after it.
+                    Err(_) => {
+                        self.planning.given_up(&order);
+                        self.planning.wake(now + TimeDelta::seconds(10));
+                    }
+                },
+                Due::Record(environment, record) => {
+                    let drill = record.job_kind == JobKind::Drill.word();
+                    let duty = if drill { Duty::Drills } else { Duty::Jobs };
+                    if let Some(fence) = self.duties.fence(&environment, duty).cloned() {
+                        self.recorder.write(fence, record, self.keeper.opened());
+                    }
+                }
+            }
+        }
+        let calendars = self.planning.planner().calendars();
+        let estate = &self.estate;
+        self.state.change(|view| {
+            view.next = next;
+            for shown in &mut view.environments {
+                let Some(environment) = estate.environments.iter().find(|e| e.name == shown.name) else { continue };
+                let usual = environment.objectives;
+                let found = calendars.objectives(&environment.name, usual.rpo, usual.rto, now);
+                shown.objectives = ObjectivesInForce {
+                    rpo_seconds: found.rpo.as_secs_f64(),
+                    rto_seconds: found.rto.as_secs_f64(),
+                    calendar: (!found.calendars.is_empty()).then(|| found.calendars.join(", ")),
+                };
+            }
+        });
     }
 
     pub(super) fn workers_said(&self, reports: impl Iterator<Item = Report>) {

@@ -158,6 +158,13 @@ impl Jobs {
         self.running.values().filter(|running| lost(&running.fence)).for_each(|running| running.stop.cancel());
     }
 
+    /// Forgets those of them that wait.
+    pub(super) fn drop_waiting(&mut self, which: impl Fn(&Order) -> bool) -> Vec<Order> {
+        let (dropped, kept) = self.waiting.drain(..).partition(which);
+        self.waiting = kept;
+        dropped
+    }
+
     /// Forgets all that wait.
     pub(super) fn forget_waiting(&mut self) -> Vec<Order> {
         self.waiting.drain(..).collect()

@@ -8,6 +8,7 @@
 //!             ├─ jobs ── order, places, child     jobs are child processes
 //!             ├─ repository_keeper   opens the repository, however long that takes
 //!             └─ state               the one model that page, API, metrics and alerts read
+//! planning                what is due: asks `schedule/`, which decides
 //! recorder                what became of jobs, into the ledger
 //! control, socket    how others ask the service for something
 //! access, look, view what `lifeboat show` uses too: the way in, looking, what was seen
@@ -27,6 +28,7 @@ pub mod look;
 mod looks;
 mod order;
 mod places;
+mod planning;
 mod recorder;
 mod repository_keeper;
 mod shares;

@@ -51,18 +51,14 @@ impl Order {
 
     /// The arguments after `lifeboat`.
     pub fn command(&self) -> Vec<String> {
-        let words: &[&str] = match self.kind {
-            JobKind::Base => &["backup", "base"],
-            JobKind::Filestore => &["backup", "filestore"],
-            JobKind::Configuration => &["backup", "configuration"],
-            JobKind::Verify => &["verify"],
-            JobKind::Drill => &["drill", "run"],
-            JobKind::Prune => &["prune"],
-            JobKind::Report => &["report"],
-            JobKind::Policy => &["policy", "check"],
-        };
         let environment = ["-e", &self.environment];
-        words.iter().chain(&environment).map(|w| (*w).to_owned()).chain(self.arguments.iter().cloned()).collect()
+        self.kind
+            .words()
+            .iter()
+            .chain(&environment)
+            .map(|w| (*w).to_owned())
+            .chain(self.arguments.iter().cloned())
+            .collect()
     }
 
     /// Whether it reads or writes much: of these, an environment has one at a time.

@@ -30,12 +30,13 @@ use super::duties::{Duties, DutyNews, Instance, Post};
 use super::initial::{first_view, status};
 use super::jobs::{JobNews, Jobs, show_begun};
 use super::places::Places;
+use super::planning::{Planning, Read};
 use super::recorder::{Recorded, Recorder};
 use super::repository_keeper::RepositoryKeeper;
 use super::shares::{duty_of, lease_of, posts, terms};
 use super::state::{News, ServiceState, Teller, WorkerKind};
 use super::worker::Report;
-use crate::config::Estate;
+use crate::config::{Estate, JobKind};
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::runtime::Runtime;
@@ -59,6 +60,8 @@ pub struct Setup {
     pub instance: String,
     /// The state directory, which is this service's alone.
     pub claim: Claim,
+    /// The kinds of jobs that the program can do.
+    pub kinds: Vec<JobKind>,
     /// The program that jobs are run with: this one.
     pub program: PathBuf,
     /// Clock, and where news for people go.
@@ -147,6 +150,10 @@ pub(super) struct Supervisor {
     pub(super) job_news: mpsc::UnboundedReceiver<JobNews>,
     pub(super) duty_news: mpsc::UnboundedReceiver<DutyNews>,
     pub(super) recorded: mpsc::UnboundedReceiver<Recorded>,
+    pub(super) reads: mpsc::UnboundedReceiver<Read>,
+    pub(super) planning: Planning,
+    /// The kinds of jobs that the program can do.
+    pub(super) kinds: Vec<JobKind>,
     pub(super) asked: mpsc::Receiver<Asked>,
     /// A configuration that is being loaded, and who waits for it.
     pub(super) loading: Option<JoinHandle<Result<Estate>>>,
@@ -156,7 +163,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     fn new(setup: Setup, asked: mpsc::Receiver<Asked>) -> Self {
-        let Setup { estate, instance, claim, program, runtime } = setup;
+        let Setup { estate, instance, claim, kinds, program, runtime } = setup;
         let estate = Arc::new(estate);
         let now = runtime.now();
         let state = ServiceState::new(first_view(&estate, instance.clone(), now));
@@ -164,6 +171,7 @@ impl Supervisor {
         let (tell, job_news) = mpsc::unbounded_channel();
         let (duty, duty_news) = mpsc::unbounded_channel();
         let (record, recorded) = mpsc::unbounded_channel();
+        let (read, reads) = mpsc::unbounded_channel();
         let terms = terms(estate.service.lease);
         let (process, dead) = (claim.process.clone(), claim.dead.clone());
         let instance = Instance { name: instance, process, dead, terms };
@@ -172,6 +180,9 @@ impl Supervisor {
         Self {
             duties: Duties::new(instance, duty, runtime.clone()),
             recorder: Recorder::new(record, runtime.clone()),
+            planning: Planning::new(&estate, now, read),
+            kinds,
+            reads,
             claim,
             crew: Crew::new(state.clone(), report, runtime.clone()),
             jobs: Jobs::new(tell),
@@ -203,11 +214,13 @@ impl Supervisor {
                 _ = tick.tick() => {
                     sign(Sign::Alive);
                     sign(Sign::Status(status(&self.state.view())));
+                    self.plan();
                 }
                 _ = self.reports.recv_many(&mut reports, BATCH) => self.workers_said(reports.drain(..)),
                 _ = self.job_news.recv_many(&mut job_news, BATCH) => self.jobs_told(job_news.drain(..)),
                 _ = self.duty_news.recv_many(&mut duty_news, BATCH) => self.duties_changed(duty_news.drain(..))?,
                 Some(recorded) = self.recorded.recv() => self.recorded(&recorded),
+                Some(read) = self.reads.recv() => self.ledger_read(read),
                 Some(asked) = self.asked.recv() => self.answer(asked, sign),
                 loaded = loaded(&mut self.loading) => self.loaded(loaded, sign)?,
                 () = stop.cancelled(), if !stopping => self.begin_to_stop(sign),

@@ -126,7 +126,7 @@ struct Watched {
 #[derive(Debug)]
 pub enum Attempt {
     /// The lease is ours.
-    Taken(Lease, Before),
+    Taken(Box<Lease>, Before),
     /// Somebody else has it, or was faster.
     Held(Holding),
 }
@@ -237,7 +237,8 @@ impl Contender {
         let mut id = [0; 16];
         aws_lc_rs::rand::fill(&mut id).map_err(|_| error::internal("the operating system gives no random numbers"))?;
         // Whoever holds a lease asks again soon; waiting long inside one request would only hide that it ran out.
-        let patience = RetryPolicy { give_up_after: terms.lasts / 4, ..store.retry() };
+        let retry = store.retry();
+        let patience = RetryPolicy { give_up_after: retry.give_up_after.min(terms.lasts / 4), ..retry };
         let seat = Seat {
             store: store.with_retry(patience),
             runtime: runtime.clone(),
@@ -303,7 +304,7 @@ impl Contender {
                 let (valid_until, expires_at) = (began.ticks + terms.lasts, began.wall + delta(terms.lasts));
                 let (renewed, tidied) = (began.ticks, began.ticks);
                 let lease = Lease { seat, generation, number, renewed, valid_until, expires_at, tidied };
-                Ok(Attempt::Taken(lease, before))
+                Ok(Attempt::Taken(Box::new(lease), before))
             }
             Some(top) => Ok(Attempt::Held(top.holding)),
             None => Err(error::repository(format!("{} was written and is not listed", self.seat.key(number)))

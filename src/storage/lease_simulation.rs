@@ -266,12 +266,14 @@ impl Player {
             loop {
                 let (from, generation) = (self.world.now(), lease.generation());
                 let to = from + self.real(lease.remaining());
-                self.log.borrow_mut().push(Held { who: self.who, generation, from, to });
+                if to > from {
+                    self.log.borrow_mut().push(Held { who: self.who, generation, from, to });
+                }
                 let quiet = self.world.now() >= self.quiet_after;
                 if !quiet && self.dice.one_in(12) {
                     // Cut short: what it knew itself to be is over when it asks to be released.
-                    if let Some(last) = self.log.borrow_mut().last_mut() {
-                        last.to = last.to.min(self.world.now());
+                    for held in self.log.borrow_mut().iter_mut().filter(|held| held.who == self.who) {
+                        held.to = held.to.min(self.world.now());
                     }
                     let _ = lease.release().await;
                     break;

@@ -53,7 +53,7 @@ fn contender(store: &Store, host: &Host, owner: &str) -> Contender {
 
 async fn taken(contender: &mut Contender) -> (Lease, Before) {
     match contender.take(0).await.expect("the store works") {
-        Attempt::Taken(lease, before) => (lease, before),
+        Attempt::Taken(lease, before) => (*lease, before),
         Attempt::Held(other) => panic!("held by {other:?}"),
     }
 }
@@ -209,14 +209,9 @@ async fn an_answer_that_is_lost_costs_nothing() {
     let mut a = Contender::new(&store, &host.runtime(), "production", "jobs", "a", Terms::default()).expect("made");
     // Taken, but the look that confirms it fails: not ours yet, and found by the next attempt.
     faults.nth(Operation::List, 2, Fault::Fails);
-    let terms_of_retry = a.take(0).await;
-    let (mut lease, before) = match terms_of_retry {
-        Err(failure) => {
-            assert_eq!(failure.kind(), ErrorKind::Repository);
-            taken(&mut a).await
-        }
-        Ok(_) => panic!("the look failed"),
-    };
+    let failure = a.take(0).await.expect_err("the look failed");
+    assert_eq!(failure.kind(), ErrorKind::Repository);
+    let (mut lease, before) = taken(&mut a).await;
     assert!(matches!(before, Before::Own(_)), "so whoever was before is fenced off: {before:?}");
     assert_eq!(lease.generation(), 2);
     host.passes(20);
