@@ -125,8 +125,9 @@ impl Supervisor {
                 Due::Record(environment, record) => {
                     let drill = record.job_kind == JobKind::Drill.word();
                     let duty = if drill { Duty::Drills } else { Duty::Jobs };
-                    if let Some(fence) = self.duties.fence(&environment, duty).cloned() {
-                        self.recorder.write(fence, record, self.keeper.opened());
+                    match self.duties.fence(&environment, duty).cloned() {
+                        Some(fence) => self.recorder.write(fence, record, self.keeper.opened()),
+                        None => self.planning.recorded(&environment, &record, false),
                     }
                 }
             }

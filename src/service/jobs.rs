@@ -95,7 +95,7 @@ impl Jobs {
                 continue;
             };
             let Some(order) = self.waiting.remove(at) else { break };
-            match self.start(program, &order, fence, now) {
+            match self.start(program, &order, fence.clone(), now) {
                 Ok(()) => begun.push(order),
                 Err(failure) => {
                     let exit = Exit { status: Err(failure), cut: None, result: Value::Null, log: Vec::new() };

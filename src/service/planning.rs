@@ -111,6 +111,9 @@ impl Planning {
 
     /// A record was written or refused: it is settled once the ledger was read again.
     pub(super) fn recorded(&mut self, environment: &str, record: &JobRecord, written: bool) {
+        if record.requested_by.is_some() {
+            return;
+        }
         let key = (record.job.clone(), environment.to_owned());
         let told = (record.scheduled_for, record.attempt);
         let seen = self.known.get(environment).and_then(|known| known.seen.get(&record.job)) == Some(&told);
@@ -180,7 +183,9 @@ impl Planning {
                 for entry in &entries {
                     history.note(entry);
                     known.sequence = known.sequence.max(entry.sequence);
-                    if let Body::Job(record) = &entry.statement.predicate.body {
+                    if let Body::Job(record) = &entry.statement.predicate.body
+                        && record.requested_by.is_none()
+                    {
                         let key = (record.job.clone(), read.environment.clone());
                         let told = (record.scheduled_for, record.attempt);
                         known.seen.insert(record.job.clone(), told);
