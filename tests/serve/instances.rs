@@ -47,7 +47,7 @@ fn the_other_service_takes_over_and_one_that_wakes_up_does_no_harm() {
     on_a.signal(Signal::SIGTERM);
     on_a.wait(PATIENCE).ok();
     a.lifeboat.run(&["verify", "-e", "one"]).ok();
-    let jobs = a.entries("one", "job");
+    let jobs = a.jobs("one", "done");
     assert_eq!(jobs.len(), 1, "one run, one entry: {jobs:#?}");
     a.lifeboat.run(&["evidence", "verify", "-e", "one"]).ok();
 }

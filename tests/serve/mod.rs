@@ -3,6 +3,7 @@
 mod idle;
 mod instances;
 mod reload;
+mod scheduled;
 mod stop;
 mod supervision;
 
@@ -21,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Served {
     pub(crate) scratch: Scratch,
     head: String,
+    schedule: String,
     environments: Vec<String>,
 }
 
@@ -40,7 +42,9 @@ impl Served {
              identity = {{ file = \"recovery.key\" }}\nstate_dir = \"STATE\"\n\
              [service]\nlease = \"4s\"\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
         );
-        Self { scratch: scratch.clone(), head, environments: Vec::new() }
+        // Something stands in place of what is built in, so that only what a test asks for is done.
+        let schedule = "[[job]]\nname = \"never\"\nkind = \"configuration\"\ncron = \"0 0 29 2 *\"\n".to_owned();
+        Self { scratch: scratch.clone(), head, schedule, environments: Vec::new() }
     }
 
     /// One more environment.
@@ -54,6 +58,12 @@ impl Served {
         self
     }
 
+    /// Other jobs; with none, those that are built in.
+    pub(crate) fn schedule(mut self, lines: &str) -> Self {
+        self.schedule = lines.to_owned();
+        self
+    }
+
     /// More lines before the environments.
     pub(crate) fn head(mut self, lines: &str) -> Self {
         self.head.push_str(lines);
@@ -61,7 +71,7 @@ impl Served {
     }
 
     fn text(&self, state: &str) -> String {
-        self.head.replace("STATE", state) + &self.environments.concat()
+        self.head.replace("STATE", state) + &self.schedule + &self.environments.concat()
     }
 
     /// A host of it, a member of the repository.
@@ -141,6 +151,12 @@ impl Host {
     pub(crate) fn ended(&self, run: &str, running: &mut Running) -> Value {
         let status = self.until("the job ends", running, |status| ended(status, run).is_some());
         ended(&status, run).cloned().expect("it was just there")
+    }
+
+    /// Entries about jobs of an environment that say so.
+    pub(crate) fn jobs(&self, environment: &str, saying: &str) -> Vec<Value> {
+        let entries = self.entries(environment, "job").into_iter();
+        entries.filter(|entry| entry["summary"].as_str().is_some_and(|said| said.contains(saying))).collect()
     }
 
     /// Entries of a kind in the ledger of an environment.
