@@ -39,9 +39,9 @@ pub struct Neutralisation {
     /// The assertions.
     pub checks: Vec<Check>,
     /// What the original said of itself.
-    before: Identity,
+    pub(super) before: Identity,
     /// Modules without code.
-    imported: u64,
+    pub(super) imported: u64,
 }
 
 impl Neutralisation {
