@@ -61,6 +61,13 @@ pub struct CalendarWindow {
     pub to: DateTime<Utc>,
 }
 
+/// What makes an effect hold, and when that one ceases to; `None`: not within sight.
+struct Holds<'a> {
+    calendar: &'a Calendar,
+    title: Option<String>,
+    until: Option<DateTime<Utc>>,
+}
+
 impl Calendars {
     /// Those of `estate`.
     pub fn new(estate: &Estate) -> Self {
@@ -74,12 +81,12 @@ impl Calendars {
 
     /// Why `effect` (one that forbids) holds for `environment` at `at`; `None` where it does not.
     pub fn forbidden(&self, environment: &str, effect: Effect, at: DateTime<Utc>) -> Option<Forbidden> {
-        let (calendar, title, end) = self.forbids(environment, effect, at)?;
+        let Holds { calendar, title, until: end } = self.forbids(environment, effect, at)?;
         let (mut until, mut steps) = (end, 0);
         while let Some(end) = until {
             match self.forbids(environment, effect, end) {
                 None => break,
-                Some((_, _, next)) => until = next,
+                Some(next) => until = next.until,
             }
             steps += 1;
             if steps == STEPS {
@@ -146,18 +153,13 @@ impl Calendars {
     }
 
     /// Which calendar makes `effect` hold at `at`, and when that one ceases to; not when another one goes on.
-    fn forbids(
-        &self,
-        environment: &str,
-        effect: Effect,
-        at: DateTime<Utc>,
-    ) -> Option<(&Calendar, Option<String>, Option<DateTime<Utc>>)> {
+    fn forbids(&self, environment: &str, effect: Effect, at: DateTime<Utc>) -> Option<Holds<'_>> {
         let concerned: Vec<(usize, &Calendar)> = self.concerned(environment, effect).collect();
         let title = |calendar: &Calendar, window: &Window| window.title.clone().or_else(|| calendar.title.clone());
         let denies = concerned.iter().filter(|(_, calendar)| calendar.kind == CalendarKind::Deny);
         let denies = denies.flat_map(|(index, calendar)| self.covering(*index, at).map(|w| (*calendar, w)));
         if let Some((calendar, window)) = denies.max_by_key(|(_, window)| window.to) {
-            return Some((calendar, title(calendar, &window), Some(window.to)));
+            return Some(Holds { calendar, title: title(calendar, &window), until: Some(window.to) });
         }
         let mut allows = concerned.iter().filter(|(_, calendar)| calendar.kind == CalendarKind::Allow).peekable();
         let first = allows.peek()?.1;
@@ -169,7 +171,7 @@ impl Calendars {
             let begins = self.next_beginning(*index, at);
             next = next.into_iter().chain(begins).min();
         }
-        Some((first, first.title.clone(), next))
+        Some(Holds { calendar: first, title: first.title.clone(), until: next })
     }
 
     fn concerned(&self, environment: &str, effect: Effect) -> impl Iterator<Item = (usize, &Calendar)> {

@@ -45,8 +45,11 @@ struct Scheduled {
     /// At most half of the shortest time between two occurrences.
     jitter: TimeDelta,
     /// Two neighbouring occurrences, as they were asked for last.
-    around: Mutex<Option<(Option<DateTime<Utc>>, DateTime<Utc>)>>,
+    around: Mutex<Option<Around>>,
 }
+
+/// The occurrences before and after some instant.
+type Around = (Option<DateTime<Utc>>, DateTime<Utc>);
 
 /// What the planner needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -378,7 +381,7 @@ impl Scheduled {
     }
 
     /// The occurrences before and after `now`; one at `now` is before.
-    fn around(&self, now: DateTime<Utc>) -> (Option<DateTime<Utc>>, DateTime<Utc>) {
+    fn around(&self, now: DateTime<Utc>) -> Around {
         let mut around = self.around.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((last, next)) = *around
             && last.is_some_and(|last| last <= now)

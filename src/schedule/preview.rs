@@ -85,12 +85,15 @@ pub fn preview(planner: &Planner, situation: &Situation<'_>, until: DateTime<Utc
 
 type Key = (String, String);
 
+/// A decision to run, and when that was done.
+type Begun = (Decision, DateTime<Utc>);
+
 struct Ahead {
     now: DateTime<Utc>,
     histories: HashMap<String, History>,
     running: HashSet<Key>,
     /// When what ends: the decision that began it, where it began here.
-    ends: Vec<(DateTime<Utc>, Option<(Decision, DateTime<Utc>)>, Key)>,
+    ends: Vec<(DateTime<Utc>, Option<Begun>, Key)>,
     /// What stood against an occurrence.
     stood: HashMap<Key, (DateTime<Utc>, String, Option<String>)>,
     rows: Vec<Row>,
