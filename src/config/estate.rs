@@ -13,6 +13,7 @@ use super::check::Check;
 use super::drill_odoo::DrillOdoo;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::restore::RestoreConfig;
 use super::secret::SecretRef;
 use super::suggest::nearest;
 use crate::error::{self, Result};
@@ -79,6 +80,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// What a restore of it needs.
+    pub restore: RestoreConfig,
 }
 
 /// What an environment is for.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::restore::RawRestore;
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -131,6 +132,8 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What a restore of it needs.
+    pub(super) restore: Option<RawRestore>,
 }
 
 /// Objectives of an environment.
