@@ -16,6 +16,7 @@ mod odoo;
 mod restore;
 mod sampling;
 mod sandbox;
+mod serve;
 mod soak;
 mod versions;
 mod wal;

@@ -10,6 +10,7 @@ mod drill;
 mod drill_check;
 mod drill_coverage;
 mod drills;
+mod event_lines;
 mod evidence;
 mod exit;
 mod filestore;
@@ -20,7 +21,11 @@ mod output;
 mod person;
 mod refresh;
 mod restore;
+mod serve;
+mod service;
 mod show;
+mod supervised;
+mod systemd;
 mod tenant;
 mod terminal;
 mod text;
@@ -52,6 +57,9 @@ pub struct Arguments {
     /// text is for people; json is one documented object on standard output
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    #[command(flatten)]
+    started_by: supervised::Arguments,
 
     #[command(subcommand)]
     command: Command,
@@ -101,6 +109,11 @@ enum Command {
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    /// Keep the estate safe: receive WAL, watch filestores, run jobs, for all environments; runs until it is stopped
+    Serve(serve::Arguments),
+    /// Ask the service of this host, through its socket
+    #[command(subcommand)]
+    Service(service::Command),
     /// Watch a disaster and a recovery: a shop of its own, backed up, destroyed, restored and proven
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -150,6 +163,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         }
     };
     let format = arguments.format;
+    if let Err(failure) = arguments.started_by.bind() {
+        return output::failed(format, &failure, code(failure.kind()));
+    }
     let result = runtime.block_on(dispatch(arguments));
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
@@ -162,12 +178,16 @@ pub fn main(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     let file = arguments.config.as_deref();
     let format = arguments.format;
-    let runtime = terminal::runtime(format);
-    let context = || Context::load(file, runtime.clone());
+    let started_by = &arguments.started_by;
+    let runtime = started_by.runtime(format);
+    let context = || match started_by.config_from_stdin() {
+        true => Context::from_stdin(runtime.clone()),
+        false => Context::load(file, runtime.clone()),
+    };
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime),
+        Command::Config(command) => config::run(&command, file, runtime.clone()),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
@@ -183,6 +203,8 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Serve(arguments) => serve::run(&arguments, context()?).await,
+        Command::Service(command) => service::run(&command, &context()?).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

@@ -13,7 +13,8 @@ use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
 use super::source::Source;
 use super::suggest::nearest;
-use super::{Check, Environment, repository};
+use super::text::ConfigText;
+use super::{Check, Environment, repository, service};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -26,7 +27,24 @@ impl Estate {
             true => e,
             false => e.hint("name another file with -c, or start from lifeboat.example.toml"),
         })?;
-        let mut raw = main.parse()?;
+        let raw = main.parse()?;
+        Self::judge(main, raw, |main, include| included(main, include)?.iter().map(|path| Source::open(path)).collect())
+    }
+
+    /// The same from words that were read before ([`Estate::text`]); the files are not looked at.
+    pub fn from_text(text: &ConfigText) -> Result<Estate> {
+        let mut sources = text.files.iter().map(|(path, text)| Source::of(path, text.clone()));
+        let main = sources.next().ok_or_else(|| error::config("the configuration is empty"))??;
+        let raw = main.parse()?;
+        Self::judge(main, raw, |_, _| sources.collect())
+    }
+
+    fn judge(
+        main: Source,
+        mut raw: RawFile,
+        included: impl FnOnce(&Source, Option<Located<Vec<Located<String>>>>) -> Result<Vec<Source>>,
+    ) -> Result<Estate> {
+        let path = main.shown.clone();
         let lacks = |section: &str| {
             error::config(format!("{}: the section [{section}] is missing", path.display()))
                 .hint("lifeboat.example.toml shows a whole file")
@@ -35,24 +53,27 @@ impl Estate {
         let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
         let repository = repository::repository(&main, raw_repository)?;
         let keys = repository::keys(&main, raw_keys)?;
+        let service = raw.service.take().map(|raw| service::service(&main, raw.value)).transpose()?.unwrap_or_default();
 
         let mut files = Files::default();
         let included = included(&main, raw.include.take())?;
         files.add(main, raw)?;
-        for path in included {
-            let source = Source::open(&path)?;
+        for source in included {
             let raw = source.parse()?;
             refuse_main_sections(&source, &raw, &files.first().shown)?;
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
 
-        let file = std::path::absolute(path)
+        let file = std::path::absolute(&path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
+        let absolute = |source: &Source| (source.absolute(), source.text.clone());
         Ok(Estate {
             file,
+            text: ConfigText { files: files.sources.iter().map(absolute).collect() },
             repository,
             keys,
+            service,
             environments: files.environments,
             checks: files.checks,
             masking: files.masking,
@@ -104,13 +125,14 @@ fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<(
     let sections = [
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
+        ("[service]", raw.service.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),
     ];
     match sections.into_iter().find_map(|(name, span)| Some((name, span?))) {
         None => Ok(()),
         Some((name, span)) => Err(source
             .error(span, format!("{name} stands in an included file"))
-            .hint(format!("an estate has one repository and one set of keys: move it to {}", main.display()))),
+            .hint(format!("this is said once for the whole estate: move it to {}", main.display()))),
     }
 }
 

@@ -8,6 +8,7 @@ mod check;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod job_kind;
 mod load;
 mod masking;
 mod raw;
@@ -18,8 +19,10 @@ mod restore;
 mod samples;
 mod schema;
 mod secret;
+mod service;
 mod source;
 pub(crate) mod suggest;
+mod text;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use drill_odoo::DrillOdoo;
@@ -28,9 +31,12 @@ pub use estate::{
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use repository::{KeysConfig, RepositoryConfig};
 pub use restore::RestoreConfig;
 pub use schema::json_schema;
 pub use secret::SecretRef;
+pub use service::{EnvironmentService, ServiceConfig};
+pub use text::ConfigText;

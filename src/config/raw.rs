@@ -18,6 +18,7 @@ use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
 use super::restore::RawRestore;
+use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -50,7 +51,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]` and `[keys]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]` and `[service]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -61,6 +62,8 @@ pub(super) struct RawFile {
     pub(super) repository: Option<Located<RawRepository>>,
     /// Who can read them.
     pub(super) keys: Option<Located<RawKeys>>,
+    /// How `lifeboat serve` runs.
+    pub(super) service: Option<Located<RawService>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,
@@ -134,6 +137,8 @@ pub(super) struct RawEnvironment {
     pub(super) drill: Option<RawDrill>,
     /// What a restore of it needs.
     pub(super) restore: Option<RawRestore>,
+    /// What the service does for it, and where.
+    pub(super) service: Option<RawEnvironmentService>,
 }
 
 /// Objectives of an environment.

@@ -12,6 +12,7 @@ use super::raw::{
 };
 use super::repository::{optional_secret, positive};
 use super::restore::restore;
+use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
 use crate::units::{ByteSize, Span};
@@ -53,6 +54,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         configuration: configuration(source, raw.configuration)?,
         drill,
         restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
+        service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };
     Ok((environment, target))
 }

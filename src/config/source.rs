@@ -20,7 +20,7 @@ pub(super) struct Source {
     pub(super) shown: PathBuf,
     /// The absolute directory that relative paths in the file count from.
     pub(super) directory: PathBuf,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Source {
@@ -28,10 +28,20 @@ impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .or_err(ErrorKind::Config, || format!("cannot read the configuration file {}", path.display()))?;
+        Self::of(path, text)
+    }
+
+    /// A file that was read before.
+    pub(super) fn of(path: &Path, text: String) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
         let directory = absolute.parent().expect("a file that was read has a directory").to_owned();
         Ok(Self { shown: path.to_owned(), directory, text })
+    }
+
+    /// The absolute path of the file.
+    pub(super) fn absolute(&self) -> PathBuf {
+        self.shown.file_name().map_or_else(|| self.directory.clone(), |name| self.directory.join(name))
     }
 
     /// Parses the text to its raw shape.
