@@ -20,3 +20,4 @@ mod serve;
 mod soak;
 mod versions;
 mod wal;
+mod web;

@@ -23,6 +23,7 @@ mod refresh;
 mod restore;
 mod serve;
 mod service;
+mod service_token;
 mod show;
 mod supervised;
 mod systemd;
@@ -204,7 +205,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Serve(arguments) => serve::run(&arguments, context()?).await,
-        Command::Service(command) => service::run(&command, &context()?).await,
+        Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

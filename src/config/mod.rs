@@ -8,6 +8,7 @@ mod check;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod http;
 mod job_kind;
 mod load;
 mod masking;
@@ -31,6 +32,7 @@ pub use estate::{
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};

@@ -11,13 +11,18 @@
 //! ```
 
 pub mod access;
+pub mod advice;
+mod answers;
+pub(crate) mod api;
 mod child;
 mod control;
 mod crew;
+pub mod http;
 mod jobs;
 pub mod look;
 mod looks;
 mod order;
+mod pages;
 mod places;
 mod repository_keeper;
 pub mod socket;
