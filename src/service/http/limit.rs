@@ -67,8 +67,8 @@ fn forget(limiter: &DefaultKeyedRateLimiter<IpAddr>) {
     }
 }
 
-fn seconds(wait: Duration) -> u64 {
-    wait.as_secs() + 1
+fn seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs()).unwrap_or(u32::MAX - 1) + 1
 }
 
 #[cfg(test)]

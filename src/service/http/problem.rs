@@ -5,7 +5,7 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::error::{Error, ErrorKind};
@@ -14,8 +14,9 @@ use crate::error::{Error, ErrorKind};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// Names the kind of the problem: `urn:lifeboat:problem:…`.
-    #[serde(rename = "type")]
-    pub kind: String,
+    #[serde(rename = "type", serialize_with = "urn")]
+    #[schema(value_type = String)]
+    pub kind: &'static str,
     /// The kind in words.
     pub title: &'static str,
     /// The HTTP status.
@@ -29,7 +30,13 @@ pub(crate) struct Problem {
     pub hints: Vec<String>,
     /// Seconds after which it can be tried again.
     #[serde(skip)]
-    pub retry_after: Option<u64>,
+    pub retry_after: Option<u32>,
+}
+
+// The shape that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn urn<S: Serializer>(kind: &&'static str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("urn:lifeboat:problem:{kind}"))
 }
 
 /// The media type of problems.
@@ -37,9 +44,9 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 impl Problem {
     /// A problem of `kind` with an HTTP status.
-    pub(crate) fn new(status: StatusCode, kind: &str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:lifeboat:problem:{kind}"),
+            kind,
             title,
             status: status.as_u16(),
             detail: detail.into(),
@@ -77,7 +84,7 @@ impl Problem {
     }
 
     /// Too much at once.
-    pub(crate) fn too_many(detail: impl Into<String>, retry_after: u64) -> Self {
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after: u32) -> Self {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests", detail);
         Self { retry_after: Some(retry_after.max(1)), ..problem }
     }

@@ -32,7 +32,7 @@ pub(crate) fn rough(seconds: f64) -> String {
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{} s", whole.max(1)),
-        (0, 0, m) if m < 10 && whole % 60 > 0 => format!("{m} min {} s", whole % 60),
+        (0, 0, m) if m < 10 && !whole.is_multiple_of(60) => format!("{m} min {} s", whole % 60),
         (0, 0, m) => format!("{m} min"),
         (0, h, 0) => format!("{h} h"),
         (0, h, m) => format!("{h} h {m} min"),

@@ -207,7 +207,7 @@ fn hidden(name: &str, value: Option<&String>) -> Markup {
 
 /// Without the recovery key there is no plan here, but there is a command; for anything else there is a reason.
 fn no_plan(name: &str, wanted: &Wanted, problem: &Problem) -> Markup {
-    let keyless = problem.kind.ends_with(":denied");
+    let keyless = problem.kind == "denied";
     html! {
         div class=(if keyless { "note" } else { "alarm" }) {
             p { (parts::first_upper(&problem.detail)) }
