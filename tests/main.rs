@@ -21,3 +21,4 @@ mod serve;
 mod soak;
 mod versions;
 mod wal;
+mod web;

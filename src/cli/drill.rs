@@ -7,47 +7,16 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::EnvironmentArgument;
-<<<<<<< HEAD
-use super::context::{Context, Despite, Keys, host_name};
-=======
-use super::context::Context;
+use super::context::{Context, Despite};
 use super::drill_conduct::{Aim, Wish, conduct};
->>>>>>> c6b6eb36dd15281db8996f5fcb8cffa3f0c4a015
 use super::drill_coverage;
 use super::drill_text::{describe, failure};
 use super::drills::{merged, reap};
 use super::output::Outcome;
-<<<<<<< HEAD
-use super::restore::tools;
-use super::text::counted;
-use crate::config::{Effect, Environment, Probe};
-use crate::drill::outlook::outlook;
-use crate::drill::sandbox::Begun;
-use crate::drill::sandbox::place::Ground;
-use crate::drill::{self, Chosen, Sample, Sandbox, loss, selftest};
-use crate::error::{self, Error, ErrorKind, Result, ResultExt};
-use crate::event::Event;
-use crate::evidence::draw::Revealed;
-use crate::evidence::drill_record::{CheckResult, DrillRecord, Rpo, Verdict};
-use crate::evidence::entry::Failure;
-use crate::evidence::outlook::Outlook;
-use crate::evidence::report_json::Place;
-use crate::evidence::selftest::{DamageOutcome, SelfTest};
-use crate::evidence::{Appended, Body};
-use crate::evidence::{report_html, report_json, report_odoo};
-use crate::postgres::account::{Account, running_as};
-use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, ledger};
-use crate::repository::frontier::Recovery;
-use crate::repository::wal_archive::WalArchive;
-use crate::restore::{self, Resolved, Target, Tools, Wishes};
-use crate::units::{ByteSize, Span};
-=======
-use crate::config::Environment;
+use crate::config::{Effect, Environment};
 use crate::drill::Sample;
 use crate::error::{self, Result};
 use crate::restore::Target;
->>>>>>> c6b6eb36dd15281db8996f5fcb8cffa3f0c4a015
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -1,5 +1,6 @@
 //! The command line: one file per command, the only place that prints or asks.
 
+mod approval;
 mod backup;
 mod config;
 mod context;
@@ -19,11 +20,13 @@ mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod person;
 mod refresh;
 mod restore;
 mod schedule;
 mod serve;
 mod service;
+mod service_token;
 mod show;
 mod supervised;
 mod systemd;
@@ -98,6 +101,9 @@ enum Command {
     Show(show::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Command),
+    /// Ask a second person to agree to a restore, agree, or refuse
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Put a masked, neutralised copy of one database into another environment
     Refresh(refresh::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
@@ -203,6 +209,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Approval(command) => approval::run(&command, &context()?).await,
         Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
@@ -213,7 +220,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
-        Command::Service(command) => service::run(&command, &context()?).await,
+        Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

@@ -15,6 +15,7 @@ use super::drill_odoo::DrillOdoo;
 use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::restore::RestoreConfig;
 use super::secret::SecretRef;
 use super::service::{EnvironmentService, ServiceConfig};
 use super::suggest::nearest;
@@ -91,6 +92,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// What a restore of it needs.
+    pub restore: RestoreConfig,
     /// What the service does for it, and where.
     pub service: EnvironmentService,
 }

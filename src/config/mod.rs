@@ -10,6 +10,7 @@ mod cron;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod http;
 mod ical;
 mod job;
 mod job_kind;
@@ -18,6 +19,7 @@ mod masking;
 mod raw;
 mod read;
 mod repository;
+mod restore;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -37,11 +39,13 @@ pub use estate::{
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
 pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use repository::{KeysConfig, RepositoryConfig};
+pub use restore::RestoreConfig;
 pub use schema::json_schema;
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};

@@ -19,6 +19,7 @@ use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
 use super::job::RawJob;
+use super::restore::RawRestore;
 use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
@@ -142,6 +143,8 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What a restore of it needs.
+    pub(super) restore: Option<RawRestore>,
     /// What the service does for it, and where.
     pub(super) service: Option<RawEnvironmentService>,
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::is_name;
+use super::http::{HttpConfig, RawHttpService, http};
 use super::raw::Located;
 use super::repository::positive;
 use super::source::Source;
@@ -37,6 +38,8 @@ pub struct ServiceConfig {
     pub refresh_every: Duration,
     /// How long a lease of work lasts unless it is renewed.
     pub lease: Duration,
+    /// The page and the API; `None`: there is none.
+    pub http: Option<HttpConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -48,6 +51,7 @@ impl Default for ServiceConfig {
             stop_within: DEFAULT_STOP,
             refresh_every: DEFAULT_REFRESH,
             lease: DEFAULT_LEASE,
+            http: None,
         }
     }
 }
@@ -100,6 +104,8 @@ pub(super) struct RawService {
     refresh_every: Option<Located<Span>>,
     /// How long an instance has its work unless it says that it is alive, 2s to 1h; the same on all instances; default `60s`.
     lease: Option<Located<Span>>,
+    /// The page and the API; absent: there is none.
+    http: Option<RawHttpService>,
 }
 
 /// What the service does for an environment, and where.
@@ -132,6 +138,7 @@ pub(super) fn service(source: &Source, raw: RawService) -> Result<ServiceConfig>
             .transpose()?
             .unwrap_or(default.refresh_every),
         lease: lease(source, raw.lease, default.lease)?,
+        http: raw.http.map(|raw| http(source, raw)).transpose()?,
     })
 }
 

@@ -10,6 +10,7 @@
 //! job_record    what the service did with a job that was due
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
 //! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
+//! approval                     the second person: what counts, from the entries alone
 //! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
@@ -17,10 +18,11 @@
 //! report_html ── report_tables, report_selftest, report_odoo, report_outlook ── charts, ribbon ── wording   a drill for people
 //! ```
 
+pub mod approval;
 pub mod bodies;
 pub mod bound;
 mod cache;
-mod charts;
+pub(crate) mod charts;
 pub mod checkpoint;
 pub mod draw;
 pub mod draw_check;
@@ -42,7 +44,7 @@ mod read;
 pub mod report_html;
 pub mod report_json;
 pub mod report_odoo;
-mod report_outlook;
+pub(crate) mod report_outlook;
 mod report_selftest;
 mod report_tables;
 mod ribbon;
@@ -52,7 +54,7 @@ pub mod statement;
 pub mod summary;
 pub mod trust;
 pub mod verify;
-mod wording;
+pub(crate) mod wording;
 
 pub use cache::LedgerCache;
 pub use entry::{Body, Entry};

@@ -8,12 +8,12 @@ use super::initial::reloaded;
 use super::order::Order;
 use super::repository_keeper::RepositoryKeeper;
 use super::shares::{duty_for, lease_of};
-use super::state::{ConfigProblem, JobOutcome, Teller};
+use super::state::{ConfigProblem, Teller};
 use super::supervisor::{Sign, Stage, Supervisor, program_for};
 use crate::config::{Environment, Estate, JobKind};
 use crate::error::{self, Result};
 use crate::event::Event;
-use crate::evidence::job_record::JobRecord;
+use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::runtime::blocking;
 
 impl Supervisor {
@@ -124,6 +124,7 @@ impl Supervisor {
                     self.keeper =
                         RepositoryKeeper::start(self.estate.clone(), self.state.clone(), self.runtime.clone());
                 }
+                self.estates.send_replace(self.estate.clone());
                 self.planning.reload(&self.estate, now);
                 let estate = self.estate.clone();
                 self.state.change(|view| reloaded(view, &estate, moved, now));

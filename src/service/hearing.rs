@@ -44,8 +44,8 @@ impl Supervisor {
                 self.tell(Some(environment), Teller::Service, Event::Note(text));
             }
             let idle = match &news.standing {
-                Standing::Seeking => WorkerState::Seeking,
-                Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: instance.clone() },
+                Standing::Seeking => WorkerState::Elsewhere { instance: None },
+                Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: Some(instance.clone()) },
                 Standing::Ours { .. } => continue,
             };
             if let Some(kind) = worker_of(*duty) {
@@ -213,7 +213,7 @@ impl Supervisor {
             JobOutcome::Done => Event::Note(format!("{what}: done")),
             JobOutcome::Partial => Event::Warning(format!("{what}: done in part: {}", job.message)),
             JobOutcome::Failed => Event::Warning(format!("{what}: failed: {}", job.message)),
-            other => Event::Warning(format!("{what}: {}: {}", other.word(), job.message)),
+            JobOutcome::Interrupted => Event::Warning(format!("{what}: interrupted: {}", job.message)),
         };
         self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
         let record = record(&job, &self.state.view().instance);

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
+use crate::evidence::approval::{Status, approvals};
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::outlook::Outlook;
 use crate::evidence::summary;
@@ -26,6 +29,8 @@ use crate::wal_name::segment_name;
 
 /// How long PostgreSQL may take to answer: at 3 a.m. it is often what is down.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// For how long a restore without approval is told.
+const GLASS: TimeDelta = TimeDelta::days(1);
 
 /// What one look at an environment found.
 #[derive(Debug, Clone)]
@@ -78,6 +83,7 @@ pub async fn look(
         gaps: Vec::new(),
         last_drill: None,
         failures: Vec::new(),
+        approvals_waiting: Vec::new(),
         ledger_entries: 0,
         ledger_problems: Vec::new(),
         postgres,
@@ -168,6 +174,17 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     });
     let since = |r: &&summary::SummaryRow| !matches!(r.kind, "base_backup");
     view.failures = rows.iter().rev().take_while(since).filter(|r| r.kind == "failure").take(3).cloned().collect();
+    for approval in approvals(&catalogue.entries) {
+        if approval.status(view.now) == Status::Waiting {
+            view.approvals_waiting.push(approval.id);
+        } else if approval.broken_glass && view.now - approval.requested.at < GLASS {
+            let plan = &approval.plan;
+            view.broken.push(format!(
+                "the glass was broken: {} restored to {} on {} without an approval",
+                approval.requested.person, plan.pgdata, plan.host
+            ));
+        }
+    }
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;

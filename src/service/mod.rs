@@ -15,18 +15,23 @@
 //! ```
 
 pub mod access;
+pub mod advice;
 mod answering;
+mod answers;
+pub(crate) mod api;
 mod child;
 mod claim;
 mod control;
 mod crew;
 mod duties;
 mod hearing;
+pub mod http;
 mod initial;
 mod jobs;
 pub mod look;
 mod looks;
 mod order;
+mod pages;
 mod places;
 mod planning;
 mod recorder;

@@ -70,7 +70,7 @@ pub(super) fn record(job: &FinishedJob, instance: &str) -> JobRecord {
         occurrences: 1,
         started_at: Some(job.started_at),
         finished_at: job.finished_at,
-        outcome: job.outcome,
+        outcome: job.outcome.into(),
         exit_code: job.exit_code,
         message: (!job.message.is_empty()).then(|| job.message.clone()),
         calendar: None,

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
-pub use crate::evidence::job_record::JobOutcome;
+use crate::evidence::job_record;
 use crate::evidence::outlook::Outlook;
 use crate::units::Lsn;
 
@@ -161,12 +161,10 @@ pub struct WorkerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum WorkerState {
-    /// It is not known yet who does it: the store was not asked, or does not answer.
-    Seeking,
-    /// Another instance does it.
+    /// Another instance does it, or it is not known yet who does.
     Elsewhere {
-        /// Its name.
-        instance: String,
+        /// Its name, where known: the store was not asked yet, or does not answer.
+        instance: Option<String>,
     },
     /// It works.
     Running,
@@ -223,6 +221,31 @@ pub struct PhaseView {
     pub bytes: u64,
     /// Bytes that will pass, where known.
     pub total: Option<u64>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobOutcome {
+    /// Done, and verified.
+    Done,
+    /// Done, with damage named (exit code 11), or a drill that missed an objective (9).
+    Partial,
+    /// It failed.
+    Failed,
+    /// It was ended: by a stop, by its time limit, or with the service.
+    Interrupted,
+}
+
+impl From<JobOutcome> for job_record::JobOutcome {
+    fn from(outcome: JobOutcome) -> Self {
+        match outcome {
+            JobOutcome::Done => Self::Done,
+            JobOutcome::Partial => Self::Partial,
+            JobOutcome::Failed => Self::Failed,
+            JobOutcome::Interrupted => Self::Interrupted,
+        }
+    }
 }
 
 /// A job that ended.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +112,11 @@ impl Service {
         self.control.clone()
     }
 
+    /// The configuration in force, and every one after it.
+    pub fn estates(&self) -> watch::Receiver<Arc<Estate>> {
+        self.supervisor.estates.subscribe()
+    }
+
     /// Serves until `stop` is cancelled and everything has ended in order.
     ///
     /// # Errors
@@ -139,6 +144,7 @@ pub(super) struct Supervisor {
     pub(super) state: ServiceState,
     pub(super) runtime: Runtime,
     pub(super) estate: Arc<Estate>,
+    pub(super) estates: watch::Sender<Arc<Estate>>,
     pub(super) program: Program,
     pub(super) keeper: RepositoryKeeper,
     pub(super) claim: Claim,
@@ -188,6 +194,7 @@ impl Supervisor {
             jobs: Jobs::new(tell),
             state,
             runtime,
+            estates: watch::Sender::new(estate.clone()),
             estate,
             program,
             keeper,
