@@ -141,14 +141,14 @@ fn the_commands_of_a_generated_runbook_end_in_running_restored_databases() {
     cluster.psql("retail", "DELETE FROM sale WHERE id > 400");
     estate.caught_up(&cluster);
     let target = format!("lsn:{before}");
-    let started = place.execute("wrong-deletion", &[("TARGET", &target)]);
+    let started = place.execute("wrong-deletion", &[("TARGET", target.as_str())]);
     assert_eq!(place.ask("wrong-deletion", "SELECT count(*) FROM sale"), "1000");
     assert_eq!(cluster.psql("retail", "SELECT count(*) FROM sale"), "400");
     assert!(place.restored("wrong-deletion").join("filestore/retail").join(&sha1[..2]).join(&sha1).exists());
     drop(started);
 
     // One database alone, beside the living one.
-    let started = place.execute("single-tenant", &[("TARGET", &target), ("CLUSTER", &own_dsn)]);
+    let started = place.execute("single-tenant", &[("TARGET", target.as_str()), ("CLUSTER", own_dsn.as_str())]);
     assert_eq!(cluster.psql("retail_restored", "SELECT count(*) FROM sale"), "1000");
     assert_eq!(cluster.psql("retail", "SELECT count(*) FROM sale"), "400");
     drop(started);
@@ -158,7 +158,7 @@ fn the_commands_of_a_generated_runbook_end_in_running_restored_databases() {
     fs::remove_dir_all(scratch.join("state")).expect("removed");
     cluster.psql("retail", "INSERT INTO sale VALUES (5000)");
     let home = scratch.join("new-host").display().to_string();
-    let started = place.execute("orchestrator-loss", &[("HOME_OF_LIFEBOAT", &home)]);
+    let started = place.execute("orchestrator-loss", &[("HOME_OF_LIFEBOAT", home.as_str())]);
     assert_eq!(place.ask("orchestrator-loss", "SELECT count(*), max(id) FROM sale"), "401|5000");
     drop(started);
 

@@ -94,11 +94,11 @@ fn drift_is_told_and_recorded_where_contents_cannot_be_read_and_no_secret_is_sho
     blocking(async {
         let repository = estate.repository(None).await;
         let catalogue = Catalogue::load(&repository, "production").await.expect("catalogue");
-        let drifts: Vec<_> = catalogue.entries.iter().filter_map(|e| match &e.statement.predicate.body {
-            Body::Drift(drift) => Some(drift),
+        let drift = |body: &Body| match body {
+            Body::Drift(drift) => Some(drift.clone()),
             _ => None,
-        });
-        let drifts: Vec<_> = drifts.into_iter().collect();
+        };
+        let drifts: Vec<_> = catalogue.entries.iter().filter_map(|e| drift(&e.statement.predicate.body)).collect();
         assert_eq!(drifts.len(), 1, "an unchanged export records none");
         assert_eq!((drifts[0].critical, drifts[0].notices, drifts[0].ignored), (3, 3, 1));
         assert!(drifts[0].alert().expect("critical").contains("and 2 more"));

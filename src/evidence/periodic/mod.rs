@@ -342,7 +342,7 @@ fn attention(report: &PeriodReport) -> Vec<String> {
     }
     let troubles = report.troubles.iter().chain(&report.others).filter(|row| row.bad).count() as u64;
     if troubles > 0 {
-        all.push(format!("{} or not done in time", counted(troubles, "thing failed", "things failed")));
+        all.push(format!("{} or was not done in time", counted(troubles, "thing failed", "things failed")));
     }
     all
 }

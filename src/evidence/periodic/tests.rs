@@ -62,7 +62,7 @@ async fn a_period_holds_what_was_recorded_in_it_and_nothing_else() {
     let (first, last) = report.entries.expect("entries");
     assert_eq!(all, last - first + 1, "every entry of the period is counted");
     let told = report.attention.join("\n");
-    for words in ["objective missed", "filestore captures were incomplete", "1 thing failed or not done in time"] {
+    for words in ["objective missed", "filestore captures were incomplete", "1 thing failed or was not done in time"] {
         assert!(told.contains(words), "{words} in {told}");
     }
     assert!(!told.contains("No drill was run"));
