@@ -24,7 +24,7 @@ pub(super) fn decide(facts: &Facts<'_>, more: &[(&str, String)]) -> Step {
     ];
     lines.extend(more.iter().map(|(name, value)| variable(name, value.clone())));
     lines.push("AS=; [ \"$(id -u)\" != 0 ] || AS=\"runuser -u $ACCOUNT --\"".to_owned());
-    lines.push("umask 077".to_owned());
+    lines.push("umask 022".to_owned());
     Step::new("Decide, and let the shell remember")
         .text("Read each line; what is set before (`TARGET=… KEY=…`) stays. Everything below is typed into this same shell, as root where files shall belong to the server's account.")
         .run(lines)
