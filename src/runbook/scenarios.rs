@@ -4,7 +4,7 @@ use super::Facts;
 use super::model::{Scenario, Step};
 use super::recovery_config;
 use super::steps;
-use super::words::{code, plain, quoted};
+use super::words::{code, keywords, plain, quoted, within_quotes};
 use crate::units::Span;
 
 /// Names of all scenarios.
@@ -60,10 +60,10 @@ fn total_loss(facts: &Facts<'_>) -> Scenario {
 fn single_tenant(facts: &Facts<'_>) -> Scenario {
     let environment = facts.environment;
     let name = &environment.name;
-    let dsn = quoted(&environment.postgres.dsn);
+    let dsn = within_quotes(&keywords(&environment.postgres.dsn));
     let filestore =
         if environment.odoo.is_empty() { " --no-filestore" } else { " --filestore \"$RESTORED/filestore-$NEW\"" };
-    let more = [("TARGET", "latest".to_owned()), ("NEW", "\"$DATABASE\"_restored".to_owned()), ("CLUSTER", dsn)];
+    let more = [("TARGET", "latest".to_owned()), ("NEW", "${DATABASE}_restored".to_owned()), ("CLUSTER", dsn)];
     let load = Step::new("Bring it back beside the damaged one")
         .text("The whole cluster is restored aside for this, in `$RESTORED`, and removed again: its room is needed for a while. `$CLUSTER` is where the copy goes, by a role that may create databases; where a password is needed, use the environment's name instead.")
         .run([

@@ -4,23 +4,23 @@
 use super::Facts;
 use super::model::Step;
 use super::recovery_config;
-use super::words::{code, quoted, quoted_path};
+use super::words::{code, quoted_path, within_quotes};
 
 /// What a restored server is called on.
 const SOCKET: &str = "-h \"$RESTORED/run\" -p \"$PORT\"";
 
-/// Everything that the other steps refer to; `more` are further variables with their values.
+/// Everything that the other steps refer to; `more` are further variables, their values as they stand within double quotes.
 pub(super) fn decide(facts: &Facts<'_>, more: &[(&str, String)]) -> Step {
     let variable = |name: &str, value: String| format!("{name}=\"${{{name}:-{value}}}\"");
     let mut lines = vec![
-        variable("RESTORED", quoted_path(&facts.estate.runbook.restored)),
+        variable("RESTORED", within_quotes(&facts.estate.runbook.restored.to_string_lossy())),
         variable("KEY", "/root/recovery.key".to_owned()),
         variable("RECOVERY", "/root/recovery".to_owned()),
-        variable("BIN", quoted_path(&facts.bin_dir())),
+        variable("BIN", within_quotes(&facts.bin_dir().to_string_lossy())),
         variable("PORT", "54329".to_owned()),
-        variable("ACCOUNT", quoted(facts.account())),
+        variable("ACCOUNT", within_quotes(facts.account())),
         variable("ROLE", "postgres".to_owned()),
-        variable("DATABASE", quoted(&facts.database())),
+        variable("DATABASE", within_quotes(&facts.database())),
     ];
     lines.extend(more.iter().map(|(name, value)| variable(name, value.clone())));
     lines.push("AS=; [ \"$(id -u)\" != 0 ] || AS=\"runuser -u $ACCOUNT --\"".to_owned());

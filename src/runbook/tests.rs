@@ -65,10 +65,23 @@ fn a_page_needs_nothing_else_and_trusts_no_name() {
 fn names_are_quoted_where_a_shell_reads_them_and_secrets_are_references() {
     let (_dir, estate) = estate(|text| text);
     let text = markdown(&written(&estate));
-    assert!(text.contains(r"DATABASE:-'it'\''s a shop'"), "{text}");
+    assert!(text.contains("DATABASE=\"${DATABASE:-it's a shop}\""), "{text}");
     assert!(text.contains("access_key_id = { env = \"BUCKET_KEY\" }"));
     assert!(text.contains("secret key of the bucket: expected in the file"));
     assert_eq!(text.matches("```").count() % 2, 0);
+}
+
+#[test]
+fn values_stand_as_what_they_are() {
+    assert_eq!(words::within_quotes("a\"b$c`d}e\\f'g"), "a\\\"b\\$c\\`d\\}e\\\\f'g");
+    assert_eq!(words::quoted("it's"), r"'it'\''s'");
+    let pairs =
+        words::keywords("postgresql://lifeboat@db1.example.org:6432,db2.example.org:6433/postgres?sslmode=require");
+    assert_eq!(
+        pairs,
+        "host=db1.example.org,db2.example.org port=6432,6433 user=lifeboat dbname=postgres sslmode=require"
+    );
+    assert_eq!(words::keywords("host='/run/my sql' user=x"), "host='/run/my sql' user=x dbname=postgres");
 }
 
 #[test]
