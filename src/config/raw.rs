@@ -320,6 +320,13 @@ pub(super) struct RawHttp {
     pub(super) status: Option<Located<u16>>,
     /// A text that the answer must hold.
     pub(super) contains: Option<Located<String>>,
+    /// The type of the answer, as `text/html`; parameters such as the character set count only where they are given.
+    pub(super) content_type: Option<Located<String>>,
+    /// SHA-256 of the answer's content, in hexadecimal.
+    pub(super) sha256: Option<Located<String>>,
+    /// Whether the user asks that the drill logs in as, an administrator of the copy; default false: nobody is logged in.
+    #[serde(default)]
+    pub(super) login: bool,
 }
 
 /// A program that is run on the restored copy.
