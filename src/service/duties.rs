@@ -228,7 +228,7 @@ impl Seeking {
         contender.is_process(process, dead);
         loop {
             match take(&mut contender, repository, &self.runtime, above).await? {
-                Taking::Taken(lease) => return Ok(lease),
+                Taking::Taken(lease) => return Ok(*lease),
                 Taking::Held(holding) => {
                     self.tell(Standing::Elsewhere(holding.owner), None);
                     tokio::time::sleep(terms.renew_after).await;
