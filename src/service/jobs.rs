@@ -160,8 +160,8 @@ impl Jobs {
 
     /// Forgets those of them that wait.
     pub(super) fn drop_waiting(&mut self, which: impl Fn(&Order) -> bool) -> Vec<Order> {
-        let (dropped, kept) = self.waiting.drain(..).partition(which);
-        self.waiting = kept;
+        let (dropped, kept): (Vec<Order>, Vec<Order>) = self.waiting.drain(..).partition(which);
+        self.waiting = kept.into();
         dropped
     }
 
