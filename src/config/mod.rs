@@ -7,6 +7,7 @@
 mod calendar;
 mod check;
 mod cron;
+mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
@@ -15,9 +16,11 @@ mod job;
 mod job_kind;
 mod load;
 mod masking;
+mod policy;
 mod raw;
 mod read;
 mod repository;
+mod runbook;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -29,6 +32,7 @@ mod zone;
 pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use cron::CronExpression;
+pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
@@ -39,7 +43,9 @@ pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
+pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
 pub use repository::{KeysConfig, RepositoryConfig};
-pub use schema::json_schema;
+pub use runbook::RunbookConfig;
+pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
 pub use zone::{Twice, instant};
