@@ -5,6 +5,7 @@
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
 mod check;
+mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
@@ -12,10 +13,12 @@ mod http;
 mod job_kind;
 mod load;
 mod masking;
+mod policy;
 mod raw;
 mod read;
 mod repository;
 mod restore;
+mod runbook;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -26,6 +29,7 @@ pub(crate) mod suggest;
 mod text;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
@@ -36,9 +40,11 @@ pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
+pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
 pub use repository::{KeysConfig, RepositoryConfig};
 pub use restore::RestoreConfig;
-pub use schema::json_schema;
+pub use runbook::RunbookConfig;
+pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};
 pub use text::ConfigText;
