@@ -18,6 +18,7 @@ mod runbook;
 mod sampling;
 mod sandbox;
 mod serve;
+mod schedule;
 mod soak;
 mod versions;
 mod wal;

@@ -4,12 +4,16 @@
 //! `read` and `check` turn it into the types of `estate`, `source` places errors, `secret` is how a
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
+mod calendar;
 mod check;
+mod cron;
 mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
 mod http;
+mod ical;
+mod job;
 mod job_kind;
 mod load;
 mod masking;
@@ -27,8 +31,11 @@ mod service;
 mod source;
 pub(crate) mod suggest;
 mod text;
+mod zone;
 
+pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use cron::CronExpression;
 pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
@@ -37,6 +44,7 @@ pub use estate::{
 };
 pub use glob::expand_glob;
 pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
+pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
@@ -48,3 +56,4 @@ pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};
 pub use text::ConfigText;
+pub use zone::{Twice, instant};
