@@ -19,11 +19,11 @@ use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
-use super::restore::RawRestore;
-use super::service::{RawEnvironmentService, RawService};
 use super::job::RawJob;
 use super::policy::RawPolicySection;
+use super::restore::RawRestore;
 use super::runbook::RawRunbook;
+use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
