@@ -334,7 +334,7 @@ mod tests {
         let calendars = calendars();
         let listed = calendars.windows("production", utc("2026-12-31T00:00:00Z"), utc("2027-01-01T12:00:00Z"));
         let names: Vec<&str> = listed.iter().map(|w| w.calendar.as_str()).collect();
-        assert_eq!(names, ["peak", "nights", "nights", "nights"]);
+        assert_eq!(names, ["peak", "nights", "nights"]);
         let ended =
             |from: &str, to: &str| calendars.last_allowed("production", Effect::ForbidDrills, utc(from), utc(to));
         assert_eq!(ended("2026-12-20T00:00:00Z", "2027-01-04T12:00:00Z"), None);
