@@ -78,7 +78,8 @@ impl Context {
     pub(crate) fn from_stdin(runtime: Runtime) -> Result<Self> {
         let text: ConfigText = serde_json::from_reader(std::io::stdin().lock())
             .or_err(ErrorKind::Config, || "standard input holds no configuration".to_owned())?;
-        Ok(Self { estate: in_force(Estate::from_text(&text)?, runtime.now()), runtime })
+        let estate = Estate::from_text(&text)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
     }
 
     /// The environment called `name`.

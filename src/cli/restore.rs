@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::EnvironmentArgument;
 use super::approval::Gate;
-use super::context::{Context, Keys, host_name};
+use super::context::{Context, Despite, Keys, host_name};
 use super::output::Outcome;
 use super::tenant;
-use crate::config::Environment;
+use crate::config::{Effect, Environment};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
 use crate::postgres::launch::OnHost;
@@ -177,6 +177,9 @@ async fn whole(arguments: &Arguments, context: &Context) -> Result<Outcome> {
         let needed = json!({ "required": environment.restore.approval, "plan_sha256": bound.sha256() });
         return Ok(Outcome::new(json!({ "plan": plan, "approval": needed }), text));
     }
+    // What a calendar forbids, no approval allows.
+    let despite = Despite { option: "--break-glass REASON", given: arguments.break_glass.is_some() };
+    context.allowed(environment, Effect::ForbidRestores, despite)?;
     let gate = Gate { environment, repository: &repository, runtime: &context.runtime };
     // What would be refused anyway must not use up an approval.
     let continues = restore::continues(&plan, &tablespaces, &catalogue)?;

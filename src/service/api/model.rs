@@ -500,6 +500,23 @@ impl Due {
 pub(crate) struct Schedule {
     /// What is due, soonest first.
     pub(crate) next: Vec<Due>,
+    /// Windows of calendars in the next weeks.
+    pub(crate) calendars: Vec<CalendarView>,
+}
+
+/// A window of a calendar.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CalendarView {
+    /// Name of the calendar.
+    pub(crate) calendar: String,
+    /// What it is.
+    pub(crate) title: Option<String>,
+    /// For which environment.
+    pub(crate) environment: String,
+    /// When it begins.
+    pub(crate) from: DateTime<Utc>,
+    /// When it ends.
+    pub(crate) to: DateTime<Utc>,
 }
 
 /// A stretch of a ledger.

@@ -10,8 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{Asked, At};
 use super::model::{
-    ApprovalList, ApprovalView, Backups, Drill, Drills, Due, EnvironmentDetail, EnvironmentSummary, EstateSummary, Job,
-    Jobs, LedgerPage, LedgerStatement, Me, Schedule, SessionList, SessionView, Verification, Windows, running,
+    ApprovalList, ApprovalView, Backups, CalendarView, Drill, Drills, Due, EnvironmentDetail, EnvironmentSummary,
+    EstateSummary, Job, Jobs, LedgerPage, LedgerStatement, Me, Schedule, SessionList, SessionView, Verification,
+    Windows, running,
 };
 use crate::evidence::{Body, verify_ledger};
 use crate::service::answers;
@@ -216,7 +217,16 @@ pub(crate) async fn drill(State(app): State<Arc<App>>, At((name, sequence)): At<
 )]
 pub(crate) async fn schedule(State(app): State<Arc<App>>, visitor: Visitor) -> Json<Schedule> {
     let view = app.view();
-    Json(Schedule { next: view.next.iter().filter(|next| visitor.sees(&next.environment)).map(Due::of).collect() })
+    let windows = app.calendars(&visitor).into_iter();
+    let calendars = windows.map(|(environment, window)| CalendarView {
+        calendar: window.calendar,
+        title: window.title,
+        environment,
+        from: window.from,
+        to: window.to,
+    });
+    let next = view.next.iter().filter(|next| visitor.sees(&next.environment)).map(Due::of).collect();
+    Json(Schedule { next, calendars: calendars.collect() })
 }
 
 #[utoipa::path(

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,8 @@ use crate::evidence::{Body, Ledger, LedgerEntry};
 use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
 use crate::runtime::Runtime;
+use crate::schedule::Calendars;
+use crate::schedule::calendars::CalendarWindow;
 use crate::service::access;
 use crate::service::control::Control;
 use crate::service::state::{EnvironmentView, EstateView, ServiceState};
@@ -28,6 +31,9 @@ use crate::service::state::{EnvironmentView, EstateView, ServiceState};
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Plans that are made at once: each reads WAL.
 const PLANS: usize = 2;
+/// How far ahead calendars are shown, and how many of their windows.
+const AHEAD: TimeDelta = TimeDelta::days(60);
+const MOST_WINDOWS: usize = 100;
 /// Browsers that follow events at once.
 const STREAMS: usize = 64;
 
@@ -172,6 +178,22 @@ impl App {
         let ledger = self.ledger(environment).await?;
         let action = Action { person: visitor.person(&self.host), action: action.into(), detail: detail.into() };
         ledger.append(&self.runtime, repository.signer()?, Vec::new(), Body::Action(action)).await.map(|_| ())
+    }
+
+    /// Windows of calendars in the next weeks, for environments that somebody may see, in order.
+    pub(crate) fn calendars(&self, visitor: &Visitor) -> Vec<(String, CalendarWindow)> {
+        let (estate, now) = (self.estate(), self.runtime.now());
+        let calendars = Calendars::new(&estate);
+        let seen = estate.environments.iter().filter(|environment| visitor.sees(&environment.name));
+        let mut all: Vec<(String, CalendarWindow)> = seen
+            .flat_map(|environment| {
+                let windows = calendars.windows(&environment.name, now, now + AHEAD);
+                windows.into_iter().map(|window| (environment.name.clone(), window)).collect::<Vec<_>>()
+            })
+            .collect();
+        all.sort_by_key(|(_, window)| window.from);
+        all.truncate(MOST_WINDOWS);
+        all
     }
 
     /// An environment that the guard has let somebody see.
