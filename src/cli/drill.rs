@@ -13,9 +13,9 @@ use super::context::{Context, Keys, host_name};
 use super::drill_coverage;
 use super::drills::{merged, reap, tell_of_the_dead};
 use super::output::Outcome;
-use super::restore::tools;
+use super::restore::{tools, tools_at};
 use super::text::counted;
-use crate::config::{Environment, Probe};
+use crate::config::{Environment, Probe, SandboxKind};
 use crate::drill::outlook::outlook;
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
@@ -340,7 +340,11 @@ async fn prepare<'a>(
         force: false,
     };
     let plan = restore::plan(&catalogue, resolved, &wishes)?;
-    let tools = tools(context, environment, repository.clone(), catalogue, &plan)?;
+    let tools = match environment.drill.sandbox {
+        // The sandbox finds PostgreSQL in its image; this host need not have any.
+        SandboxKind::Container(_) => tools_at(context, environment, repository.clone(), catalogue, PathBuf::new())?,
+        SandboxKind::Local | SandboxKind::None => tools(context, environment, repository.clone(), catalogue, &plan)?,
+    };
     let request = drill::Request {
         environment,
         checks: context.estate.checks_for(environment).collect(),

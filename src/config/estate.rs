@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::drill_container::DrillContainer;
 use super::drill_odoo::DrillOdoo;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
@@ -233,12 +234,13 @@ pub struct DrillConfig {
 }
 
 /// What keeps the programs of a drill in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SandboxKind {
     /// Namespaces of this host: no route out, no file but the drill's own and those of the operating system.
     #[default]
     Local,
+    /// Containers of an engine on this host: no route out, no file but the drill's own and those of the images.
+    Container(DrillContainer),
     /// Nothing: a directory of its own and a server without TCP. Odoo is not started, and the report says so.
     None,
 }

@@ -5,6 +5,7 @@
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
 mod check;
+mod drill_container;
 mod drill_odoo;
 mod estate;
 mod glob;
@@ -21,6 +22,7 @@ mod source;
 pub(crate) mod suggest;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use drill_container::{DrillContainer, ImageReference};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,

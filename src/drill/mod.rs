@@ -23,7 +23,16 @@ pub mod sinkhole;
 #[cfg(test)]
 mod testing;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
 pub use reap::{Reaped, reap};
 pub use run::{Done, Request, run};
 pub use sampling::{Chosen, Sample, choose};
 pub use sandbox::Sandbox;
+
+/// Runs this process as a part of a sandbox if its command line says so. To be called before anything starts a
+/// thread: a process with threads cannot change its user namespace.
+pub fn dispatch(arguments: impl Iterator<Item = OsString> + Clone) -> Option<ExitCode> {
+    sandbox::dispatch(arguments.clone()).or_else(|| neutralise::dispatch(arguments))
+}

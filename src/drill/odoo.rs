@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use crate::config::{DrillOdoo, Environment};
+use crate::config::{DrillOdoo, Environment, SandboxKind};
 use crate::drill::boot::{self, Way};
 use crate::drill::neutralise::{self, AddonsPaths, Neutralisation};
 use crate::error::Result;
@@ -26,6 +26,8 @@ pub struct Inputs<'a> {
     pub server: &'a PrivateServer,
     /// How Odoo is started.
     pub launch: &'a dyn Launch,
+    /// The words that start Lifeboat's own program where Odoo is, if that is not this host's installation.
+    pub own_program: Option<&'a [String]>,
     /// The account that it runs as; `None` stays the running one.
     pub account: Option<&'a Account>,
     /// The restored filestores, by database.
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub findings: Vec<String>,
     /// Databases that are proven to be neutralised, with their Odoo.
     proven: Vec<(String, u32)>,
+    /// Where its modules are.
+    addons: Option<AddonsPaths>,
 }
 
 impl Inputs<'_> {
@@ -78,7 +82,10 @@ pub async fn neutralise(inputs: &Inputs<'_>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     outcome.findings.extend(inputs.why_not());
     let Some((odoo, _)) = inputs.odoo() else { return Ok(outcome) };
-    let addons = AddonsPaths::of(inputs.environment, odoo)?;
+    let addons = match inputs.own_program {
+        Some(start) => AddonsPaths::inside(inputs.environment, odoo, inputs.launch, start).await?,
+        None => AddonsPaths::of(inputs.environment, odoo)?,
+    };
     let settings = neutralise::Settings {
         addons: &addons,
         allow: &inputs.environment.drill.allow_unneutralised,
@@ -87,6 +94,7 @@ pub async fn neutralise(inputs: &Inputs<'_>) -> Result<Outcome> {
     for done in neutralise::run(inputs.server, &settings).await? {
         outcome.add(done);
     }
+    outcome.addons = Some(addons);
     if outcome.neutralised.is_empty() {
         outcome.findings.push("Odoo was not started: no restored database is Odoo's".into());
     }
@@ -111,8 +119,7 @@ impl Outcome {
 /// # Errors
 /// Where it could not be tried at all. An Odoo that does not start or answers wrongly is a failed check.
 pub async fn boot(inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<()> {
-    let Some((odoo, way)) = inputs.odoo() else { return Ok(()) };
-    let addons = AddonsPaths::of(inputs.environment, odoo)?;
+    let (Some((odoo, way)), Some(addons)) = (inputs.odoo(), outcome.addons.take()) else { return Ok(()) };
     let settings = boot::Settings {
         odoo,
         addons: &addons,
@@ -137,12 +144,16 @@ pub fn egress(log: &Path, outcome: &Outcome) -> Option<Egress> {
     Some(Egress::of(&String::from_utf8_lossy(&written), &outcome.neutralised))
 }
 
-/// What a sandbox must let the drill's Odoo read.
+/// What a sandbox must let the drill's Odoo read of this host. Containers have Odoo in an image: of this host they are
+/// shown what was named for that, and nothing else.
 ///
 /// # Errors
 /// Configuration, where it cannot be told.
 pub fn readable(environment: &Environment) -> Result<Vec<std::path::PathBuf>> {
     let Some(odoo) = &environment.drill.odoo else { return Ok(Vec::new()) };
+    if let SandboxKind::Container(_) = environment.drill.sandbox {
+        return Ok(odoo.read_only_paths.clone());
+    }
     let mut paths = odoo.reads();
     paths.extend(AddonsPaths::of(environment, odoo)?.as_slice().iter().cloned());
     paths.sort();

@@ -20,7 +20,8 @@ use super::measure::{self, Disaster};
 use super::provision::{destroy, provision};
 use super::sandbox::limits::Watch;
 use super::sandbox::place::is_left;
-use super::sandbox::{Limits, Sandbox, Seal};
+use super::sandbox::reap::MAKING;
+use super::sandbox::{Limits, Part, Sandbox, Seal};
 use super::{checks, judges, odoo, reconcile, selftest};
 use crate::config::{Check, Environment, Purpose};
 use crate::error::{self, Result};
@@ -132,7 +133,7 @@ pub async fn run(tools: &Tools, request: Request<'_>) -> Result<Done> {
         (noted, _) => noted,
     });
     let mut found = Findings { sources: Some(sources(&request.plan)), ..Findings::default() };
-    let provisioned = phases.time("provisioning", None, provision(tools, &request, &mut found.sandbox)).await;
+    let provisioned = phases.time(MAKING, None, provision(tools, &request, &mut found.sandbox)).await;
     let (seal, outcome) = match provisioned {
         Ok((seal, manifest)) => {
             let outcome = watched(tools, &request, seal.as_ref(), manifest, began, &mut phases, &mut found).await;
@@ -245,7 +246,10 @@ async fn stages(
 ) -> Result<()> {
     let plan = &request.plan;
     let mut tools = tools.clone();
-    tools.launch = seal.launch();
+    tools.launch = seal.launch(Part::Server);
+    if let Some(bin_dir) = seal.bin_dir() {
+        bin_dir.clone_into(&mut tools.bin_dir);
+    }
     // Whatever has a socket must lie where the sandbox sees it, and be found by whoever clears up.
     tools.temporary = request.sandbox.short().to_owned();
     if request.sandbox.program().exists() {
@@ -358,11 +362,12 @@ async fn examine(
         // Damaged copies are made of what was restored, not of what was made harmless.
         return Ok(());
     }
-    let filestore = request.sandbox.filestore();
+    let (filestore, launch) = (request.sandbox.filestore(), seal.launch(Part::Odoo));
     let inputs = odoo::Inputs {
         environment: request.environment,
         server,
-        launch: tools.launch.as_ref(),
+        launch: launch.as_ref(),
+        own_program: seal.own_program(),
         account: tools.account.as_ref(),
         filestore: &filestore,
         home: &request.sandbox.root().join("odoo"),

@@ -12,10 +12,8 @@
 
 mod confine;
 mod enter;
-mod forwarded;
 mod handle;
 mod init;
-mod network;
 mod spec;
 mod start;
 mod trial;
@@ -25,10 +23,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use handle::Local;
-pub(in crate::drill::sandbox) use handle::PROGRAM_FILE;
-pub use spec::{Door, Programs, Spec};
+pub use spec::Spec;
 pub use trial::trial;
-pub(in crate::drill::sandbox) use view::TEMPORARY;
 
 /// First words of the command lines of the sandbox's own processes.
 const START: &str = "sandbox:start";
