@@ -108,7 +108,9 @@ fn attend(stream: &UnixStream, mut child: Child) -> std::io::Result<u8> {
             }
             // It may have ended by now; then there is nobody to signal.
             match heard {
-                Ok(Some(Forwarded { signal })) => drop(Signal::try_from(signal).map(|signal| kill(pid, signal))),
+                Ok(Some(Forwarded { signal })) => {
+                    let _ = Signal::try_from(signal).map(|signal| kill(pid, signal));
+                }
                 _ => {
                     let _ = killpg(pid, Signal::SIGKILL);
                     return;

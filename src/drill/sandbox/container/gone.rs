@@ -31,8 +31,9 @@ pub(in crate::drill::sandbox) async fn await_last(contained: &[Contained]) {
     let Some(last) = contained.last() else { return };
     let began = Instant::now();
     while began.elapsed() < MAKING {
-        match Engine::connect(&last.engine).await {
-            Ok(engine) if matches!(engine.container(&last.name).await, Ok(None)) => tokio::time::sleep(POLL).await,
+        let Ok(engine) = Engine::connect(&last.engine).await else { return };
+        match engine.container(&last.name).await {
+            Ok(None) => tokio::time::sleep(POLL).await,
             // It is there, or nothing can be said of it.
             _ => return,
         }

@@ -47,9 +47,9 @@ pub async fn trial(
     let mut place = Sandbox::create(&ground, &begun)?;
     let spec = place.container(config.clone(), Vec::new(), &[], None, None);
     let started = Container::start(program, spec, place.journal()).await;
-    let facts = match &started {
+    let facts = match started {
         Ok(container) => container.end().await.map(|()| container.facts()),
-        Err(_) => started.map(|container| container.facts()),
+        Err(e) => Err(e),
     };
     let cleanup = place.destroy(now).await?;
     match cleanup.residue.is_empty() {
