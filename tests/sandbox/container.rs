@@ -1,9 +1,7 @@
 //! Drills in containers of a real engine: what they run is what was pinned, and nothing of them is left, in the
 //! engine either.
 
-use std::path::Path;
-
-use crate::common::{Engine, server_bin, skip};
+use crate::common::{Engine, skip};
 use crate::drill::Site;
 
 use super::kills::killed_in_every_stage;

@@ -25,9 +25,9 @@ pub(super) struct Directory {
     pub(super) modules: BTreeMap<String, Option<String>>,
 }
 
-/// Runs this process as the part that tells, if its command line says so.
-pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    (arguments.nth(1)? == ADDONS).then(|| match tell(&arguments.map(PathBuf::from).collect::<Vec<_>>()) {
+/// Runs this process as the part that tells, if that is its role.
+pub(in crate::drill) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    (role == ADDONS).then(|| match tell(&arguments.iter().map(PathBuf::from).collect::<Vec<_>>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("{e}");

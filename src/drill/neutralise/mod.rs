@@ -20,6 +20,6 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
-pub use inside::dispatch;
+pub(super) use inside::dispatch;
 pub use run::{Neutralisation, Settings, database, run};
 pub use sources::AddonsPaths;

@@ -27,8 +27,7 @@ pub use limits::Limits;
 pub use place::Sandbox;
 pub use seal::{Facts, Part, Seal};
 
-/// Runs this process as a part of a sandbox if its command line says so. To be called before anything starts a
-/// thread.
-pub fn dispatch(arguments: impl Iterator<Item = OsString> + Clone) -> Option<ExitCode> {
-    local::dispatch(arguments.clone()).or_else(|| container::dispatch(arguments))
+/// Runs this process as a part of a sandbox if that is its role.
+pub(super) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    local::dispatch(role, arguments).or_else(|| container::dispatch(role, arguments))
 }

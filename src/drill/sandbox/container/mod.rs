@@ -43,15 +43,12 @@ const ASK: &str = "sandbox:ask";
 /// Label of everything that is made for a drill; its value is the drill's id.
 const LABEL: &str = "lifeboat.drill";
 
-/// Runs this process as a part of a container sandbox if its command line says so. To be called before anything
-/// starts a thread.
-pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let role = arguments.nth(1)?;
-    let arguments: Vec<OsString> = arguments.collect();
-    match role.to_str()? {
-        GATE => Some(gate::main(&arguments)),
-        AGENT => Some(agent::main(&arguments)),
-        ASK => Some(ask::main(&arguments)),
+/// Runs this process as a part of a container sandbox if that is its role.
+pub(super) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    match role {
+        GATE => Some(gate::main(arguments)),
+        AGENT => Some(agent::main(arguments)),
+        ASK => Some(ask::main(arguments)),
         _ => None,
     }
 }

@@ -33,17 +33,14 @@ const ENTER: &str = "sandbox:enter";
 const PROGRAM: &str = "sandbox:program";
 const PROBE: &str = "sandbox:probe";
 
-/// Runs this process as a part of a sandbox if its command line says so. To be called before anything starts a
-/// thread: a process with threads cannot change its user namespace.
-pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let role = arguments.nth(1)?;
-    let arguments: Vec<OsString> = arguments.collect();
-    match role.to_str()? {
-        START => Some(start::main(&arguments)),
-        INIT => Some(init::main(&arguments)),
-        ENTER => Some(enter::main(&arguments)),
-        PROGRAM => Some(confine::main(&arguments)),
-        PROBE => Some(confine::probe(&arguments)),
+/// Runs this process as a part of a local sandbox if that is its role.
+pub(super) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    match role {
+        START => Some(start::main(arguments)),
+        INIT => Some(init::main(arguments)),
+        ENTER => Some(enter::main(arguments)),
+        PROGRAM => Some(confine::main(arguments)),
+        PROBE => Some(confine::probe(arguments)),
         _ => None,
     }
 }
