@@ -1,16 +1,18 @@
 //! Drills in containers of a real engine: what they run is what was pinned, and nothing of them is left, in the
 //! engine either.
 
+use std::path::Path;
+
 use crate::common::{Engine, skip};
 use crate::drill::Site;
 
-use super::kills::killed_in_every_stage;
+use super::kills::{kill_when, killed_in_every_stage};
 use super::limits::{fails_for, greedy, with};
 
-/// An engine with the PostgreSQL of a site, which drills in it.
-fn site() -> Result<(std::sync::Arc<Engine>, Site), String> {
+/// An engine of its own with the PostgreSQL of a site, which drills in it.
+fn site() -> Result<(Engine, Site), String> {
     let site = Site::new(|cluster| cluster);
-    let engine = Engine::shared(site.bin_dir())?;
+    let engine = Engine::new(site.bin_dir())?;
     contain(&site, &engine);
     site.back_up();
     Ok((engine, site))
@@ -85,6 +87,17 @@ fn a_killed_drill_leaves_no_container_after_the_next_start() {
         Err(why) => skip!("{why}"),
     };
     killed_in_every_stage(&site, || assert_eq!(engine.everything(), [] as [String; 0]));
+    // While the engine makes a container: nobody is told that it is there.
+    let drills = site.estate.scratch.join("drills");
+    for part in ["-gate\"", "-postgres\""] {
+        let asked = |journal: &Path| std::fs::read_to_string(journal).is_ok_and(|text| text.contains(part));
+        let id = kill_when(&site, &drills, asked).expect("killed");
+        let reaped = site.estate.lifeboat.run(&["--format", "json", "drill", "reap"]).ok().json();
+        assert_eq!(reaped["reaped"][0]["drill"], id.as_str());
+        assert_eq!(reaped["reaped"][0]["cleanup"]["residue"], serde_json::json!([]), "{reaped}");
+        site.assert_clean();
+        assert_eq!(engine.everything(), [] as [String; 0]);
+    }
 }
 
 #[test]

@@ -90,13 +90,17 @@ pub(super) fn wait_for_stage(site: &Site, wanted: &str) {
 
 /// Starts a drill and kills it when its journal names the stage; its id, unless it was through before.
 fn kill_in(site: &Site, drills: &Path, wanted: &str) -> Option<String> {
+    kill_when(site, drills, |journal| stages(journal).iter().any(|stage| stage == wanted))
+}
+
+/// Starts a drill and kills it when its journal is as wanted; its id, unless it was through before.
+pub(super) fn kill_when(site: &Site, drills: &Path, wanted: impl Fn(&Path) -> bool) -> Option<String> {
     let reports = site.reports().display().to_string();
     let mut running = site.estate.spawn(&["drill", "run", "--report", &reports]);
     let mut path = None;
     wait_until("the stage begins, or the drill ends", PATIENCE, || {
         path = journal(drills);
-        let there = path.as_deref().is_some_and(|journal| stages(journal).iter().any(|stage| stage == wanted));
-        there || !running.is_running()
+        path.as_deref().is_some_and(&wanted) || !running.is_running()
     });
     if !running.is_running() {
         return None;
