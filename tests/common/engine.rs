@@ -127,17 +127,7 @@ impl Engine {
         let list: String = files.iter().map(|path| format!("{}\n", path.display())).collect();
         let list = self.scratch.write("image.list", list);
         let mut tar = Command::new("tar");
-        tar.args([
-            "-C",
-            "/",
-            "--exclude=*llvmjit*",
-            "--exclude=*/bitcode",
-            "-P",
-            "--transform=s,^/,,",
-            "-cf",
-            "-",
-            "-T",
-        ]);
+        tar.args(["--exclude=*llvmjit*", "--exclude=*/bitcode", "-cf", "-", "-T"]);
         let mut tar = tar.arg(list).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())?;
         let content = tar.stdout.take().expect("piped");
         let output = self.command(&["import", "-q", "-", name]).stdin(content).output().map_err(|e| e.to_string())?;
@@ -161,12 +151,13 @@ impl Engine {
         format!("sha256:{}", id.trim())
     }
 
-    /// What Podman knows of, beside images: containers, volumes and networks that are not its own.
-    pub(crate) fn everything(&self) -> Vec<String> {
-        let mut all = Vec::new();
+    /// What Podman has of a test that works in `scratch`: containers; and what no test may make: volumes, networks.
+    pub(crate) fn left_of(&self, scratch: &Path) -> Vec<String> {
+        let containers = self.says(&["ps", "--all", "--external", "--format", "{{.Names}} {{.Mounts}}"]);
+        let here = scratch.display().to_string();
+        let mut all: Vec<String> = containers.lines().filter(|line| line.contains(&here)).map(str::to_owned).collect();
         for list in [
-            &["ps", "--all", "--external", "--format", "{{.Names}}"][..],
-            &["volume", "ls", "--format", "{{.Name}}"],
+            &["volume", "ls", "--format", "{{.Name}}"][..],
             &["network", "ls", "--format", "{{.Name}}", "--filter", "name=lifeboat"],
         ] {
             all.extend(self.says(list).lines().map(str::to_owned));
@@ -228,10 +219,10 @@ fn contents(bin_dir: &Path) -> BTreeSet<PathBuf> {
             continue;
         }
         // By its real name and by the one that it is asked for; `/lib` is a link to `/usr/lib`.
-        if let Ok(real) = std::fs::canonicalize(library) {
-            files.extend(real.parent().map(|dir| dir.join(Path::new(library).file_name().unwrap_or_default())));
-            files.insert(real);
-        }
+        let library = Path::new(library);
+        let named = library.parent().and_then(|dir| std::fs::canonicalize(dir).ok());
+        files.extend(named.map(|dir| dir.join(library.file_name().unwrap_or_default())));
+        files.extend(std::fs::canonicalize(library).ok());
     }
     files
 }

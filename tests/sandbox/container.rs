@@ -2,6 +2,7 @@
 //! engine either.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::common::{Engine, skip};
 use crate::drill::Site;
@@ -9,10 +10,15 @@ use crate::drill::Site;
 use super::kills::{kill_when, killed_in_every_stage};
 use super::limits::{fails_for, greedy, with};
 
-/// An engine of its own with the PostgreSQL of a site, which drills in it.
-fn site() -> Result<(Engine, Site), String> {
+/// What an engine has of a site.
+fn left(engine: &Engine, site: &Site) -> Vec<String> {
+    engine.left_of(site.estate.scratch.path())
+}
+
+/// An engine with the PostgreSQL of a site, which drills in it.
+fn site() -> Result<(Arc<Engine>, Site), String> {
     let site = Site::new(|cluster| cluster);
-    let engine = Engine::new(site.bin_dir())?;
+    let engine = Engine::shared(site.bin_dir())?;
     contain(&site, &engine);
     site.back_up();
     Ok((engine, site))
@@ -54,10 +60,10 @@ fn a_drill_in_containers_tells_what_it_ran_and_leaves_nothing() {
     let html = std::fs::read_to_string(json["report"]["html"].as_str().expect("a report")).expect("a file");
     assert!(html.contains("a sealed container sandbox") && html.contains(&engine.postgres));
     site.assert_clean();
-    assert_eq!(engine.everything(), [] as [String; 0]);
-    let doctor = site.estate.run(&["doctor"]).stdout;
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
+    let doctor = site.estate.lifeboat.run(&["doctor"]).stdout;
     assert!(doctor.contains("sandbox for drills") && doctor.contains("Podman Engine"), "{doctor}");
-    assert_eq!(engine.everything(), [] as [String; 0]);
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn what_is_not_what_was_pinned_is_refused_before_anything_is_restored() {
     site.estate.reconfigure(&wrong, "localhost/lifeboat-postgres:test");
     let refused = site.estate.run(&["drill", "run", "-e", "production"]).expect_code(3);
     assert!(refused.stderr.contains("by its digest"), "{}", refused.stderr);
-    assert_eq!(engine.everything(), [] as [String; 0]);
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
 }
 
 #[test]
@@ -86,7 +92,7 @@ fn a_killed_drill_leaves_no_container_after_the_next_start() {
         Ok(both) => both,
         Err(why) => skip!("{why}"),
     };
-    killed_in_every_stage(&site, || assert_eq!(engine.everything(), [] as [String; 0]));
+    killed_in_every_stage(&site, || assert_eq!(left(&engine, &site), [] as [String; 0]));
     // While the engine makes a container: nobody is told that it is there.
     let drills = site.estate.scratch.join("drills");
     for part in ["-gate\"", "-postgres\""] {
@@ -96,7 +102,7 @@ fn a_killed_drill_leaves_no_container_after_the_next_start() {
         assert_eq!(reaped["reaped"][0]["drill"], id.as_str());
         assert_eq!(reaped["reaped"][0]["cleanup"]["residue"], serde_json::json!([]), "{reaped}");
         site.assert_clean();
-        assert_eq!(engine.everything(), [] as [String; 0]);
+        assert_eq!(left(&engine, &site), [] as [String; 0]);
     }
 }
 
@@ -109,10 +115,10 @@ fn a_drill_that_takes_too_much_is_ended_with_its_containers() {
     greedy(&site);
     with(&site, "max_memory = \"400MiB\"");
     fails_for(&site, "max_memory");
-    assert_eq!(engine.everything(), [] as [String; 0]);
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
     site.estate.reconfigure("max_memory = \"400MiB\"", "max_duration = \"12s\"");
     fails_for(&site, "max_duration");
-    assert_eq!(engine.everything(), [] as [String; 0]);
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
 }
 
 #[test]
@@ -129,6 +135,7 @@ fn an_engine_that_goes_away_leaves_a_residue_that_is_told_and_reaped() {
     let reports = site.reports().display().to_string();
     let running = site.estate.spawn(&["drill", "run", "--report", &reports]);
     super::kills::wait_for_stage(&site, "running checks");
+    assert_eq!(left(&engine, &site).len(), 2, "the gate and PostgreSQL's container");
     engine.kill9();
     // Every process ends with its line all the same; the engine cannot be asked to remove what there is.
     let json = running.wait(std::time::Duration::from_secs(240)).expect_code(8).json();
@@ -139,5 +146,5 @@ fn an_engine_that_goes_away_leaves_a_residue_that_is_told_and_reaped() {
     let reaped = site.estate.lifeboat.run(&["--format", "json", "drill", "reap"]).ok().json();
     assert_eq!(reaped["reaped"][0]["cleanup"]["residue"], serde_json::json!([]), "{reaped}");
     site.assert_clean();
-    assert_eq!(engine.everything(), [] as [String; 0]);
+    assert_eq!(left(&engine, &site), [] as [String; 0]);
 }

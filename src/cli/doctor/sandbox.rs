@@ -44,7 +44,7 @@ pub(super) async fn examine(findings: &mut Findings, context: &Context, environm
             if !facts.warnings.is_empty() {
                 findings.warning(
                     NAME,
-                    &format!("the engine warns: {}", facts.warnings.join("; ")),
+                    format!("the engine warns: {}", facts.warnings.join("; ")),
                     "see to it that limits can be enforced",
                 );
             }
