@@ -9,6 +9,7 @@ pub use crate::evidence::bodies::{
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
 use crate::evidence::draw::{DrillDraw, Revealed};
+use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
 
 /// The format that this Lifeboat writes and reads.
@@ -67,6 +68,8 @@ pub enum Body {
     FilestoreCapture(FilestoreCapture),
     /// The configuration was exported.
     ConfigurationExport(ConfigurationExport),
+    /// The configuration is not what it was at the export before.
+    Drift(DriftRecord),
     /// Something was restored, for good.
     Restore(Restore),
     /// A random draw for a drill is committed to, before it is drawn.
@@ -87,6 +90,7 @@ impl Body {
             Body::WalRange(_) => "wal_range",
             Body::FilestoreCapture(_) => "filestore_capture",
             Body::ConfigurationExport(_) => "configuration_export",
+            Body::Drift(_) => "drift",
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",

@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::cli::context::Context;
-use crate::cli::drill::work_dir;
+use crate::cli::drill_conduct::work_dir;
 use crate::config::{Environment, SandboxKind};
 use crate::drill::sandbox::{container, local};
 use crate::error::{ErrorKind, ResultExt};

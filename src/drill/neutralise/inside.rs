@@ -17,6 +17,15 @@ use crate::runtime::blocking;
 /// First word of its command line.
 const ADDONS: &str = "sandbox:addons";
 
+/// An installation that is not this host's: an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Elsewhere<'a> {
+    /// Starts programs of it.
+    pub launch: &'a dyn Launch,
+    /// The words that start Lifeboat's own program there.
+    pub start: &'a [String],
+}
+
 /// An add-on directory as its installation sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Directory {
@@ -36,15 +45,14 @@ pub(in crate::drill) fn dispatch(role: &str, arguments: &[OsString]) -> Option<E
     })
 }
 
-/// Asks the installation that `launch` starts programs of; `start` are the words that start Lifeboat's program there.
-/// Directories that it does not have are left out.
+/// Asks an installation. Directories that it does not have are left out.
 ///
 /// # Errors
 /// Configuration, where it cannot be asked or a script cannot be read: nobody knows what that would neutralise.
-pub(super) async fn ask(launch: &dyn Launch, start: &[String], directories: &[PathBuf]) -> Result<Vec<Directory>> {
+pub(super) async fn ask(elsewhere: &Elsewhere<'_>, directories: &[PathBuf]) -> Result<Vec<Directory>> {
     let unclear = || "the add-on directories of the image cannot be read".to_owned();
-    let [program, words @ ..] = start else { return Err(error::internal(unclear())) };
-    let mut command = launch.command(Path::new(program));
+    let [program, words @ ..] = elsewhere.start else { return Err(error::internal(unclear())) };
+    let mut command = elsewhere.launch.command(Path::new(program));
     command.args(words).arg(ADDONS).args(directories).current_dir("/").stdin(Stdio::null());
     let output = blocking(move || command.output().or_err(ErrorKind::Internal, unclear)).await?;
     if !output.status.success() {

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::inside::{self, Directory};
+use super::inside::{self, Directory, Elsewhere};
 use crate::config::{DrillOdoo, Environment};
 use crate::configuration::addons_path;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::evidence::odoo_record::Script;
-use crate::postgres::launch::Launch;
 
 /// Longest script that is believed to be one.
 const MAX_SCRIPT: u64 = 4 << 20;
@@ -34,19 +33,13 @@ impl AddonsPaths {
         Ok(Self::from(Self::wanted(environment, odoo)?))
     }
 
-    /// The same of an Odoo whose installation is not this host's, but what `launch` starts programs of; `start` are
-    /// the words that start Lifeboat's program there.
+    /// The same of an Odoo whose installation is not this host's.
     ///
     /// # Errors
     /// As [`AddonsPaths::of`]; configuration, where the installation cannot be asked.
-    pub async fn inside(
-        environment: &Environment,
-        odoo: &DrillOdoo,
-        launch: &dyn Launch,
-        start: &[String],
-    ) -> Result<Self> {
+    pub async fn inside(environment: &Environment, odoo: &DrillOdoo, elsewhere: &Elsewhere<'_>) -> Result<Self> {
         let wanted = distinct(Self::wanted(environment, odoo)?);
-        let found = inside::ask(launch, start, &wanted).await?;
+        let found = inside::ask(elsewhere, &wanted).await?;
         Ok(Self { paths: found.iter().map(|directory| directory.path.clone()).collect(), inside: Some(found) })
     }
 
