@@ -69,6 +69,8 @@ impl Engine {
         if Path::new("/usr/sbin/runc").exists() || Path::new("/usr/bin/runc").exists() {
             podman.push("--runtime=runc".into());
         }
+        // Engines would share locks in shared memory, and each that starts anew makes them anew.
+        scratch.write("containers.conf", "[engine]\nlock_type = \"file\"\n");
         let mut engine = Self { scratch, podman, service: None, postgres: String::new() };
         let found = engine.command(&["--version"]).output();
         if !found.is_ok_and(|output| output.status.success()) {
@@ -96,7 +98,8 @@ impl Engine {
         let _ = std::fs::remove_file(self.socket());
         let url = format!("unix://{}", self.socket().display());
         let log = std::fs::File::create(self.scratch.join("service.log")).expect("a file");
-        let mut command = self.command(&["system", "service", "--time=0", &url]);
+        let mut command = self.podman();
+        command.args(["system", "service", "--time=0", &url]);
         self.service = Some(command.stdout(Stdio::null()).stderr(log).spawn().expect("the service starts"));
         let socket = self.socket();
         wait_until("the engine answers", PATIENCE, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
@@ -173,9 +176,20 @@ impl Engine {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// A command that ends, whatever it waits for.
     fn command(&self, arguments: &[&str]) -> Command {
+        let podman = self.podman();
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=5", "120"]).arg(podman.get_program()).args(podman.get_args());
+        command.envs(podman.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    fn podman(&self) -> Command {
         let mut command = Command::new(&self.podman[0]);
-        command.args(&self.podman[1..]).args(arguments).stdin(Stdio::null());
+        command.args(&self.podman[1..]).env("CONTAINERS_CONF", self.scratch.join("containers.conf"));
+        command.stdin(Stdio::null());
         command
     }
 }
