@@ -17,9 +17,12 @@ use super::drill_odoo::DrillOdoo;
 use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::restore::RestoreConfig;
 use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
+use super::service::{EnvironmentService, ServiceConfig};
 use super::suggest::nearest;
+use super::text::ConfigText;
 use crate::error::{self, Result};
 use crate::units::ByteSize;
 
@@ -28,10 +31,14 @@ use crate::units::ByteSize;
 pub struct Estate {
     /// The file that was loaded, absolute.
     pub file: PathBuf,
+    /// The words that it was read from.
+    pub text: ConfigText,
     /// Where backups are kept.
     pub repository: RepositoryConfig,
     /// Who can read them.
     pub keys: KeysConfig,
+    /// How `lifeboat serve` runs.
+    pub service: ServiceConfig,
     /// The environments, in the order of the files.
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.
@@ -76,7 +83,7 @@ impl Estate {
 }
 
 /// One Odoo deployment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// Its name in commands and in the repository.
     pub name: String,
@@ -98,6 +105,10 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// What a restore of it needs.
+    pub restore: RestoreConfig,
+    /// What the service does for it, and where.
+    pub service: EnvironmentService,
 }
 
 /// What an environment is for.
@@ -150,7 +161,7 @@ impl Assumed {
 }
 
 /// How to reach a PostgreSQL cluster and how to read it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// Connection string without a password; parses as [`tokio_postgres::Config`].
     pub dsn: String,
@@ -201,7 +212,7 @@ pub enum ReaderMode {
 }
 
 /// An Odoo instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OdooConfig {
     /// Holds `filestore/<database>`.
     pub data_dir: PathBuf,
@@ -214,7 +225,7 @@ pub struct OdooConfig {
 }
 
 /// Further sources of the configuration export.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigurationSources {
     /// Absolute paths or patterns for [`expand_glob`](super::expand_glob).
     pub files: Vec<String>,
@@ -229,7 +240,7 @@ impl Default for ConfigurationSources {
 }
 
 /// How drills of an environment run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrillConfig {
     /// Directory for the restored copy; `None`: the system's temporary directory.
     pub work_dir: Option<PathBuf>,

@@ -90,6 +90,17 @@ impl Ledger {
         self.log.read(&mut Chain::beginning()).await
     }
 
+    /// Entries `first` to `last`, verified with their links to each other and to the entry before, without the rest of the
+    /// ledger: for looking through a long one. Says nothing of what lies outside.
+    pub async fn range(&self, first: u64, last: u64) -> Result<Reading> {
+        self.log.range(first, last).await
+    }
+
+    /// The number of the newest entry, where those up to `known` are known to be there; 0 where there is none.
+    pub async fn last(&self, known: u64) -> Result<u64> {
+        self.log.last(known).await
+    }
+
     /// Appends an entry that says `body` and commits the objects `subjects`.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! job_record    what the service did with a job that was due
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
 //! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
+//! approval                     the second person: what counts, from the entries alone
 //! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
@@ -19,9 +20,10 @@
 //! report_html ── report_tables, report_selftest, report_odoo, report_outlook ── charts, ribbon ── wording   a drill for people
 //! ```
 
+pub mod approval;
 pub mod bodies;
 pub mod bound;
-mod charts;
+pub(crate) mod charts;
 pub mod checkpoint;
 pub mod draw;
 pub mod draw_check;
@@ -45,7 +47,7 @@ mod read;
 pub mod report_html;
 pub mod report_json;
 pub mod report_odoo;
-mod report_outlook;
+pub(crate) mod report_outlook;
 mod report_selftest;
 mod report_tables;
 mod ribbon;
