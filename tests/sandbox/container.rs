@@ -81,8 +81,8 @@ fn what_is_not_what_was_pinned_is_refused_before_anything_is_restored() {
     site.estate.reconfigure(&absent, &wrong);
     fails_for(&site, "does not hold PostgreSQL");
     site.estate.reconfigure(&wrong, "localhost/lifeboat-postgres:test");
-    let refused = site.estate.run(&["drill", "run", "-e", "production"]).expect_code(3);
-    assert!(refused.stderr.contains("by its digest"), "{}", refused.stderr);
+    let refused = site.estate.lifeboat.run(&["drill", "run", "-e", "production"]).expect_code(3);
+    assert!(refused.stderr.contains("by its digest"), "{refused:?}");
     assert_eq!(left(&engine, &site), [] as [String; 0]);
 }
 
