@@ -14,6 +14,7 @@ pub mod event;
 pub mod evidence;
 pub mod filestore;
 pub mod postgres;
+pub mod ranges;
 pub mod repository;
 pub mod restore;
 pub mod runtime;

@@ -13,9 +13,11 @@ mod evidence;
 mod exit;
 mod filestore;
 mod hand_over;
+mod hold;
 mod init;
 mod keygen;
 mod output;
+mod prune;
 mod refresh;
 mod restore;
 mod show;
@@ -93,6 +95,11 @@ enum Command {
     Drill(drill::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
+    /// Delete what the rules of retention give up, in two phases, and tell for each recovery point why it stays or goes
+    Prune(prune::Arguments),
+    /// Keep recovery points whatever the rules say
+    #[command(subcommand)]
+    Hold(hold::Command),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
@@ -176,6 +183,8 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Prune(arguments) => prune::run(&arguments, &context()?).await,
+        Command::Hold(command) => hold::run(&command, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

@@ -13,6 +13,7 @@ use super::check::Check;
 use super::drill_odoo::DrillOdoo;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::retention::Retention;
 use super::secret::SecretRef;
 use super::suggest::nearest;
 use crate::error::{self, Result};
@@ -79,6 +80,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// Which recovery points are kept; `None`: all of them, for ever.
+    pub retention: Option<Retention>,
 }
 
 /// What an environment is for.

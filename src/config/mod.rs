@@ -13,6 +13,7 @@ mod masking;
 mod raw;
 mod read;
 mod repository;
+mod retention;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -30,5 +31,6 @@ pub use glob::expand_glob;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use repository::{KeysConfig, RepositoryConfig};
+pub use retention::Retention;
 pub use schema::json_schema;
 pub use secret::SecretRef;

@@ -131,6 +131,33 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// Which recovery points are kept; absent: nothing is ever deleted.
+    pub(super) retention: Option<RawRetention>,
+}
+
+/// Which recovery points of an environment are kept. `lifeboat prune` carries it out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Retention")]
+pub(super) struct RawRetention {
+    /// Every moment of the last so long, counted back from the newest recovery point, for example `30d`.
+    pub(super) recent: Located<Span>,
+    /// The last base backup of each of so many days that have one; default 0.
+    pub(super) daily: Option<u32>,
+    /// The last base backup of each of so many weeks (from Monday) that have one; default 0.
+    pub(super) weekly: Option<u32>,
+    /// The last base backup of each of so many months that have one; default 0.
+    pub(super) monthly: Option<u32>,
+    /// The last base backup of each of so many years that have one; default 0.
+    pub(super) yearly: Option<u32>,
+    /// So many base backups that can be restored are kept whatever their age; at least 1, default 2.
+    pub(super) minimum_base_backups: Option<Located<u32>>,
+    /// Pause between retiring, which can be taken back, and deleting; default `7d`.
+    pub(super) delete_after: Option<Located<Span>>,
+    /// Objects that no backup refers to are left alone for so long, for somebody may be writing it; default `3d`.
+    pub(super) unreferenced_after: Option<Located<Span>>,
+    /// Time zone in which days, weeks, months and years begin; default `UTC`.
+    pub(super) time_zone: Option<Located<String>>,
 }
 
 /// Objectives of an environment.

@@ -11,6 +11,7 @@ use super::raw::{
     Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
 };
 use super::repository::{optional_secret, positive};
+use super::retention::retention;
 use super::source::Source;
 use crate::error::Result;
 use crate::units::{ByteSize, Span};
@@ -51,6 +52,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
         drill,
+        retention: raw.retention.map(|raw| retention(source, raw)).transpose()?,
     };
     Ok((environment, target))
 }

@@ -11,7 +11,7 @@ use super::suggest::nearest;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt as _};
 
 /// Sections that stand below an `[[environment]]`.
-const SECTIONS: [&str; 5] = ["objectives", "postgres", "odoo", "configuration", "drill"];
+const SECTIONS: [&str; 6] = ["objectives", "postgres", "odoo", "configuration", "drill", "retention"];
 
 /// A configuration file that was read.
 #[derive(Debug)]

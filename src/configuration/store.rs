@@ -29,6 +29,8 @@ use crate::repository::catalogue::ledger;
 use crate::repository::fetch::fetch;
 use crate::repository::meta::MetaWriter;
 use crate::repository::pack_stream::{self, Position};
+use crate::repository::retention::State;
+use crate::repository::retention::guard::{self, Uses};
 use crate::repository::{Repository, StreamWriter};
 use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
@@ -160,7 +162,7 @@ async fn commit(
     let id = new_id(export.taken_at)?;
     let digests: Vec<(String, String)> =
         export.digests().into_iter().map(|(name, digest)| (name.clone(), keyed(repository, &name, &digest))).collect();
-    let previous = previous(repository, environment, ledger, runtime).await?;
+    let (seen, previous) = previous(repository, environment, ledger, runtime).await?;
     let changes = match &previous {
         Some((_, before)) => changes(before, &digests, &export.unreadable),
         None => Vec::new(),
@@ -210,7 +212,8 @@ async fn commit(
     let mut subjects = vec![Subject::new(layout::meta(environment, &manifest.sha256), &manifest.sha256)];
     subjects.extend(written.packs.iter().map(|p| Subject::new(layout::pack(environment, &p.sha256), &p.sha256)));
     let body = Body::ConfigurationExport(entry.clone());
-    let appended = ledger.append(runtime, repository.signer()?, subjects, body).await?;
+    let uses = Uses { since: seen, ..Uses::default() };
+    let appended = guard::commit(ledger, repository, environment, subjects, body, &uses, runtime).await?;
     let stored_bytes = written.stored_bytes + manifest.size;
     Ok(Exported { entry, appended, changes, compared_with: previous.map(|(id, _)| id), stored_bytes })
 }
@@ -225,27 +228,28 @@ fn write_all(mut writer: StreamWriter, files: Vec<ConfigFile>) -> Result<(Vec<Co
     Ok((files, positions))
 }
 
-/// Id, names and digests of the newest export. A damaged one is a warning: it must not stop a new one.
+/// Number of the last ledger entry; id, names and digests of the newest export. A damaged one is a warning: it must not stop a new one.
 async fn previous(
     repository: &Repository,
     environment: &str,
     ledger: &Ledger,
     runtime: &Runtime,
-) -> Result<Option<(String, Vec<(String, String)>)>> {
+) -> Result<(u64, Option<(String, Vec<(String, String)>)>)> {
     let entries = ledger.entries().await?;
-    let newest = entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
+    let seen = entries.last().map_or(0, |e| e.sequence);
+    let newest = State::of(&entries).living(&entries).rev().find_map(|e| match &e.statement.predicate.body {
         Body::ConfigurationExport(export) => Some(export),
         _ => None,
     });
-    let Some(newest) = newest else { return Ok(None) };
+    let Some(newest) = newest else { return Ok((seen, None)) };
     match Manifest::read(repository, environment, &newest.manifest).await {
         Ok(manifest) => {
             let digests = manifest.files.into_iter().map(|f| (f.name, f.digest)).collect();
-            Ok(Some((newest.id.clone(), digests)))
+            Ok((seen, Some((newest.id.clone(), digests))))
         }
         Err(e) if e.kind() == ErrorKind::Integrity => {
             runtime.emit(Event::Warning(format!("changes since export {} cannot be told: {e}", newest.id)));
-            Ok(None)
+            Ok((seen, None))
         }
         Err(e) => Err(e),
     }

@@ -8,6 +8,7 @@ pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
+use crate::evidence::bodies_retention::{Delete, Deleted, Hold, LockExtension, Release, Retire, Revive};
 use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drill_record::DrillRecord;
 
@@ -77,6 +78,20 @@ pub enum Body {
     Failure(Failure),
     /// Something that was due was not attempted.
     Skipped(Skipped),
+    /// Something is to be deleted, after a delay.
+    Retire(Retire),
+    /// Something that was retired is needed after all.
+    Revive(Revive),
+    /// Nothing may refer to this any more: it is being deleted.
+    Delete(Delete),
+    /// Objects of a deletion are gone.
+    Deleted(Deleted),
+    /// Somebody holds recovery points.
+    Hold(Hold),
+    /// A hold was removed.
+    Release(Release),
+    /// Lock dates of what is still referenced were moved on.
+    LockExtension(LockExtension),
 }
 
 impl Body {
@@ -92,6 +107,13 @@ impl Body {
             Body::Drill(_) => "drill",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
+            Body::Retire(_) => "retire",
+            Body::Revive(_) => "revive",
+            Body::Delete(_) => "delete",
+            Body::Deleted(_) => "deleted",
+            Body::Hold(_) => "hold",
+            Body::Release(_) => "release",
+            Body::LockExtension(_) => "lock_extension",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
+//! ledger ── statement ── entry ── bodies, bodies_retention, drill_record (judge, selftest)   what an entry says
 //!    │                               └── odoo_record, egress_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
@@ -16,6 +16,7 @@
 //! ```
 
 pub mod bodies;
+pub mod bodies_retention;
 pub mod bound;
 mod charts;
 pub mod checkpoint;

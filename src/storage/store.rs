@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
@@ -49,6 +50,14 @@ pub struct ObjectInfo {
     pub key: String,
     /// Stored size in bytes.
     pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: DateTime<Utc>,
+}
+
+impl ObjectInfo {
+    fn of(meta: ObjectMeta) -> Self {
+        Self { key: meta.location.to_string(), size: meta.size, modified: meta.last_modified }
+    }
 }
 
 /// How long and how often a failing store is tried again.
@@ -240,7 +249,7 @@ impl Store {
     pub async fn info(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let path = Path::from(key);
         let meta = self.retrying("look at", key, || self.head(&path)).await?;
-        Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), size: m.size }))
+        Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), ..ObjectInfo::of(m) }))
     }
 
     /// All objects below `prefix` (which ends with `/`), sorted by name.
@@ -250,6 +259,18 @@ impl Store {
 
     /// All objects below `prefix` whose names sort after `after`, sorted by name.
     pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectInfo>> {
+        let mut found = self.list_as(prefix, after, Some).await?;
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// What `keep` makes of each object below `prefix`, in any order: for listings that are too long to hold whole.
+    pub async fn list_as<T>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        keep: impl Fn(ObjectInfo) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
             let mut stream = match after {
@@ -258,9 +279,8 @@ impl Store {
             };
             let mut found = Vec::new();
             while let Some(meta) = self.within(self.answer_within, stream.try_next()).await? {
-                found.push(ObjectInfo { key: meta.location.to_string(), size: meta.size });
+                found.extend(keep(ObjectInfo::of(meta)));
             }
-            found.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(found)
         })
         .await
@@ -271,8 +291,7 @@ impl Store {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
             let listed = self.within(self.answer_within, self.inner.list_with_delimiter(Some(&path))).await?;
-            let mut objects: Vec<ObjectInfo> =
-                listed.objects.into_iter().map(|m| ObjectInfo { key: m.location.to_string(), size: m.size }).collect();
+            let mut objects: Vec<ObjectInfo> = listed.objects.into_iter().map(ObjectInfo::of).collect();
             objects.sort_by(|a, b| a.key.cmp(&b.key));
             let mut folders: Vec<String> = listed.common_prefixes.into_iter().map(|p| p.to_string()).collect();
             folders.sort();
@@ -293,6 +312,35 @@ impl Store {
                     Some(result) => absent_as_none(result)?,
                     None => return Ok(()),
                 };
+            }
+        })
+        .await
+    }
+
+    /// Deletes objects one by one, as far as the store lets it: why it did not, where it refused. An absent object is a
+    /// deleted one. A store that cannot be reached is an error; what was deleted by then stays deleted.
+    pub async fn delete_each(&self, keys: &[String]) -> Result<Vec<Option<String>>> {
+        let paths: Vec<Path> = keys.iter().map(|k| Path::from(k.as_str())).collect();
+        self.retrying("delete", "objects that retention gave up", || async {
+            let stream = futures::stream::iter(paths.clone().into_iter().map(Ok)).boxed();
+            let mut results = self.inner.delete_stream(stream);
+            let mut outcomes = Vec::with_capacity(paths.len());
+            loop {
+                let next = async { Ok(results.next().await) };
+                match self.within(self.answer_within, next).await? {
+                    Some(Err(failure)) if failure::is_refusal(&failure) => {
+                        outcomes.push(Some(failure::refusal(&failure)));
+                    }
+                    Some(result) => {
+                        absent_as_none(result)?;
+                        outcomes.push(None);
+                    }
+                    None => break,
+                }
+            }
+            match outcomes.len() == paths.len() {
+                true => Ok(outcomes),
+                false => Err(generic("delete", "the store did not tell what became of each object")),
             }
         })
         .await
