@@ -30,7 +30,7 @@ pub use estate::{
 pub use glob::expand_glob;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
-pub use repository::{KeysConfig, RepositoryConfig};
+pub use repository::{KeysConfig, LockMode, ObjectLockConfig, RepositoryConfig};
 pub use retention::Retention;
 pub use schema::json_schema;
 pub use secret::SecretRef;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::repository::LockMode;
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -94,6 +95,19 @@ pub(super) struct RawRepository {
     pub(super) retry_for: Option<Located<Span>>,
     /// zstd level from 1 (fast) to 19 (small); default 3.
     pub(super) compression_level: Option<Located<i32>>,
+    /// Lock objects against deletion, where the bucket has Object Lock; absent: not.
+    pub(super) object_lock: Option<Located<RawObjectLock>>,
+}
+
+/// How objects are locked against deletion.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ObjectLock")]
+pub(super) struct RawObjectLock {
+    /// `governance` (may be lifted with a special permission) or `compliance` (by nobody).
+    pub(super) mode: LockMode,
+    /// For how many days from when an object is stored; `lifeboat prune` moves the dates of what is needed on.
+    pub(super) days: Located<u32>,
 }
 
 /// Who can read backups.

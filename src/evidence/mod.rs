@@ -65,4 +65,4 @@ mod examples_backups;
 #[cfg(test)]
 mod examples_outlook;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

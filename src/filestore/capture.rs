@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::index::{Changes, Index, seconds};
 use super::ingest::{Ingested, NewFiles, PATIENCE, PHASE, ingest};
@@ -113,6 +113,10 @@ pub(super) async fn one(
     result
 }
 
+/// A name is forgotten when it was last seen this long before the oldest moment that can be restored: no transaction is
+/// open longer, and clocks of two hosts differ by less.
+const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(2);
+
 struct Capture<'a> {
     repository: &'a Repository,
     environment: &'a Environment,
@@ -142,6 +146,7 @@ impl Capture<'_> {
         let built_on = before.map(|(sequence, _)| sequence);
         let before = before.map(|(_, capture)| capture.clone());
         let doomed = guard::doomed(self.repository, &self.environment.name, &state).await?;
+        let floor = self.environment.retention.as_ref().and_then(|_| state.oldest_moment(&entries));
         drop(entries);
         let pieces = self.pieces(uuid.as_deref(), &doomed).await?;
         let (restore_point, note) = restore_point::set(&client, &id).await?;
@@ -222,7 +227,8 @@ impl Capture<'_> {
         };
         let touched = changes.gone.into_iter().chain(changes.back).collect();
         let uses = Uses { since: known_until, entries: built_on.into_iter().collect(), wal: None };
-        let (entry, appended, index_bytes) = self.commit(index, entry, touched, uses).await?;
+        let floor = floor.map(|oldest| seconds(oldest - FORGOTTEN_AFTER).get());
+        let (entry, appended, index_bytes) = self.commit(index, entry, touched, (uses, floor)).await?;
         self.forget(pieces).await;
         Ok(Captured {
             entry,
@@ -343,13 +349,17 @@ impl Capture<'_> {
         mut index: Index,
         mut entry: FilestoreCapture,
         touched: Vec<FileName>,
-        mut uses: Uses,
+        (mut uses, floor): (Uses, Option<u32>),
     ) -> Result<(FilestoreCapture, Appended, u64)> {
         let name = &self.environment.name;
         let mut subjects = Vec::new();
         let mut segment = None;
         let packs: Vec<PackInfo> = index.pending.clone();
-        if entry.files_new > 0 || !touched.is_empty() {
+        let expired = match floor {
+            Some(floor) => index.expire(self.repository, name, floor).await?,
+            None => false,
+        };
+        if expired || entry.files_new > 0 || !touched.is_empty() {
             let new = index.put_segment(self.repository, name, touched).await?;
             subjects.push(Subject::new(layout::meta(name, &new.sha256), &new.sha256));
             segment = Some(new);

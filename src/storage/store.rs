@@ -24,6 +24,7 @@ use object_store::{
 };
 
 use super::failure::{self, Failure, classify};
+use super::object_lock::ObjectLocks;
 use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::runtime::Runtime;
@@ -88,6 +89,7 @@ pub struct Store {
     url: Arc<str>,
     retry: RetryPolicy,
     answer_within: Duration,
+    locks: Option<Arc<ObjectLocks>>,
     runtime: Runtime,
 }
 
@@ -100,7 +102,18 @@ impl fmt::Debug for Store {
 impl Store {
     /// Wraps `inner`, whose root is the repository; `url` is for messages.
     pub fn new(inner: Arc<dyn ObjectStore>, url: &str, retry: RetryPolicy, runtime: Runtime) -> Self {
-        Self { inner, url: url.into(), retry, answer_within: ANSWER_WITHIN, runtime }
+        Self { inner, url: url.into(), retry, answer_within: ANSWER_WITHIN, locks: None, runtime }
+    }
+
+    /// The same store with the locks of its bucket.
+    #[must_use]
+    pub(super) fn with_locks(self, locks: Option<Arc<ObjectLocks>>) -> Self {
+        Self { locks, ..self }
+    }
+
+    /// The locks of its bucket, where it is one that may have them.
+    pub fn locks(&self) -> Option<&Arc<ObjectLocks>> {
+        self.locks.as_ref()
     }
 
     /// The same store with another patience, for loops that retry themselves.
@@ -176,7 +189,11 @@ impl Store {
                 Err(_) => Err(failure),
             }
         };
-        self.retrying("write", key, attempt).await
+        let there = self.retrying("write", key, attempt).await?;
+        if let (None, Some(locks)) = (&there, &self.locks) {
+            locks.after_put(key, &self.runtime).await;
+        }
+        Ok(there)
     }
 
     /// Writes or replaces an object that is derivable (the ledger's checkpoint).

@@ -6,28 +6,34 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt};
 
 use super::facts::{self, Found};
 use super::list::{self, Object, Phase};
 use super::mark::Marks;
-use super::report::{Damaged, Deletion, Point, Report, Retired, Revived, Waiting, WalReport};
+use super::report::{Damaged, Deletion, Locks, Point, Report, Retired, Revived, Waiting, WalReport};
 use super::rules::{self, Decision, Kind};
 use super::state::State;
 use crate::config::Retention;
 use crate::error::{self, Result};
 use crate::event::Event;
-use crate::evidence::bodies_retention::{Delete, Deleted, Gone, KeepRules, Left, Retire, Revive, WalSegments};
+use crate::evidence::bodies_retention::{
+    Delete, Deleted, Gone, KeepRules, Left, LockExtension, Retire, Revive, WalSegments,
+};
 use crate::evidence::{Body, Ledger, LedgerEntry, Subject};
 use crate::ranges::Ranges;
 use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
 use crate::repository::meta::MetaObject;
 use crate::runtime::Runtime;
-use crate::storage::layout;
+use crate::storage::{ObjectLocks, layout, object_lock};
 use crate::units::Timeline;
 
 /// Objects deleted in one request.
 const AT_ONCE: usize = 1000;
+
+/// Locks asked for or set at the same time.
+const LOCKS_AT_ONCE: usize = 16;
 
 /// Objects named that the store did not let go.
 const NAMED: usize = 20;
@@ -186,7 +192,11 @@ impl<'a> Run<'a> {
         if deleted && !self.dry_run {
             return Ok(false);
         }
-        self.retire(&look).await
+        let done = self.retire(&look).await?;
+        if done && !self.dry_run {
+            self.extend_locks(&look).await?;
+        }
+        Ok(done)
     }
 
     /// Looks at everything. Kept base backups that turn out to lack objects count as not restorable, and the rules are
@@ -339,9 +349,10 @@ impl<'a> Run<'a> {
         list::objects(self.repository, self.environment, &entry.list, Phase::Delete, |o| objects.push(o)).await?;
         self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(entry.bytes) });
         let began = std::time::Instant::now();
+        let locks = self.locks().await?;
         let mut left = Vec::new();
         for chunk in objects.chunks(AT_ONCE) {
-            for (object, refused) in chunk.iter().zip(self.delete_objects(chunk).await?) {
+            for (object, refused) in chunk.iter().zip(self.delete_objects(chunk, locks).await?) {
                 match refused {
                     Some(reason) => left.push((object, reason)),
                     None => self.runtime.emit(Event::Progress { phase: PHASE, bytes: object.size }),
@@ -380,9 +391,78 @@ impl<'a> Run<'a> {
     }
 
     /// Why each object is still there; `None`: it is gone.
-    async fn delete_objects(&self, objects: &[Object]) -> Result<Vec<Option<String>>> {
+    async fn delete_objects(&self, objects: &[Object], locks: Option<&ObjectLocks>) -> Result<Vec<Option<String>>> {
+        let store = &self.repository.store;
         let keys: Vec<String> = objects.iter().map(|o| self.key(&o.name)).collect();
-        self.repository.store.delete_each(&keys).await
+        let Some(locks) = locks else { return store.delete_each(&keys).await };
+        let now = self.runtime.now();
+        let forbidden: Vec<Option<String>> = futures::stream::iter(&keys)
+            .map(|key| locks.forbids(key, now))
+            .buffered(LOCKS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let free = keys.iter().zip(&forbidden).filter(|(_, why)| why.is_none()).map(|(key, _)| key.clone());
+        let mut deleted = store.delete_each(&free.collect::<Vec<_>>()).await?.into_iter();
+        let outcome = |why: Option<String>| why.or_else(|| deleted.next().flatten());
+        Ok(forbidden.into_iter().map(outcome).collect())
+    }
+
+    /// The locks of the store, where it has any that must be asked before a deletion.
+    async fn locks(&self) -> Result<Option<&ObjectLocks>> {
+        match self.repository.store.locks() {
+            Some(locks) if locks.is_enabled().await? => Ok(Some(locks)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Moves the lock dates of everything that is needed on, when half of their time has passed.
+    async fn extend_locks(&mut self, look: &Look) -> Result<()> {
+        let Some((locks, policy)) = self.repository.store.locks().and_then(|l| Some((l.clone(), l.policy()?))) else {
+            return Ok(());
+        };
+        let now = self.report.now;
+        let half = TimeDelta::days(policy.days.into()) / 2;
+        if look.state.locked_until.is_some_and(|until| until - now > half) {
+            return Ok(());
+        }
+        if !locks.is_enabled().await? {
+            self.report
+                .notes
+                .push("object_lock is configured, but the bucket has no Object Lock: nothing is locked".into());
+            return Ok(());
+        }
+        let until = object_lock::until(policy, now);
+        let expendable: HashSet<&str> =
+            facts::expendable_wal(&look.found, look.wanted.as_ref()).map(|o| o.name.as_str()).collect();
+        let wal =
+            look.found.wal.iter().filter(|o| o.is != facts::WalKind::Piece && !expendable.contains(o.name.as_str()));
+        let mut keys: Vec<String> = look.marks.needed().map(|name| self.key(&name)).collect();
+        keys.extend(wal.map(|o| self.key(&o.name)));
+        let store = &self.repository.store;
+        for prefix in [layout::ledger(self.environment), "keys/".to_owned()] {
+            keys.extend(store.list(&prefix).await?.into_iter().map(|o| o.key).filter(|k| object_lock::is_for_long(k)));
+        }
+        keys.push(layout::DESCRIPTOR.to_owned());
+        let mut locking =
+            futures::stream::iter(&keys).map(|key| locks.lock(key, policy.mode, until)).buffer_unordered(LOCKS_AT_ONCE);
+        let (mut objects, mut failed) = (0, 0);
+        while let Some(outcome) = locking.next().await {
+            match outcome {
+                Ok(()) => objects += 1,
+                Err(e) => {
+                    if failed == 0 {
+                        self.runtime.emit(Event::Warning(format!("an object could not be locked: {e}")));
+                    }
+                    failed += 1;
+                }
+            }
+        }
+        drop(locking);
+        let entry = LockExtension { mode: policy.mode.to_string(), until, objects, failed };
+        let signer = self.repository.signer()?;
+        self.ledger.append(self.runtime, signer, Vec::new(), Body::LockExtension(entry)).await?;
+        self.report.locks = Some(Locks { until, objects, failed });
+        Ok(())
     }
 
     /// Retires what goes; whether the run is done.

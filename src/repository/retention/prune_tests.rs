@@ -129,14 +129,9 @@ async fn a_hold_brings_back_what_was_retired_and_its_end_lets_it_go() {
     assert!(estate.is_whole(&bases[2]).await && !estate.is_whole(&bases[1]).await);
     sound(&estate).await;
 
-    let gone = hold::add(
-        &estate.repository,
-        E,
-        Some(&rules(3)),
-        Wish { scope: HoldScope::BaseBackup { id: bases[1].entry.id.clone() }, ..wish(None) },
-        &estate.runtime,
-    );
-    assert_eq!(gone.await.expect_err("deleted").kind(), ErrorKind::NotRecoverable);
+    let other = Wish { scope: HoldScope::BaseBackup { id: bases[1].entry.id.clone() }, ..wish(None) };
+    let gone = hold::add(&estate.repository, E, Some(&rules(3)), other, &estate.runtime).await;
+    assert_eq!(gone.expect_err("deleted").kind(), ErrorKind::NotRecoverable);
 
     hold::remove(&estate.repository, E, &made.hold.id, "the audit is over", &estate.runtime).await.expect("released");
     let again = hold::remove(&estate.repository, E, &made.hold.id, "twice", &estate.runtime).await;
@@ -275,8 +270,9 @@ async fn a_run_may_fail_at_every_step_and_the_next_one_goes_on() {
                     let tried = estate.try_prune(&rules(1)).await;
                     steps += u32::from(tried.is_err());
                     // Two at once; the planned fault may lie further on than one run went.
-                    let (_, _) = tokio::join!(estate.try_prune(&rules(1)), estate.try_prune(&rules(1)));
-                    estate.prune(&rules(1)).await;
+                    let rules = rules(1);
+                    let (_, _) = tokio::join!(estate.try_prune(&rules), estate.try_prune(&rules));
+                    estate.prune(&rules).await;
                     estate.pass(if phase == 0 { 8.0 } else { 0.0 });
                 }
                 for (n, base) in bases.iter().enumerate() {
@@ -307,11 +303,7 @@ async fn entries_say_what_happened() {
     assert_eq!((retire.rules.recent_seconds, retire.kept_base_backups), (2 * 86_400, 3));
     let rows = crate::evidence::summary::rows(&entries[18..]);
     assert!(rows[0].summary.contains("3 base backups") && rows[0].summary.contains("not deleted before"), "{rows:?}");
-    let report = crate::evidence::verify_ledger(
-        &estate.repository.store,
-        E,
-        &estate.repository.descriptor.repository,
-        &estate.repository.trust().await.expect("trust"),
-    );
-    assert!(report.await.expect("verified").ok);
+    let (store, id) = (&estate.repository.store, &estate.repository.descriptor.repository);
+    let trust = estate.repository.trust().await.expect("trust");
+    assert!(crate::evidence::verify_ledger(store, E, id, &trust).await.expect("verified").ok);
 }

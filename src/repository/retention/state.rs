@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use crate::evidence::bodies_retention::{Delete, Deleted, Gone, Hold, Retire, WalSegments};
+use crate::evidence::bodies_retention::{Delete, Deleted, Gone, Hold, HoldScope, Retire, WalSegments};
 use crate::evidence::{Body, LedgerEntry};
 use crate::ranges::Ranges;
 use crate::repository::coverage::Coverage;
@@ -180,6 +180,22 @@ impl State {
         self.holds.iter().filter(|h| h.is_in_force(now)).map(|h| h.hold.clone()).collect()
     }
 
+    /// The oldest moment that may still be restored, what was retired and can come back included; `None` where there is
+    /// no base backup.
+    pub fn oldest_moment(&self, entries: &[LedgerEntry]) -> Option<DateTime<Utc>> {
+        let there = entries.iter().filter(|e| !self.deleted.entries.contains(e.sequence));
+        let oldest = there.filter_map(|e| match &e.statement.predicate.body {
+            Body::BaseBackup(base) => Some(base.stop_time),
+            _ => None,
+        });
+        let held = self.holds.iter().filter(|h| h.released.is_none()).filter_map(|h| match h.hold.scope {
+            HoldScope::Times { from, .. } => Some(from),
+            _ => None,
+        });
+        let oldest = oldest.min()?;
+        Some(held.fold(oldest, DateTime::min))
+    }
+
     /// Lists under `meta/` that these entries name.
     pub fn lists(&self) -> BTreeSet<&str> {
         let waiting = self.waiting.iter().map(|(_, retire)| retire.list.as_str());
@@ -190,7 +206,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::bodies_retention::{HoldScope, KeepRules, Release, Revive};
+    use crate::evidence::bodies_retention::{KeepRules, Release, Revive};
     use crate::evidence::testing::entry;
 
     fn ranges(numbers: &[u64]) -> Ranges {
