@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::list::{self, Phase};
 use super::state::State;
-use crate::error::{self, Result};
+use crate::error::{self, Error, ErrorKind, Result};
 use crate::evidence::{Appended, Body, Ledger, Subject};
 use crate::repository::Repository;
 use crate::runtime::Runtime;
@@ -91,4 +91,36 @@ pub async fn doomed(repository: &Repository, environment: &str, state: &State) -
         .await?;
     }
     Ok(doomed)
+}
+
+/// Keys of the objects that deletions name which were begun after ledger entry `since`.
+pub async fn deleted_since(repository: &Repository, environment: &str, since: u64) -> Result<BTreeSet<String>> {
+    let ledger = crate::repository::catalogue::ledger(repository, environment).await?;
+    let mut deleted = BTreeSet::new();
+    for entry in ledger.entries_since(since).await? {
+        if let Body::Delete(delete) = &entry.statement.predicate.body {
+            list::objects(repository, environment, &delete.list, Phase::Delete, |object| {
+                deleted.insert(format!("{environment}/{}", object.name));
+            })
+            .await?;
+        }
+    }
+    Ok(deleted)
+}
+
+/// The failure of a reader that began at ledger entry `since`: where it found damage because retention deleted what it was
+/// reading, that is what it says.
+pub async fn explain(repository: &Repository, environment: &str, since: u64, failure: Error) -> Error {
+    if failure.kind() != ErrorKind::Integrity {
+        return failure;
+    }
+    match deleted_since(repository, environment, since).await {
+        Ok(deleted) if deleted.iter().any(|key| failure.message().contains(key.as_str())) => {
+            error::not_recoverable("retention deleted this recovery point while it was being read")
+                .meaning("it had been given up days ago; nothing is damaged")
+                .hint(format!("`lifeboat show -e {environment}` tells what can be restored"))
+                .source(failure)
+        }
+        _ => failure,
+    }
 }

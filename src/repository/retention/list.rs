@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 /// What the list is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(super) enum Phase {
     /// Of a `retire` entry.
     Retire,
     /// Of a `delete` entry.
@@ -51,11 +51,11 @@ struct Read {
 
 /// An object that goes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object {
+pub(super) struct Object {
     /// Its name below the environment: `data/…`, `meta/…`, `wal/…`, `wal-live/…`.
-    pub name: String,
+    pub(super) name: String,
     /// Its stored size in bytes.
-    pub size: u64,
+    pub(super) size: u64,
 }
 
 /// Puts a list.

@@ -2,7 +2,7 @@
 
 use super::hold::{self, Wish};
 use super::rules::Kind;
-use super::testing::{E, Estate, days, rules};
+use super::testing::{E, Estate, Taken, days, rules};
 use crate::error::ErrorKind;
 use crate::evidence::Body;
 use crate::evidence::bodies_retention::HoldScope;
@@ -11,11 +11,16 @@ use crate::repository::verify::verify;
 use crate::storage::fault::{Fault, Operation};
 
 /// An estate with a base backup, a capture and an export a day.
-async fn of_days(count: u64) -> (Estate, Vec<super::testing::Taken>) {
+async fn of_days(count: u64) -> (Estate, Vec<Taken>) {
+    of_days_that(count, true).await
+}
+
+/// The same; each base backup builds on the one before, or none does.
+async fn of_days_that(count: u64, build_on: bool) -> (Estate, Vec<Taken>) {
     let mut estate = Estate::new().await;
     let (mut bases, mut segments) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        let base = estate.base(bases.last()).await;
+        let base = estate.base(bases.last().filter(|_| build_on)).await;
         bases.push(base);
         estate.capture("retail", &mut segments).await;
         estate.export().await;
@@ -147,7 +152,7 @@ async fn a_hold_brings_back_what_was_retired_and_its_end_lets_it_go() {
 
 #[tokio::test]
 async fn a_backup_that_commits_between_marking_and_deleting_is_seen_or_refused() {
-    let (mut estate, bases) = of_days(10).await;
+    let (mut estate, bases) = of_days_that(10, false).await;
     // Two backups build on one that goes, and take their time.
     let old = &bases[3];
     let previous = Some((&old.entry, old.sequence, old.packs.as_slice()));

@@ -488,16 +488,15 @@ impl<'f> Keeping<'f> {
         captures.iter().map(verdict).collect()
     }
 
-    /// Whether the database was gone before the oldest kept moment: no kept base backup has it.
+    /// Whether the database was gone before the oldest kept moment: no kept base backup has it, and captures went on
+    /// without it. Where captures just do not run any more, the newest one is all there is.
     fn is_dropped(&self, newest: &Capture, oldest: Option<DateTime<Utc>>) -> bool {
+        let Some(oldest) = oldest else { return false };
         let kept = || self.facts.bases.iter().filter(|b| self.why.contains_key(&b.sequence));
-        oldest.is_some_and(|oldest| newest.scanned < oldest)
+        newest.scanned < oldest
             && kept().count() > 0
             && kept().all(|b| !b.databases.contains(&newest.database))
-            // A renamed one lives on under its uuid.
-            && !self.facts.captures.iter().any(|c| {
-                newest.uuid.is_some() && c.uuid == newest.uuid && kept().any(|b| b.databases.contains(&c.database))
-            })
+            && self.facts.captures.iter().any(|c| c.sequence > newest.sequence && c.scanned >= oldest)
     }
 
     fn exports(&self) -> Vec<Verdict> {

@@ -164,7 +164,7 @@ impl Estate {
     /// Puts a pack that nothing refers to.
     pub(super) async fn pack(&mut self) -> PackInfo {
         self.count += 1;
-        let bytes = Bytes::from(format!("pack {} {}", self.count, "x".repeat(100)));
+        let bytes = Bytes::from(format!("pack {} {}", self.count, "x".repeat(300)));
         let size = bytes.len() as u64;
         let (sha256, _) = self.repository.put_named(|sha| layout::pack(E, sha), bytes).await.expect("put");
         PackInfo { sha256, size, first: 0, frames: vec![(1, 8192, 0)], sums: None }
