@@ -53,10 +53,16 @@ pub async fn commit(
                 let of = deletion.entry.gone.wal.iter().filter(|w| w.timeline == timeline);
                 lost |= of.into_iter().any(|w| w.segments.meets(first, last));
             }
-            list::objects(repository, environment, &deletion.entry.list, Phase::Delete, |object| {
+            let list = &deletion.entry.list;
+            let sound = list::objects_where_sound(repository, environment, list, Phase::Delete, |object| {
                 lost |= objects.contains(object.name.as_str());
-            })
-            .await?;
+            });
+            if !sound.await? {
+                // Nobody can go on deleting by it: what is there now stays.
+                for name in &objects {
+                    lost |= repository.store.info(&format!("{below}{name}")).await?.is_none();
+                }
+            }
             if lost {
                 return Err(error::denied(format!(
                     "retention deleted what this backup builds on while it ran (ledger entry {})",
@@ -79,13 +85,13 @@ pub async fn commit(
 pub async fn doomed(repository: &Repository, environment: &str, state: &State) -> Result<BTreeSet<String>> {
     let mut doomed = BTreeSet::new();
     for deletion in state.unfinished() {
-        list::objects(repository, environment, &deletion.entry.list, Phase::Delete, |object| {
+        list::objects_where_sound(repository, environment, &deletion.entry.list, Phase::Delete, |object| {
             doomed.insert(object.name);
         })
         .await?;
     }
     for (_, retire) in &state.waiting {
-        list::objects(repository, environment, &retire.list, Phase::Retire, |object| {
+        list::objects_where_sound(repository, environment, &retire.list, Phase::Retire, |object| {
             doomed.insert(object.name);
         })
         .await?;

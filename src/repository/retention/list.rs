@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::rules::Verdict;
-use crate::error::{self, Result};
+use crate::error::{self, ErrorKind, Result};
 use crate::repository::Repository;
 use crate::repository::meta::{self, MetaObject, MetaWriter};
 
@@ -106,6 +106,22 @@ pub(super) async fn objects(
         Ok(())
     })
     .await
+}
+
+/// The same for those who can go on without: whether the list is sound. Nobody deletes by one that is not, and what it
+/// names is found by the next marking.
+pub(super) async fn objects_where_sound(
+    repository: &Repository,
+    environment: &str,
+    sha256: &str,
+    phase: Phase,
+    each: impl FnMut(Object),
+) -> Result<bool> {
+    match objects(repository, environment, sha256, phase, each).await {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::Integrity => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// Whether retention may delete an object of this name at all: never the ledger, never keys.

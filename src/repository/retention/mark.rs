@@ -166,7 +166,8 @@ impl Marks {
         marks.follow(repository, environment, &staying).await?;
         marks.pieces(repository, environment).await?;
         for (_, retire) in &state.waiting {
-            list::objects(repository, environment, &retire.list, Phase::Retire, |object| marks.waits(&object)).await?;
+            let each = |object| marks.waits(&object);
+            list::objects_where_sound(repository, environment, &retire.list, Phase::Retire, each).await?;
         }
         Ok(marks)
     }

@@ -290,10 +290,10 @@ impl<'a> Run<'a> {
         let wal_there: HashSet<&str> = look.found.wal.iter().map(|o| o.name.as_str()).collect();
         let mut listed = BTreeSet::new();
         for (_, retire) in &due {
-            list::objects(self.repository, self.environment, &retire.list, Phase::Retire, |o| {
+            let each = |o| {
                 listed.insert(o);
-            })
-            .await?;
+            };
+            list::objects_where_sound(self.repository, self.environment, &retire.list, Phase::Retire, each).await?;
         }
         let (mut objects, mut spared) = (Vec::new(), 0);
         for object in listed {
@@ -346,7 +346,13 @@ impl<'a> Run<'a> {
     async fn carry_out(&mut self, number: u64, entry: &Delete, last: Option<&Deleted>) -> Result<()> {
         const PHASE: &str = "deleting what retention gave up";
         let mut objects = Vec::new();
-        list::objects(self.repository, self.environment, &entry.list, Phase::Delete, |o| objects.push(o)).await?;
+        let each = |o| objects.push(o);
+        if !list::objects_where_sound(self.repository, self.environment, &entry.list, Phase::Delete, each).await? {
+            self.tried.insert(number);
+            let what = format!("the list of ledger entry {number} is damaged: what is left of it is retired anew");
+            self.report.notes.push(what);
+            return Ok(());
+        }
         self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(entry.bytes) });
         let began = std::time::Instant::now();
         let locks = self.locks().await?;
@@ -483,11 +489,12 @@ impl<'a> Run<'a> {
         for list in unfinished {
             // What a deletion names and the store keeps locked is tried again as part of that deletion.
             let mut begun = HashSet::new();
-            list::objects(self.repository, self.environment, &list, Phase::Delete, |o| {
+            let each = |o: Object| {
                 begun.insert(o.name);
-            })
-            .await?;
-            objects.retain(|o| !begun.contains(&o.name));
+            };
+            if list::objects_where_sound(self.repository, self.environment, &list, Phase::Delete, each).await? {
+                objects.retain(|o| !begun.contains(&o.name));
+            }
         }
         let expendable = facts::expendable_wal(&look.found, look.wanted.as_ref());
         objects.extend(
@@ -541,10 +548,12 @@ impl<'a> Run<'a> {
             }
         };
         for (_, retire) in &look.state.waiting {
-            list::objects(self.repository, self.environment, &retire.list, Phase::Retire, &mut keep).await?;
+            list::objects_where_sound(self.repository, self.environment, &retire.list, Phase::Retire, &mut keep)
+                .await?;
         }
         for deletion in look.state.unfinished() {
-            list::objects(self.repository, self.environment, &deletion.entry.list, Phase::Delete, &mut keep).await?;
+            let list = &deletion.entry.list;
+            list::objects_where_sound(self.repository, self.environment, list, Phase::Delete, &mut keep).await?;
         }
         Ok(listed)
     }

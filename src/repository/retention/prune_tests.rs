@@ -258,6 +258,22 @@ async fn objects_that_the_store_keeps_locked_are_named_once_and_tried_again() {
     assert!(estate.state().await.unfinished().next().is_none());
 }
 
+#[tokio::test]
+async fn a_damaged_list_deletes_nothing_blocks_nobody_and_is_made_anew() {
+    let (mut estate, bases) = of_days(6).await;
+    estate.prune(&rules(2)).await;
+    let list = estate.state().await.waiting[0].1.list.clone();
+    estate.repository.store.replace(&format!("{E}/meta/{list}"), "damaged".into()).await.expect("replaced");
+    estate.pass(8.0);
+    estate.base(bases.last()).await;
+    for _ in 0..3 {
+        estate.prune(&rules(2)).await;
+        estate.pass(8.0);
+    }
+    assert!(!estate.is_whole(&bases[0]).await && estate.is_whole(bases.last().expect("some")).await);
+    assert!(estate.state().await.waiting.is_empty());
+}
+
 /// A failure, or a kill, at every call to the store that a run makes, in both phases; then the run once more.
 #[tokio::test]
 async fn a_run_may_fail_at_every_step_and_the_next_one_goes_on() {
