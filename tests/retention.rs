@@ -51,6 +51,10 @@ fn shop(scratch: &Scratch, build: impl FnOnce(EstateBuilder) -> EstateBuilder) -
         }
     }
     drop(load);
+    // The newest recovery point is to lie more than a second behind the last base backup.
+    let later = cluster.psql("postgres", "SELECT now() + interval '1500 ms'");
+    wait_until("time has passed", PATIENCE, || cluster.psql("postgres", &format!("SELECT now() > '{later}'")) == "t");
+    cluster.psql("postgres", "INSERT INTO said VALUES ('more'); SELECT pg_switch_wal()");
     estate.caught_up(&cluster);
     receiver.signal(nix::sys::signal::Signal::SIGTERM);
     receiver.wait(PATIENCE).ok();
@@ -184,6 +188,35 @@ fn the_same_on_s3() {
     shop.prune_to_the_end();
     shop.estate.run(&["verify", "--deep"]).ok();
     assert_eq!(shop.words(&format!("backup:{b}"), "point"), "a");
+}
+
+#[test]
+fn what_is_locked_is_named_and_stays() {
+    let scratch = Scratch::new();
+    let Some(moto) = Moto::start_new(&scratch) else { skip!("no moto") };
+    moto.create_bucket_with_locks("locked");
+    let lock = "\nobject_lock = { mode = \"governance\", days = 2 }";
+    let shop = shop(&scratch, |builder| builder.repository(&(Estate::s3("locked", &moto.endpoint()) + lock)));
+    let d = shop.bases[3].clone();
+    wait_until("the last base backup is a second old", PATIENCE, || shop.staying() == [d.clone()]);
+    let first = shop.prune(&[]);
+    assert!(first["locks"]["objects"].as_u64().is_some_and(|n| n > 10), "{first}");
+    assert_eq!(
+        (&first["locks"]["failed"], &first["retired"]["gone"]["base_backups"]),
+        (&0.into(), &3.into()),
+        "{first}"
+    );
+    let mut deleted = Value::Null;
+    wait_until("the delay has passed", PATIENCE, || {
+        deleted = shop.prune(&[])["deleted"].clone();
+        deleted.as_array().is_some_and(|d| !d.is_empty())
+    });
+    // Superseded pieces of WAL are not locked, everything else is, for two days.
+    assert!(deleted[0]["left"].as_u64().is_some_and(|left| left > 10), "{deleted}");
+    let said = deleted[0]["left_named"][0]["reason"].as_str().expect("a reason").to_owned();
+    assert!(said.contains("locked (governance) until"), "{said}");
+    shop.estate.run(&["verify", "--deep"]).ok();
+    assert_eq!(shop.words("latest", "latest"), "abcd");
 }
 
 #[test]
