@@ -15,6 +15,7 @@ mod lines;
 mod odoo;
 mod restore;
 mod retention;
+mod runbook;
 mod sampling;
 mod sandbox;
 mod soak;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{Environment, Estate, RepositoryConfig};
-use crate::error::{self, Result};
+use crate::error::{self, ErrorKind, Result};
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
@@ -62,6 +62,18 @@ impl Context {
             })?),
         };
         Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+    }
+
+    /// Opens the repository to look at what is not data: with the keys of this host where it has them, so that a recovery
+    /// key that is not there is no obstacle; else with the recovery identity.
+    pub(crate) async fn readable(&self) -> Result<Repository> {
+        match self.repository(Keys::Write).await {
+            Err(without) if without.kind() == ErrorKind::Config => match self.recovery()? {
+                Some(recovery) => Repository::open(&self.store().await?, &self.state_dir(), Some(&recovery)).await,
+                None => Err(without),
+            },
+            other => other,
+        }
     }
 
     /// The state directory.

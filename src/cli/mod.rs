@@ -5,9 +5,12 @@ mod config;
 mod context;
 mod demo;
 mod doctor;
+mod drift;
 mod drill;
 mod drill_check;
+mod drill_conduct;
 mod drill_coverage;
+mod drill_text;
 mod drills;
 mod evidence;
 mod exit;
@@ -17,9 +20,12 @@ mod hold;
 mod init;
 mod keygen;
 mod output;
+mod policy;
 mod prune;
 mod refresh;
+mod report;
 mod restore;
+mod runbook;
 mod show;
 mod tenant;
 mod terminal;
@@ -86,6 +92,8 @@ enum Command {
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
     Show(show::Arguments),
+    /// Tell what changed in the configuration, or differs between two environments
+    Drift(drift::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Command),
     /// Put a masked, neutralised copy of one database into another environment
@@ -100,6 +108,13 @@ enum Command {
     /// Keep recovery points whatever the rules say
     #[command(subcommand)]
     Hold(hold::Command),
+    /// Hold the estate against what the organisation has decided that environments must have
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Write what to do in a disaster, with the names and commands of this estate, to be printed
+    Runbook(runbook::Arguments),
+    /// Report what happened in a month, a quarter or a year: backups, drills, objectives, failures, changes
+    Report(report::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
@@ -175,6 +190,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
+        Command::Drift(arguments) => drift::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
         Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
@@ -185,6 +201,10 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Prune(arguments) => prune::run(&arguments, &context()?).await,
         Command::Hold(command) => hold::run(&command, &context()?).await,
+        Command::Report(arguments) => report::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
+        Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

@@ -10,10 +10,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::drift::DriftRule;
 use super::drill_odoo::DrillOdoo;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::retention::Retention;
+use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
 use super::suggest::nearest;
 use crate::error::{self, Result};
@@ -34,6 +36,14 @@ pub struct Estate {
     pub checks: Vec<Check>,
     /// How columns are masked in copies for other environments, each column once.
     pub masking: Vec<MaskingRule>,
+    /// What changes of the configuration mean, in the order of the files; the first that fits decides.
+    pub drift: Vec<DriftRule>,
+    /// What runbooks say beyond configuration and repository.
+    pub runbook: RunbookConfig,
+    /// The policy that the estate is held against.
+    pub policy: Option<PathBuf>,
+    /// SHA-256 over names and contents of all configuration files, in hexadecimal.
+    pub digest: String,
 }
 
 impl Estate {
@@ -68,6 +78,8 @@ pub struct Environment {
     pub purpose: Purpose,
     /// The team that answers for it.
     pub owner: String,
+    /// What kinds of data it holds, in the organisation's own words.
+    pub data_classes: Vec<String>,
     /// How much loss and downtime are acceptable.
     pub objectives: Objectives,
     /// What a restore takes that no drill can measure.

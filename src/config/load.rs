@@ -5,15 +5,19 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::check::{check, is_name};
+use super::drift::{DriftRule, drift_rule};
 use super::estate::Estate;
 use super::glob::{expand_glob, is_pattern};
 use super::masking::{MaskingRule, rule};
 use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
+use super::runbook::runbook;
 use super::source::Source;
 use super::suggest::nearest;
-use super::{Check, Environment, repository};
+use super::{Check, Environment, policy, repository};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -35,6 +39,8 @@ impl Estate {
         let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
         let repository = repository::repository(&main, raw_repository)?;
         let keys = repository::keys(&main, raw_keys)?;
+        let policy = policy::file(&main, raw.policy.take().map(|l| l.value))?;
+        let runbook = runbook(&main, raw.runbook.take().map(|l| l.value))?;
 
         let mut files = Files::default();
         let included = included(&main, raw.include.take())?;
@@ -46,7 +52,9 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
+        files.refuse_unknown_environments()?;
 
+        let digest = files.digest();
         let file = std::path::absolute(path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
         Ok(Estate {
@@ -56,6 +64,10 @@ impl Estate {
             environments: files.environments,
             checks: files.checks,
             masking: files.masking,
+            digest,
+            drift: files.drift,
+            policy,
+            runbook,
         })
     }
 }
@@ -99,11 +111,13 @@ fn included(main: &Source, include: Option<Located<Vec<Located<String>>>>) -> Re
     Ok(files)
 }
 
-/// An included file holds environments, checks and masking rules, nothing else.
+/// An included file holds environments, checks, masking and drift rules, nothing else.
 fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<()> {
     let sections = [
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
+        ("[policy]", raw.policy.as_ref().map(|l| &l.span)),
+        ("[runbook]", raw.runbook.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),
     ];
     match sections.into_iter().find_map(|(name, span)| Some((name, span?))) {
@@ -121,16 +135,34 @@ struct Files {
     environments: Vec<Environment>,
     checks: Vec<Check>,
     masking: Vec<MaskingRule>,
+    drift: Vec<DriftRule>,
     environment_places: HashMap<String, String>,
     check_places: HashMap<String, String>,
     slots: Vec<(Target, String, String)>,
     /// Suite name, its place, and the index of the file that asks for it.
     wanted_suites: Vec<(String, String)>,
+    /// Names of environments that rules speak of, and their places.
+    wanted_environments: Vec<(String, String)>,
 }
 
 impl Files {
     fn first(&self) -> &Source {
         self.sources.first().expect("the main file is added first")
+    }
+
+    /// SHA-256 over the files, by their names from the first one's directory.
+    fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let home = &self.first().directory;
+        for source in &self.sources {
+            let path = source.directory.join(source.shown.file_name().unwrap_or_default());
+            let name = path.strip_prefix(home).unwrap_or(&path).to_string_lossy().into_owned();
+            for part in [name.as_bytes(), source.text().as_bytes()] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+        }
+        hex::encode(hash.finalize())
     }
 
     fn add(&mut self, source: Source, raw: RawFile) -> Result<()> {
@@ -157,6 +189,12 @@ impl Files {
                     .hint(format!("the other rule stands at {}", first.place)));
             }
             self.masking.push(rule);
+        }
+        for raw in raw.drift {
+            for name in raw.environments.iter().flat_map(|list| &list.value) {
+                self.wanted_environments.push((name.value.clone(), source.place(&name.span)));
+            }
+            self.drift.push(drift_rule(&source, raw)?);
         }
         self.sources.push(source);
         Ok(())
@@ -185,6 +223,21 @@ impl Files {
         self.slots.push((target, environment.postgres.slot.clone(), environment.name.clone()));
         self.environments.push(environment);
         Ok(())
+    }
+
+    /// A rule for an environment that does not exist would never apply, and nobody would notice.
+    fn refuse_unknown_environments(&self) -> Result<()> {
+        let known: Vec<&str> = self.environments.iter().map(|e| e.name.as_str()).collect();
+        match self.wanted_environments.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, place)) => {
+                let error = error::config(format!("{place}: there is no environment \"{name}\""));
+                Err(match nearest(name, known.iter().copied()) {
+                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None => error.hint(format!("environments: {}", known.join(", "))),
+                })
+            }
+        }
     }
 
     /// A drill that names a suite which does not exist would check nothing and look green.

@@ -5,15 +5,18 @@
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
 mod check;
+mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
 mod load;
 mod masking;
+mod policy;
 mod raw;
 mod read;
 mod repository;
 mod retention;
+mod runbook;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -22,6 +25,7 @@ mod source;
 pub(crate) mod suggest;
 
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
@@ -30,7 +34,9 @@ pub use estate::{
 pub use glob::expand_glob;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
+pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
 pub use repository::{KeysConfig, LockMode, ObjectLockConfig, RepositoryConfig};
 pub use retention::Retention;
-pub use schema::json_schema;
+pub use runbook::RunbookConfig;
+pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;

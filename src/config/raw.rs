@@ -15,9 +15,12 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::check::{Expectation, Scope, Severity};
+use super::drift::RawDriftRule;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::policy::RawPolicySection;
 use super::repository::LockMode;
+use super::runbook::RawRunbook;
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -50,7 +53,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]` and `[keys]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -61,6 +64,10 @@ pub(super) struct RawFile {
     pub(super) repository: Option<Located<RawRepository>>,
     /// Who can read them.
     pub(super) keys: Option<Located<RawKeys>>,
+    /// The policy that the estate is held against.
+    pub(super) policy: Option<Located<RawPolicySection>>,
+    /// What generated runbooks say that no program can know.
+    pub(super) runbook: Option<Located<RawRunbook>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,
@@ -72,6 +79,9 @@ pub(super) struct RawFile {
     /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
     #[serde(default)]
     pub(super) masking: BTreeMap<String, Located<RawRule>>,
+    /// What a change of the configuration, or a difference between environments, means; the first rule that fits decides.
+    #[serde(default)]
+    pub(super) drift: Vec<RawDriftRule>,
 }
 
 /// Where backups are kept.
@@ -134,6 +144,9 @@ pub(super) struct RawEnvironment {
     pub(super) purpose: Purpose,
     /// The team that answers for it.
     pub(super) owner: Located<String>,
+    /// What kinds of data it holds, in the organisation's own words; policies refer to them.
+    #[serde(default)]
+    pub(super) data_classes: Vec<Located<String>>,
     /// How much loss and how much time without service are acceptable.
     pub(super) objectives: RawObjectives,
     /// The PostgreSQL cluster.
@@ -348,6 +361,13 @@ pub(super) struct RawHttp {
     pub(super) status: Option<Located<u16>>,
     /// A text that the answer must hold.
     pub(super) contains: Option<Located<String>>,
+    /// The type of the answer, as `text/html`; parameters such as the character set count only where they are given.
+    pub(super) content_type: Option<Located<String>>,
+    /// SHA-256 of the answer's content, in hexadecimal.
+    pub(super) sha256: Option<Located<String>>,
+    /// Whether the user asks that the drill logs in as, an administrator of the copy; default false: nobody is logged in.
+    #[serde(default)]
+    pub(super) login: bool,
 }
 
 /// A program that is run on the restored copy.

@@ -46,6 +46,11 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         name: raw.name.value,
         purpose: raw.purpose,
         owner: text(source, "owner", &raw.owner)?,
+        data_classes: raw
+            .data_classes
+            .iter()
+            .map(|class| text(source, "data_classes", class))
+            .collect::<Result<_>>()?,
         objectives,
         assumed: assumed(source, raw.objectives.assumed.as_ref())?,
         postgres,

@@ -148,6 +148,17 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
         (shop.drill.report_dir.clone(), shop.drill.checks.clone()),
         (Some(here("reports")), Some(vec!["own".into()]))
     );
+    assert_eq!(shop.data_classes, ["personal", "payment"]);
+    assert_eq!(estate.policy, Some(here("our-policy.toml")));
+    let runbook = &estate.runbook;
+    assert_eq!(runbook.contacts["shops"], "+49 30 1234567, on call");
+    assert_eq!((runbook.recovery_key.as_deref(), runbook.restored.clone()), (Some("the safe"), here("restored")));
+    assert_eq!(runbook.second_copy.as_deref(), Some("s3://odoo-backups-west"));
+    let rule = &estate.drift[0];
+    assert_eq!((rule.file.as_str(), rule.setting.as_deref()), ("odoo/*/modules.json", Some("sale*")));
+    assert_eq!((rule.between, rule.severity), (DriftBetween::Environments, DriftSeverity::Critical));
+    assert_eq!(rule.environments, Some(vec!["shop-2".to_owned()]));
+    assert_eq!(estate.digest.len(), 64);
     let check = &estate.checks[0];
     assert_eq!(
         (check.id.as_str(), check.suite.as_str(), check.statement()),

@@ -10,6 +10,7 @@ pub use crate::evidence::bodies::{
 };
 use crate::evidence::bodies_retention::{Delete, Deleted, Hold, LockExtension, Release, Retire, Revive};
 use crate::evidence::draw::{DrillDraw, Revealed};
+use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
 
 /// The format that this Lifeboat writes and reads.
@@ -68,6 +69,8 @@ pub enum Body {
     FilestoreCapture(FilestoreCapture),
     /// The configuration was exported.
     ConfigurationExport(ConfigurationExport),
+    /// The configuration is not what it was at the export before.
+    Drift(DriftRecord),
     /// Something was restored, for good.
     Restore(Restore),
     /// A random draw for a drill is committed to, before it is drawn.
@@ -102,6 +105,7 @@ impl Body {
             Body::WalRange(_) => "wal_range",
             Body::FilestoreCapture(_) => "filestore_capture",
             Body::ConfigurationExport(_) => "configuration_export",
+            Body::Drift(_) => "drift",
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",

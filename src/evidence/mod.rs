@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ledger ── statement ── entry ── bodies, bodies_retention, drill_record (judge, selftest)   what an entry says
-//!    │                               └── odoo_record, egress_record
+//!    │                               ├── odoo_record, egress_record
+//!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
 //!    └───── checkpoint ── merkle                            the signed head of the log
@@ -12,6 +13,7 @@
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
 //! report_json   a drill for programs
+//! periodic      a month, a quarter, a year: for managers and auditors
 //! report_html ── report_tables, report_selftest, report_odoo, report_outlook ── charts, ribbon ── wording   a drill for people
 //! ```
 
@@ -22,6 +24,7 @@ mod charts;
 pub mod checkpoint;
 pub mod draw;
 pub mod draw_check;
+pub mod drift_record;
 pub mod drill_record;
 pub mod dsse;
 pub mod egress_record;
@@ -32,6 +35,7 @@ pub mod ledger;
 pub mod merkle;
 pub mod odoo_record;
 pub mod outlook;
+pub mod periodic;
 pub mod proven;
 pub mod random_drills;
 mod read;
@@ -48,7 +52,7 @@ pub mod statement;
 pub mod summary;
 pub mod trust;
 pub mod verify;
-mod wording;
+pub(crate) mod wording;
 
 pub use entry::{Body, Entry};
 pub use ledger::{Appended, Ledger};

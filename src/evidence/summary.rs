@@ -87,6 +87,19 @@ fn line(body: &Body) -> (String, bool) {
             }
             (line, !c.unreadable.is_empty())
         }
+        Body::Drift(d) => {
+            let all = d.critical + d.notices + d.expected + d.ignored;
+            let matter = if d.critical > 0 { format!(", {} critical", number(d.critical)) } else { String::new() };
+            let named: Vec<String> = d.changes.iter().take(2).map(ToString::to_string).collect();
+            let more = if d.changes.len() > 2 { ", …" } else { "" };
+            let line = format!(
+                "{} since {}{matter}: {}{more}",
+                counted(all, "change", "changes"),
+                d.compared_with,
+                named.join(", ")
+            );
+            (line.trim_end_matches(": ").to_owned(), d.critical > 0)
+        }
         Body::Restore(r) => {
             let missing = match r.missing_attachments.len() as u64 {
                 0 => String::new(),
