@@ -317,6 +317,7 @@ impl Estate {
             bytes: 1,
             manifest,
             digest: String::new(),
+            masked: None,
             changed: Vec::new(),
             unreadable: Vec::new(),
         };
