@@ -116,7 +116,8 @@ fn what_stays_is_restored_and_what_goes_is_gone_without_a_trace_of_damage() {
     let shop = shop(&scratch, |builder| builder);
     let [a, b, c, d] = [0, 1, 2, 3].map(|n| shop.bases[n].clone());
     let held = ["hold", "add", "--until", "2100-01-01", "--reason", "audit", "--point"];
-    let made = shop.estate.run(&[&held[..], &[&format!("backup:{b}")]].concat()).ok().json();
+    let hold = |id: &str| shop.estate.run(&[&held[..], &[format!("backup:{id}").as_str()]].concat()).ok().json();
+    let made = hold(&b);
     assert_eq!(made["hold"]["base_backups"], serde_json::json!([b]));
     wait_until("the last base backup is a second old", PATIENCE, || shop.staying() == [b.clone(), d.clone()]);
     let files = shop.estate.objects("").len();
@@ -129,11 +130,11 @@ fn what_stays_is_restored_and_what_goes_is_gone_without_a_trace_of_damage() {
     // What waits counts as gone, and comes back when somebody holds it.
     let refused = shop.estate.plan(&format!("backup:{a}")).expect_code(7).json();
     assert!(refused["error"]["message"].as_str().is_some_and(|m| m.contains("given up by retention")), "{refused}");
-    let again = shop.estate.run(&[&held[..], &[&format!("backup:{c}")]].concat()).ok().json();
+    let again = hold(&c);
     assert!(again["hold"]["revived"].is_number(), "{again}");
     shop.estate.plan(&format!("backup:{c}")).ok();
-    let hold = again["hold"]["hold"]["id"].as_str().expect("an id").to_owned();
-    shop.estate.run(&["hold", "remove", &hold, "--reason", "a slip"]).ok();
+    let slip = again["hold"]["hold"]["id"].as_str().expect("an id");
+    shop.estate.run(&["hold", "remove", slip, "--reason", "a slip"]).ok();
     let holds = shop.estate.run(&["hold", "list"]).ok().json()["holds"].clone();
     assert_eq!((&holds[0]["in_force"], &holds[1]["in_force"]), (&true.into(), &false.into()), "{holds}");
 
@@ -182,8 +183,8 @@ fn the_same_on_s3() {
     moto.create_bucket("retention");
     let shop = shop(&scratch, |builder| builder.repository(&Estate::s3("retention", &moto.endpoint())));
     let [b, d] = [1, 3].map(|n| shop.bases[n].clone());
-    let hold = ["hold", "add", "--until", "released", "--reason", "audit", "--point", &format!("backup:{b}")];
-    shop.estate.run(&hold).ok();
+    let point = format!("backup:{b}");
+    shop.estate.run(&["hold", "add", "--until", "released", "--reason", "audit", "--point", &point]).ok();
     wait_until("the last base backup is a second old", PATIENCE, || shop.staying() == [b.clone(), d.clone()]);
     shop.prune_to_the_end();
     shop.estate.run(&["verify", "--deep"]).ok();
