@@ -11,7 +11,9 @@ use super::raw::{
     Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
 };
 use super::repository::{optional_secret, positive};
+use super::restore::restore;
 use super::retention::retention;
+use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
 use crate::units::{ByteSize, Span};
@@ -58,6 +60,8 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         configuration: configuration(source, raw.configuration)?,
         drill,
         retention: raw.retention.map(|raw| retention(source, raw)).transpose()?,
+        restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
+        service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };
     Ok((environment, target))
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::evidence::approval::{Action, Approval};
 pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
@@ -12,6 +13,8 @@ use crate::evidence::bodies_retention::{Delete, Deleted, Hold, LockExtension, Re
 use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
+use crate::evidence::fence::LeaseTaken;
+use crate::evidence::job_record::JobRecord;
 
 /// The format that this Lifeboat writes and reads.
 pub const FORMAT: u32 = 1;
@@ -77,6 +80,10 @@ pub enum Body {
     DrillDraw(DrillDraw),
     /// A drill ended, well or badly.
     Drill(Box<DrillRecord>),
+    /// A restore was asked for, approved, denied, or carried out with or without approval.
+    Approval(Approval),
+    /// A person did something by way of the service.
+    Action(Action),
     /// Something was attempted and failed.
     Failure(Failure),
     /// Something that was due was not attempted.
@@ -95,6 +102,10 @@ pub enum Body {
     Release(Release),
     /// Lock dates of what is still referenced were moved on.
     LockExtension(LockExtension),
+    /// A scheduled job was run, put off or missed.
+    Job(JobRecord),
+    /// An instance took over a duty from one that may be alive.
+    Lease(LeaseTaken),
 }
 
 impl Body {
@@ -109,6 +120,8 @@ impl Body {
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",
+            Body::Approval(_) => "approval",
+            Body::Action(_) => "action",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
             Body::Retire(_) => "retire",
@@ -118,6 +131,8 @@ impl Body {
             Body::Hold(_) => "hold",
             Body::Release(_) => "release",
             Body::LockExtension(_) => "lock_extension",
+            Body::Job(_) => "job",
+            Body::Lease(_) => "lease",
         }
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use self::journal::{Ack, Journal, JournalResult};
 pub(crate) use self::lifeboat::{Lifeboat, Output, Running};
 pub(crate) use self::moto::Moto;
 pub(crate) use self::pgbench::{pgbench_init, pgbench_run};
+pub(crate) use self::process::{alive, children_of};
 pub(crate) use self::proxy::FlakyProxy;
 pub(crate) use self::scratch::{Account, Scratch, as_server, free_port, own, server_account};
 pub(crate) use self::wait::{blocking, wait_until, wait_until_async};

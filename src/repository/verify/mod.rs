@@ -308,12 +308,12 @@ impl Check<'_> {
     }
 
     fn phase(&self, phase: &'static str, total: Option<u64>) -> (&'static str, Instant) {
-        self.runtime.emit(Event::PhaseStarted { phase, total });
+        self.runtime.emit(Event::PhaseStarted { phase: phase.into(), total });
         (phase, Instant::now())
     }
 
     fn ended(&self, (phase, began): (&'static str, Instant)) {
-        self.runtime.emit(Event::PhaseEnded { phase, took: began.elapsed() });
+        self.runtime.emit(Event::PhaseEnded { phase: phase.into(), took: began.elapsed() });
     }
 }
 
