@@ -189,7 +189,7 @@ async fn back_up(context: &Context, repository: &Repository, teller: &Teller, ti
         .await?;
     teller.result(&format!("{files} files"));
     let path = std::env::var_os("PATH");
-    let export = configuration::export(repository, environment, level, path.as_deref(), runtime);
+    let export = configuration::export(repository, environment, &[], level, path.as_deref(), runtime);
     let sentence = "The configuration is exported: of PostgreSQL, of Odoo, roles, extensions.";
     let export = teller.act("configuration export", sentence, export).await?;
     teller.result(&format!("{} files", export.entry.files));
