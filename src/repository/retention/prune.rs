@@ -353,7 +353,7 @@ impl<'a> Run<'a> {
             self.report.notes.push(what);
             return Ok(());
         }
-        self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(entry.bytes) });
+        self.runtime.emit(Event::PhaseStarted { phase: PHASE.into(), total: Some(entry.bytes) });
         let began = std::time::Instant::now();
         let locks = self.locks().await?;
         let mut left = Vec::new();
@@ -361,11 +361,11 @@ impl<'a> Run<'a> {
             for (object, refused) in chunk.iter().zip(self.delete_objects(chunk, locks).await?) {
                 match refused {
                     Some(reason) => left.push((object, reason)),
-                    None => self.runtime.emit(Event::Progress { phase: PHASE, bytes: object.size }),
+                    None => self.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: object.size }),
                 }
             }
         }
-        self.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+        self.runtime.emit(Event::PhaseEnded { phase: PHASE.into(), took: began.elapsed() });
         self.tried.insert(number);
         let left_bytes: u64 = left.iter().map(|(o, _)| o.size).sum();
         let done = Deleted {
