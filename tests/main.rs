@@ -17,6 +17,7 @@ mod restore;
 mod runbook;
 mod sampling;
 mod sandbox;
+mod schedule;
 mod soak;
 mod versions;
 mod wal;

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Environment, Estate, RepositoryConfig};
+use crate::config::{Effect, Environment, Estate, RepositoryConfig};
 use crate::error::{self, ErrorKind, Result};
+use crate::event::Event;
+use crate::evidence::Fence;
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
+use crate::schedule::{Calendars, in_force};
 use crate::storage::{self, Location, RetryPolicy, Store};
 use crate::vault::RecoveryIdentity;
 
@@ -20,6 +23,13 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
 }
 
+/// Whether somebody wants what a calendar forbids, and by which option that is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Despite<'a> {
+    pub(crate) option: &'a str,
+    pub(crate) given: bool,
+}
+
 /// Which keys a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
@@ -30,9 +40,31 @@ pub(crate) enum Keys {
 }
 
 impl Context {
-    /// Loads the configuration.
+    /// Loads the configuration, as calendars make it now: for commands that end.
     pub(crate) fn load(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
-        Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+        let estate = Estate::load(&config_file(file)?)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
+    }
+
+    /// Refuses to do what a calendar forbids now. `despite` says that it shall be done all the same; then the
+    /// calendar is only told about.
+    pub(crate) fn allowed(&self, environment: &Environment, effect: Effect, despite: Despite<'_>) -> Result<()> {
+        let calendars = Calendars::new(&self.estate);
+        let Some(found) = calendars.forbidden(&environment.name, effect, self.runtime.now()) else { return Ok(()) };
+        let title = found.title.map(|title| format!(" ({title})")).unwrap_or_default();
+        let what = if effect == Effect::ForbidDrills { "drills" } else { "restores" };
+        let until =
+            found.until.map(|until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+        let told = format!("the calendar {}{title} forbids {what} of {}{until}", found.calendar, environment.name);
+        match despite.given {
+            true => {
+                self.runtime.emit(Event::Warning(format!("{told}; `{}` was given", despite.option)));
+                Ok(())
+            }
+            false => Err(error::denied(told)
+                .meaning("nothing was touched")
+                .hint(format!("wait, or give `{}` if it must be now", despite.option))),
+        }
     }
 
     /// The environment called `name`.
@@ -61,7 +93,7 @@ impl Context {
                     .hint("set `[keys] identity = { file = \"recovery.key\" }` on the host that restores")
             })?),
         };
-        Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+        Ok(Repository::open(&store, &self.state_dir(), recovery.as_ref()).await?.fenced(fence()?))
     }
 
     /// Opens the repository to look at what is not data: with the keys of this host where it has them, so that a recovery
@@ -98,6 +130,18 @@ impl Context {
     /// zstd level of packs and WAL.
     pub(crate) fn level(&self) -> i32 {
         self.estate.repository.compression_level
+    }
+}
+
+/// Tells a command under which lease of the service it runs: `production/jobs:7`.
+pub(crate) const FENCE: &str = "LIFEBOAT_FENCE";
+
+/// The lease under which this command runs, where the service started it.
+fn fence() -> Result<Option<Fence>> {
+    match std::env::var(FENCE) {
+        Ok(text) => text.parse().map(Some),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(other) => Err(error::usage(format!("{FENCE} cannot be read")).source(other)),
     }
 }
 

@@ -7,13 +7,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::EnvironmentArgument;
-use super::context::Context;
+use super::context::{Context, Despite};
 use super::drill_conduct::{Aim, Wish, conduct};
 use super::drill_coverage;
 use super::drill_text::{describe, failure};
 use super::drills::{merged, reap};
 use super::output::Outcome;
-use crate::config::Environment;
+use crate::config::{Effect, Environment};
 use crate::drill::Sample;
 use crate::error::{self, Result};
 use crate::restore::Target;
@@ -79,6 +79,10 @@ pub(crate) struct Arguments {
     /// Keep the restored copy for a look; it must be removed by hand
     #[arg(long)]
     keep: bool,
+
+    /// Drill although a calendar forbids it now
+    #[arg(long)]
+    despite_calendar: bool,
 }
 
 /// Rules by which a drill chooses its target.
@@ -128,7 +132,9 @@ async fn several(arguments: &Arguments, context: &Context) -> Result<Outcome> {
         true => context.estate.environments.iter().collect(),
         false => named.collect::<Result<_>>()?,
     };
+    let despite = Despite { option: "--despite-calendar", given: arguments.despite_calendar };
     let run = async |environment: &Environment| {
+        context.allowed(environment, Effect::ForbidDrills, despite)?;
         let folder = folder(arguments.report.as_ref(), environment);
         let wish = Wish {
             aim: match arguments.sample {

@@ -24,6 +24,7 @@ mod refresh;
 mod report;
 mod restore;
 mod runbook;
+mod schedule;
 mod show;
 mod tenant;
 mod terminal;
@@ -99,6 +100,9 @@ enum Command {
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
+    /// Tell what the service will do when
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
     /// Hold the estate against what the organisation has decided that environments must have
@@ -177,7 +181,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime),
+        Command::Config(command) => config::run(&command, file),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
@@ -191,6 +195,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         }
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Report(arguments) => report::run(&arguments, &context()?).await,
         Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,

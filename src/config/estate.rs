@@ -9,9 +9,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::calendar::Calendar;
 use super::check::Check;
 use super::drift::DriftRule;
 use super::drill_odoo::DrillOdoo;
+use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::runbook::RunbookConfig;
@@ -33,6 +35,10 @@ pub struct Estate {
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.
     pub checks: Vec<Check>,
+    /// What the service does by schedule; the built-in jobs where none is configured.
+    pub jobs: Vec<Job>,
+    /// When what is forbidden, slower or more urgent than usual.
+    pub calendars: Vec<Calendar>,
     /// How columns are masked in copies for other environments, each column once.
     pub masking: Vec<MaskingRule>,
     /// What changes of the configuration mean, in the order of the files; the first that fits decides.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::calendar::{Calendar, RawCalendar, calendar};
 use super::check::{check, is_name};
 use super::drift::{DriftRule, drift_rule};
 use super::estate::Estate;
 use super::glob::{expand_glob, is_pattern};
+use super::job::{Job, RawJob, built_in, job, judge_together};
 use super::masking::{MaskingRule, rule};
 use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
@@ -52,6 +54,7 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
+        let (jobs, calendars) = files.schedule()?;
         files.refuse_unknown_environments()?;
 
         let digest = files.digest();
@@ -63,6 +66,8 @@ impl Estate {
             keys,
             environments: files.environments,
             checks: files.checks,
+            jobs,
+            calendars,
             masking: files.masking,
             digest,
             drift: files.drift,
@@ -135,6 +140,9 @@ struct Files {
     environments: Vec<Environment>,
     checks: Vec<Check>,
     masking: Vec<MaskingRule>,
+    /// Jobs and calendars with the index of their file: they are judged when all environments are known.
+    jobs: Vec<(usize, RawJob)>,
+    calendars: Vec<(usize, RawCalendar)>,
     drift: Vec<DriftRule>,
     environment_places: HashMap<String, String>,
     check_places: HashMap<String, String>,
@@ -190,6 +198,9 @@ impl Files {
             }
             self.masking.push(rule);
         }
+        let index = self.sources.len();
+        self.jobs.extend(raw.job.into_iter().map(|job| (index, job)));
+        self.calendars.extend(raw.calendar.into_iter().map(|calendar| (index, calendar)));
         for raw in raw.drift {
             for name in raw.environments.iter().flat_map(|list| &list.value) {
                 self.wanted_environments.push((name.value.clone(), source.place(&name.span)));
@@ -198,6 +209,34 @@ impl Files {
         }
         self.sources.push(source);
         Ok(())
+    }
+
+    /// Judges jobs and calendars.
+    fn schedule(&mut self) -> Result<(Vec<Job>, Vec<Calendar>)> {
+        let (mut jobs, mut places) = (Vec::new(), Vec::new());
+        for (index, raw) in std::mem::take(&mut self.jobs) {
+            let (job, place) = job(&self.sources[index], raw, &self.environments)?;
+            jobs.push(job);
+            places.push(place);
+        }
+        judge_together(&jobs, &places)?;
+        if jobs.is_empty() {
+            jobs = built_in(&self.environments);
+        }
+        let mut calendars: Vec<Calendar> = Vec::new();
+        for (index, raw) in std::mem::take(&mut self.calendars) {
+            let (source, span) = (&self.sources[index], raw.name.span.clone());
+            let mut read = |path: &Path| {
+                std::fs::read_to_string(path)
+                    .or_err(ErrorKind::Config, || format!("cannot read the calendar {}", path.display()))
+            };
+            let calendar = calendar(source, raw, &self.environments, &mut read)?;
+            if calendars.iter().any(|other| other.name == calendar.name) {
+                return Err(source.error(&span, format!("the calendar \"{}\" is defined twice", calendar.name)));
+            }
+            calendars.push(calendar);
+        }
+        Ok((jobs, calendars))
     }
 
     fn add_environment(&mut self, source: &Source, raw: super::raw::RawEnvironment) -> Result<()> {

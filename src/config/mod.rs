@@ -4,11 +4,16 @@
 //! `read` and `check` turn it into the types of `estate`, `source` places errors, `secret` is how a
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
+mod calendar;
 mod check;
+mod cron;
 mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod ical;
+mod job;
+mod job_kind;
 mod load;
 mod masking;
 mod policy;
@@ -22,8 +27,11 @@ mod schema;
 mod secret;
 mod source;
 pub(crate) mod suggest;
+mod zone;
 
+pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use cron::CronExpression;
 pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
@@ -31,6 +39,8 @@ pub use estate::{
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use job::{CatchUp, DrillSample, Job, TooLong};
+pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
@@ -38,3 +48,4 @@ pub use repository::{KeysConfig, RepositoryConfig};
 pub use runbook::RunbookConfig;
 pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
+pub use zone::{Twice, instant};

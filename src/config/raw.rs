@@ -14,10 +14,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::job::RawJob;
 use super::policy::RawPolicySection;
 use super::runbook::RawRunbook;
 use crate::units::{ByteSize, Span};
@@ -75,6 +77,12 @@ pub(super) struct RawFile {
     /// The assertions that a drill makes about restored databases.
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
+    /// What the service does by schedule; with none in the whole estate, what is built in.
+    #[serde(default)]
+    pub(super) job: Vec<RawJob>,
+    /// Times in which something is forbidden, slower or more urgent than usual.
+    #[serde(default)]
+    pub(super) calendar: Vec<RawCalendar>,
     /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
     #[serde(default)]
     pub(super) masking: BTreeMap<String, Located<RawRule>>,

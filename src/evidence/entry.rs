@@ -11,6 +11,8 @@ pub use crate::evidence::bodies::{
 use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
+use crate::evidence::fence::LeaseTaken;
+use crate::evidence::job_record::JobRecord;
 
 /// The format that this Lifeboat writes and reads.
 pub const FORMAT: u32 = 1;
@@ -80,6 +82,10 @@ pub enum Body {
     Failure(Failure),
     /// Something that was due was not attempted.
     Skipped(Skipped),
+    /// A scheduled job was run, put off or missed.
+    Job(JobRecord),
+    /// An instance took over a duty from one that may be alive.
+    Lease(LeaseTaken),
 }
 
 impl Body {
@@ -96,6 +102,8 @@ impl Body {
             Body::Drill(_) => "drill",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
+            Body::Job(_) => "job",
+            Body::Lease(_) => "lease",
         }
     }
 }

@@ -6,7 +6,9 @@
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
-//!    └───── checkpoint ── merkle                            the signed head of the log
+//!    ├───── checkpoint ── merkle                            the signed head of the log
+//!    └───── fence                                           what keeps out who lost a lease
+//! job_record    what the service did with a job that was due
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
 //! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
 //! forecast                     how long the next restore will take
@@ -28,7 +30,9 @@ pub mod drill_record;
 pub mod dsse;
 pub mod egress_record;
 pub mod entry;
+pub mod fence;
 pub mod forecast;
+pub mod job_record;
 mod judge;
 pub mod ledger;
 pub mod merkle;
@@ -54,6 +58,7 @@ pub mod verify;
 pub(crate) mod wording;
 
 pub use entry::{Body, Entry};
+pub use fence::Fence;
 pub use ledger::{Appended, Ledger};
 pub use read::{LedgerEntry, Problem, Reading};
 pub use report_json::Place;
@@ -68,4 +73,6 @@ mod examples_backups;
 #[cfg(test)]
 mod examples_outlook;
 #[cfg(test)]
-mod testing;
+mod examples_service;
+#[cfg(test)]
+pub(crate) mod testing;
