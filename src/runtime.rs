@@ -52,6 +52,12 @@ impl Runtime {
         self
     }
 
+    /// The same with another place for events.
+    #[must_use]
+    pub fn telling(&self, sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
+        Self { clock: self.clock.clone(), sink: Arc::new(sink) }
+    }
+
     /// A runtime that drops events, for tests and for callers that do not care.
     pub fn silent() -> Self {
         Self::new(|_| {})

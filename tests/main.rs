@@ -18,6 +18,8 @@ mod runbook;
 mod sampling;
 mod sandbox;
 mod schedule;
+mod serve;
 mod soak;
 mod versions;
 mod wal;
+mod web;

@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Effect, Environment, Estate, RepositoryConfig};
-use crate::error::{self, ErrorKind, Result};
+use crate::config::{ConfigText, Effect, Environment, Estate};
+use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::Fence;
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
 use crate::schedule::{Calendars, in_force};
-use crate::storage::{self, Location, RetryPolicy, Store};
+use crate::service::access;
+use crate::storage::{self, Location, Store};
 use crate::vault::RecoveryIdentity;
 
 /// Where the configuration is looked for when none is named.
@@ -46,6 +47,11 @@ impl Context {
         Ok(Self { estate: in_force(estate, runtime.now()), runtime })
     }
 
+    /// Loads the configuration as it is written: for the service, which outlives what calendars make of it now.
+    pub(crate) fn as_written(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
+        Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+    }
+
     /// Refuses to do what a calendar forbids now. `despite` says that it shall be done all the same; then the
     /// calendar is only told about.
     pub(crate) fn allowed(&self, environment: &Environment, effect: Effect, despite: Despite<'_>) -> Result<()> {
@@ -67,6 +73,15 @@ impl Context {
         }
     }
 
+    /// Takes the configuration from standard input, as the service that started this command has it; what has
+    /// become of the files since does not matter.
+    pub(crate) fn from_stdin(runtime: Runtime) -> Result<Self> {
+        let text: ConfigText = serde_json::from_reader(std::io::stdin().lock())
+            .or_err(ErrorKind::Config, || "standard input holds no configuration".to_owned())?;
+        let estate = Estate::from_text(&text)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
+    }
+
     /// The environment called `name`.
     pub(crate) fn environment(&self, name: &str) -> Result<&Environment> {
         self.estate.environment(name)
@@ -74,7 +89,7 @@ impl Context {
 
     /// Where the repository is, credentials fetched.
     pub(crate) fn location(&self) -> Result<Location> {
-        location(&self.estate.repository)
+        access::location(&self.estate.repository)
     }
 
     /// Opens the store.
@@ -120,11 +135,7 @@ impl Context {
 
     /// The recovery identity, where one is configured.
     pub(crate) fn recovery(&self) -> Result<Option<RecoveryIdentity>> {
-        use secrecy::ExposeSecret;
-        match &self.estate.keys.identity {
-            Some(reference) => RecoveryIdentity::from_text(reference.resolve()?.expose_secret()).map(Some),
-            None => Ok(None),
-        }
+        access::recovery(&self.estate)
     }
 
     /// zstd level of packs and WAL.
@@ -154,19 +165,6 @@ pub(crate) fn config_file(named: Option<&Path>) -> Result<PathBuf> {
         error::config("there is no configuration: neither ./lifeboat.toml nor /etc/lifeboat/lifeboat.toml exists")
             .hint("name one with `-c FILE`; lifeboat.example.toml is an annotated example")
             .hint("or see everything work first: `lifeboat demo`")
-    })
-}
-
-fn location(config: &RepositoryConfig) -> Result<Location> {
-    let resolve = |secret: &Option<crate::config::SecretRef>| secret.as_ref().map(|s| s.resolve()).transpose();
-    Ok(Location {
-        endpoint: config.endpoint.clone(),
-        region: config.region.clone(),
-        access_key_id: resolve(&config.access_key_id)?,
-        secret_access_key: resolve(&config.secret_access_key)?,
-        session_token: resolve(&config.session_token)?,
-        retry: RetryPolicy { give_up_after: config.retry_for, ..Default::default() },
-        ..Location::new(config.url.clone())
     })
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per command, the only place that prints or asks.
 
+mod approval;
 mod backup;
 mod config;
 mod context;
@@ -12,6 +13,7 @@ mod drill_conduct;
 mod drill_coverage;
 mod drill_text;
 mod drills;
+mod event_lines;
 mod evidence;
 mod exit;
 mod filestore;
@@ -19,13 +21,19 @@ mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod person;
 mod policy;
 mod refresh;
 mod report;
 mod restore;
 mod runbook;
 mod schedule;
+mod serve;
+mod service;
+mod service_token;
 mod show;
+mod supervised;
+mod systemd;
 mod tenant;
 mod terminal;
 mod text;
@@ -35,8 +43,9 @@ mod wal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::config::JobKind;
 use crate::error::{self, Result};
 use context::Context;
 use output::Outcome;
@@ -57,6 +66,9 @@ pub struct Arguments {
     /// text is for people; json is one documented object on standard output
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    #[command(flatten)]
+    started_by: supervised::Arguments,
 
     #[command(subcommand)]
     command: Command,
@@ -95,6 +107,9 @@ enum Command {
     Drift(drift::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Command),
+    /// Ask a second person to agree to a restore, agree, or refuse
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Put a masked, neutralised copy of one database into another environment
     Refresh(refresh::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
@@ -115,6 +130,11 @@ enum Command {
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    /// Keep the estate safe: receive WAL, watch filestores, run jobs, for all environments; runs until it is stopped
+    Serve(serve::Arguments),
+    /// Ask the service of this host, through its socket
+    #[command(subcommand)]
+    Service(service::Command),
     /// Watch a disaster and a recovery: a shop of its own, backed up, destroyed, restored and proven
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -148,6 +168,13 @@ impl Arguments {
     }
 }
 
+/// Whether this program has the command of a kind of job.
+fn can(kind: JobKind) -> bool {
+    let words = kind.words();
+    let mut program = Arguments::command();
+    words.iter().try_fold(&mut program, |command, word| command.find_subcommand_mut(word)).is_some()
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
     let code = if arguments.command.is_restore_command() {
@@ -164,6 +191,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         }
     };
     let format = arguments.format;
+    if let Err(failure) = arguments.started_by.bind() {
+        return output::failed(format, &failure, code(failure.kind()));
+    }
     let result = runtime.block_on(dispatch(arguments));
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
@@ -176,8 +206,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     let file = arguments.config.as_deref();
     let format = arguments.format;
-    let runtime = terminal::runtime(format);
-    let context = || Context::load(file, runtime.clone());
+    let started_by = &arguments.started_by;
+    let runtime = started_by.runtime(format);
+    let context = || match started_by.config_from_stdin() {
+        true => Context::from_stdin(runtime.clone()),
+        false => Context::load(file, runtime.clone()),
+    };
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
@@ -189,6 +223,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Drift(arguments) => drift::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Approval(command) => approval::run(&command, &context()?).await,
         Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
@@ -202,6 +237,8 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
         Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
+        Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

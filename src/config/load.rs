@@ -19,7 +19,8 @@ use super::read::{Target, environment};
 use super::runbook::runbook;
 use super::source::Source;
 use super::suggest::nearest;
-use super::{Check, Environment, policy, repository};
+use super::text::ConfigText;
+use super::{Check, Environment, policy, repository, service};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -32,7 +33,24 @@ impl Estate {
             true => e,
             false => e.hint("name another file with -c, or start from lifeboat.example.toml"),
         })?;
-        let mut raw = main.parse()?;
+        let raw = main.parse()?;
+        Self::judge(main, raw, |main, include| included(main, include)?.iter().map(|path| Source::open(path)).collect())
+    }
+
+    /// The same from words that were read before ([`Estate::text`]); the files are not looked at.
+    pub fn from_text(text: &ConfigText) -> Result<Estate> {
+        let mut sources = text.files.iter().map(|(path, text)| Source::of(path, text.clone()));
+        let main = sources.next().ok_or_else(|| error::config("the configuration is empty"))??;
+        let raw = main.parse()?;
+        Self::judge(main, raw, |_, _| sources.collect())
+    }
+
+    fn judge(
+        main: Source,
+        mut raw: RawFile,
+        included: impl FnOnce(&Source, Option<Located<Vec<Located<String>>>>) -> Result<Vec<Source>>,
+    ) -> Result<Estate> {
+        let path = main.shown.clone();
         let lacks = |section: &str| {
             error::config(format!("{}: the section [{section}] is missing", path.display()))
                 .hint("lifeboat.example.toml shows a whole file")
@@ -41,29 +59,32 @@ impl Estate {
         let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
         let repository = repository::repository(&main, raw_repository)?;
         let keys = repository::keys(&main, raw_keys)?;
+        let service = raw.service.take().map(|raw| service::service(&main, raw.value)).transpose()?.unwrap_or_default();
         let policy = policy::file(&main, raw.policy.take().map(|l| l.value))?;
         let runbook = runbook(&main, raw.runbook.take().map(|l| l.value))?;
 
         let mut files = Files::default();
         let included = included(&main, raw.include.take())?;
         files.add(main, raw)?;
-        for path in included {
-            let source = Source::open(&path)?;
+        for source in included {
             let raw = source.parse()?;
             refuse_main_sections(&source, &raw, &files.first().shown)?;
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
-        let (jobs, calendars) = files.schedule()?;
         files.refuse_unknown_environments()?;
+        let (jobs, calendars) = files.schedule()?;
 
         let digest = files.digest();
-        let file = std::path::absolute(path)
+        let file = std::path::absolute(&path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
+        let absolute = |source: &Source| (source.absolute(), source.text.clone());
         Ok(Estate {
             file,
+            text: ConfigText { files: files.sources.iter().map(absolute).collect() },
             repository,
             keys,
+            service,
             environments: files.environments,
             checks: files.checks,
             jobs,
@@ -121,6 +142,7 @@ fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<(
     let sections = [
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
+        ("[service]", raw.service.as_ref().map(|l| &l.span)),
         ("[policy]", raw.policy.as_ref().map(|l| &l.span)),
         ("[runbook]", raw.runbook.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),
@@ -129,7 +151,7 @@ fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<(
         None => Ok(()),
         Some((name, span)) => Err(source
             .error(span, format!("{name} stands in an included file"))
-            .hint(format!("an estate has one repository and one set of keys: move it to {}", main.display()))),
+            .hint(format!("this is said once for the whole estate: move it to {}", main.display()))),
     }
 }
 

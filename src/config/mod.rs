@@ -11,6 +11,7 @@ mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod http;
 mod ical;
 mod job;
 mod job_kind;
@@ -20,13 +21,16 @@ mod policy;
 mod raw;
 mod read;
 mod repository;
+mod restore;
 mod runbook;
 #[cfg(test)]
 mod samples;
 mod schema;
 mod secret;
+mod service;
 mod source;
 pub(crate) mod suggest;
+mod text;
 mod zone;
 
 pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
@@ -39,13 +43,17 @@ pub use estate::{
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
 pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
 pub use repository::{KeysConfig, RepositoryConfig};
+pub use restore::RestoreConfig;
 pub use runbook::RunbookConfig;
 pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
+pub use service::{EnvironmentService, ServiceConfig};
+pub use text::ConfigText;
 pub use zone::{Twice, instant};

@@ -21,7 +21,9 @@ use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
 use super::job::RawJob;
 use super::policy::RawPolicySection;
+use super::restore::RawRestore;
 use super::runbook::RawRunbook;
+use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -54,7 +56,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]`, `[keys]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[service]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -65,6 +67,8 @@ pub(super) struct RawFile {
     pub(super) repository: Option<Located<RawRepository>>,
     /// Who can read them.
     pub(super) keys: Option<Located<RawKeys>>,
+    /// How `lifeboat serve` runs.
+    pub(super) service: Option<Located<RawService>>,
     /// The policy that the estate is held against.
     pub(super) policy: Option<Located<RawPolicySection>>,
     /// What generated runbooks say that no program can know.
@@ -152,6 +156,10 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What a restore of it needs.
+    pub(super) restore: Option<RawRestore>,
+    /// What the service does for it, and where.
+    pub(super) service: Option<RawEnvironmentService>,
 }
 
 /// Objectives of an environment.

@@ -11,6 +11,8 @@ use super::raw::{
     Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
 };
 use super::repository::{optional_secret, positive};
+use super::restore::restore;
+use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
 use crate::units::{ByteSize, Span};
@@ -56,6 +58,8 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
         drill,
+        restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
+        service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };
     Ok((environment, target))
 }

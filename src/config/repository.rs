@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::units::Span;
 
 /// Where backups are kept, and how to get there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryConfig {
     /// `s3://`, `file://`, `az://` or `gs://`; without credentials, query or fragment.
     pub url: String,
@@ -33,7 +33,7 @@ pub struct RepositoryConfig {
 }
 
 /// Who can read backups, and where this host keeps its own keys.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysConfig {
     /// age X25519 recipients; at least one, no two alike.
     pub recipients: Vec<String>,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::evidence::approval::{Action, Approval};
 pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
@@ -78,6 +79,10 @@ pub enum Body {
     DrillDraw(DrillDraw),
     /// A drill ended, well or badly.
     Drill(Box<DrillRecord>),
+    /// A restore was asked for, approved, denied, or carried out with or without approval.
+    Approval(Approval),
+    /// A person did something by way of the service.
+    Action(Action),
     /// Something was attempted and failed.
     Failure(Failure),
     /// Something that was due was not attempted.
@@ -100,6 +105,8 @@ impl Body {
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",
+            Body::Approval(_) => "approval",
+            Body::Action(_) => "action",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
             Body::Job(_) => "job",

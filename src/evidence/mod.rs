@@ -5,12 +5,13 @@
 //!    │                               ├── odoo_record, egress_record
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
-//!    ├───── read ── trust                                   the one reader, which verifies
+//!    ├───── read ── trust, cache                            the one reader, which verifies
 //!    ├───── checkpoint ── merkle                            the signed head of the log
 //!    └───── fence                                           what keeps out who lost a lease
 //! job_record    what the service did with a job that was due
 //! draw ── sampled ── draw_check    random draws: committed before, revealed after, drawn again
 //! proven ── random_drills ── bound     what drills have proven, and what follows for the rest
+//! approval                     the second person: what counts, from the entries alone
 //! forecast                     how long the next restore will take
 //! verify        the auditor's report on a ledger
 //! summary       rows for people
@@ -19,9 +20,11 @@
 //! report_html ── report_tables, report_selftest, report_odoo, report_outlook ── charts, ribbon ── wording   a drill for people
 //! ```
 
+pub mod approval;
 pub mod bodies;
 pub mod bound;
-mod charts;
+mod cache;
+pub(crate) mod charts;
 pub mod checkpoint;
 pub mod draw;
 pub mod draw_check;
@@ -45,7 +48,7 @@ mod read;
 pub mod report_html;
 pub mod report_json;
 pub mod report_odoo;
-mod report_outlook;
+pub(crate) mod report_outlook;
 mod report_selftest;
 mod report_tables;
 mod ribbon;
@@ -57,6 +60,7 @@ pub mod trust;
 pub mod verify;
 pub(crate) mod wording;
 
+pub use cache::LedgerCache;
 pub use entry::{Body, Entry};
 pub use fence::Fence;
 pub use ledger::{Appended, Ledger};
@@ -66,6 +70,8 @@ pub use statement::{Statement, Subject};
 pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 pub(crate) mod examples;
 #[cfg(test)]

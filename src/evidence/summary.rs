@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::evidence::approval::{Approval, Step};
 use crate::evidence::entry::{Body, TenantRestore};
 use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::evidence::read::LedgerEntry;
@@ -32,6 +33,23 @@ fn tenant(t: &TenantRestore) -> String {
     };
     let masked = if t.masked_columns > 0 { ", masked" } else { "" };
     format!("{place}, {} alone{masked}", t.database)
+}
+
+/// What became of an approval. A broken glass is bad news, even where it was right.
+fn approval(a: &Approval) -> (String, bool) {
+    let plan = match &a.plan {
+        Some(plan) => format!(": {} to {} at {}", plan.target, plan.pgdata, plan.host),
+        None => String::new(),
+    };
+    let reason = a.reason.as_ref().map(|r| format!(" (\"{r}\")")).unwrap_or_default();
+    let (verb, bad) = match a.step {
+        Step::Requested => ("asks for approval", false),
+        Step::Approved => ("approves", false),
+        Step::Denied => ("denies", false),
+        Step::Used => ("uses", false),
+        Step::BrokenGlass => ("BREAKS THE GLASS, no approval", true),
+    };
+    (format!("{} {verb} {}{plan}{reason}", a.person, a.id), bad)
 }
 
 /// The rows for these entries, in the same order.
@@ -133,6 +151,8 @@ fn line(body: &Body) -> (String, bool) {
             let passed = d.verdict == crate::evidence::drill_record::Verdict::Passed;
             (format!("{} {}{loss}{speed}{error}", d.id, verdict_word(d.verdict).to_lowercase()), !passed)
         }
+        Body::Approval(a) => approval(a),
+        Body::Action(a) => (format!("{}: {}, {}", a.person, a.action, a.detail), false),
         Body::Failure(f) => (format!("{} failed after {}: {}", f.attempted, span(f.seconds), f.message), true),
         Body::Skipped(s) => (format!("{} was due {} and left out: {}", s.what, time(s.due_at), s.reason), true),
         Body::Job(j) => job(j),

@@ -302,7 +302,7 @@ impl Capture<'_> {
             return Ok((Ingested::default(), None));
         }
         let began = Instant::now();
-        self.runtime.emit(Event::PhaseStarted { phase: PHASE, total: None });
+        self.runtime.emit(Event::PhaseStarted { phase: PHASE.into(), total: None });
         let (writer, task) = pack_stream::start(self.repository, &self.environment.name, self.level);
         let files = NewFiles {
             directory: self.tenant.directory(),
@@ -316,7 +316,7 @@ impl Capture<'_> {
         // The pipeline's own error says more than that of the reader, which only finds it stopped.
         let written = task.written().await?;
         let ingested = ingested?;
-        self.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+        self.runtime.emit(Event::PhaseEnded { phase: PHASE.into(), took: began.elapsed() });
         Ok((ingested, Some(written)))
     }
 

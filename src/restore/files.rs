@@ -158,7 +158,7 @@ async fn differing(
         let sums = Sums::read_packs(repository, environment, table, &group).await?;
         let part = of_packs(&slices, table, &group);
         let found = compare(Box::new(move |lying| delta::compare(lying, &part, &sums))).await?;
-        runtime.emit(Event::Progress { phase: PHASE, bytes: found.kept });
+        runtime.emit(Event::Progress { phase: PHASE.into(), bytes: found.kept });
         all.kept += found.kept;
         all.wanted.extend(found.wanted);
     }
@@ -282,7 +282,7 @@ impl FrameSink for Writer {
             self.place(&file, slice, bytes).map_err(|e| failed("cannot write", &path(), e))?;
             open = Some((slice.file, file));
         }
-        self.runtime.emit(Event::Progress { phase: PHASE, bytes: plaintext.len() as u64 });
+        self.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: plaintext.len() as u64 });
         Ok(())
     }
 }

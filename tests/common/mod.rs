@@ -22,11 +22,12 @@ mod wait;
 
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};
-pub(crate) use self::fixture::{Fixture, fixture_odoo, load_fixture};
+pub(crate) use self::fixture::{Fixture, ODOO_TABLES, fixture_odoo, load_fixture};
 pub(crate) use self::journal::{Ack, Journal, JournalResult};
 pub(crate) use self::lifeboat::{Lifeboat, Output, Running};
 pub(crate) use self::moto::Moto;
 pub(crate) use self::pgbench::{pgbench_init, pgbench_run};
+pub(crate) use self::process::{alive, children_of};
 pub(crate) use self::proxy::FlakyProxy;
 pub(crate) use self::scratch::{Account, Scratch, as_server, free_port, own, server_account};
 pub(crate) use self::wait::{blocking, wait_until, wait_until_async};

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::view::{Server, View};
 use crate::cli::context::Context;
 use crate::cli::text::{Table, age, alarm, caution, counted, good, time, time_and_age};
 use crate::repository::window::{Component, Part};
+use crate::service::view::{Server, View};
 use crate::units::{ByteSize, Span};
 
 /// Base backups listed; older ones are counted.

@@ -232,7 +232,8 @@ impl Check<'_> {
             Err(damage) => {
                 let wal = layout::wal(self.environment);
                 self.damage(&wal, damage, vec!["what the WAL archive covers cannot be told".into()])?;
-                let ledger = super::catalogue::ledger(self.repository, self.environment).await?;
+                // What this host has seen before proves nothing about what the store holds now.
+                let ledger = super::catalogue::ledger(self.repository, self.environment).await?.with_cache(None);
                 self.entries = ledger.read().await?.entries;
             }
         }
@@ -299,12 +300,12 @@ impl Check<'_> {
     }
 
     fn phase(&self, phase: &'static str, total: Option<u64>) -> (&'static str, Instant) {
-        self.runtime.emit(Event::PhaseStarted { phase, total });
+        self.runtime.emit(Event::PhaseStarted { phase: phase.into(), total });
         (phase, Instant::now())
     }
 
     fn ended(&self, (phase, began): (&'static str, Instant)) {
-        self.runtime.emit(Event::PhaseEnded { phase, took: began.elapsed() });
+        self.runtime.emit(Event::PhaseEnded { phase: phase.into(), took: began.elapsed() });
     }
 }
 

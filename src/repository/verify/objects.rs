@@ -206,7 +206,7 @@ impl Check<'_> {
                     };
                     let outcome = outcome.await;
                     if let Ok((bytes, _)) = outcome {
-                        runtime.emit(Event::Progress { phase: READING, bytes });
+                        runtime.emit(Event::Progress { phase: READING.into(), bytes });
                     }
                     (key, needed.by, outcome)
                 }

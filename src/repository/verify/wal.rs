@@ -269,7 +269,7 @@ impl Check<'_> {
         while let Some((name, key, read)) = reading.next().await {
             let judged = match read {
                 Ok((size, sha256, content)) => {
-                    self.runtime.emit(Event::Progress { phase: READING, bytes: size });
+                    self.runtime.emit(Event::Progress { phase: READING.into(), bytes: size });
                     self.checked.wal_read += 1;
                     self.checked.bytes_read += size;
                     stored.insert(name.to_string(), (size, Some(sha256)));

@@ -1,139 +1,55 @@
-//! What `show` knows about an environment; its serialised form is the documented JSON.
+//! Looking at one environment: reads the repository, asks PostgreSQL, and judges both.
+//!
+//! Works with the index key of a host that backs up or with a recovery identity alone, and whether or not
+//! PostgreSQL or the repository is there: what is away is told, and of it nothing is claimed.
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use chrono::TimeDelta;
 
-use crate::config::{Environment, Purpose};
+use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
+use crate::config::Environment;
+use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
-use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
+use crate::evidence::approval::{Status, approvals};
+use crate::evidence::entry::BaseBackup;
+use crate::evidence::outlook::Outlook;
 use crate::evidence::summary;
 use crate::filestore;
-use crate::postgres::slot_state::{SlotState, wal_state};
+use crate::postgres::slot_state::wal_state;
 use crate::postgres::source::Source;
 use crate::repository::Repository;
-use crate::repository::catalogue::{Catalogue, LiveMark};
-use crate::repository::coverage::{Coverage, Gap};
+use crate::repository::catalogue::Catalogue;
+use crate::repository::coverage::Coverage;
 use crate::repository::frontier::Recovery;
-use crate::repository::window::{self, BaseReach, Watermark, Window};
+use crate::repository::window::{self, BaseReach};
 use crate::runtime::Runtime;
 use crate::units::{Lsn, Timeline};
 use crate::wal_name::segment_name;
 
 /// How long PostgreSQL may take to answer: at 3 a.m. it is often what is down.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// For how long a restore without approval is told.
+const GLASS: TimeDelta = TimeDelta::days(1);
 
-/// One environment.
-#[derive(Debug, Serialize)]
-pub(super) struct View {
-    pub(super) environment: String,
-    pub(super) purpose: Purpose,
-    pub(super) owner: String,
-    /// When this was looked up.
-    pub(super) now: DateTime<Utc>,
-    /// Why nothing can be told from the repository, where that is so.
-    pub(super) unreadable: Option<String>,
-    /// What somebody must look at, worst first.
-    pub(super) broken: Vec<String>,
-    /// Stretches every second of which can be restored, oldest first.
-    pub(super) windows: Vec<Window>,
-    pub(super) watermark: Option<Watermark>,
-    pub(super) exposure: Exposure,
-    pub(super) bases: Vec<Base>,
-    pub(super) filestores: Vec<Filestore>,
-    /// How far watchers have completed filestores since the newest captures.
-    pub(super) watched: Vec<LiveMark>,
-    pub(super) configuration: Option<Configuration>,
-    pub(super) wal: Vec<WalRun>,
-    pub(super) live: Option<Live>,
-    pub(super) gaps: Vec<Gap>,
-    pub(super) last_drill: Option<Drill>,
-    /// Attempts that failed since the newest base backup, newest first.
-    pub(super) failures: Vec<summary::SummaryRow>,
-    pub(super) ledger_entries: u64,
-    pub(super) ledger_problems: Vec<String>,
-    pub(super) postgres: Server,
-}
-
-/// What would be lost if the cluster were gone now.
-#[derive(Debug, Serialize)]
-pub(super) struct Exposure {
-    pub(super) objective_seconds: f64,
-    /// From the newest commit in the repository to now, an upper bound; 0 where the server says that
-    /// it has written nothing since; null where nothing can be restored.
-    pub(super) seconds: Option<f64>,
-    /// WAL that the server has and the repository has not; null while the server does not answer.
-    pub(super) bytes: Option<u64>,
-    pub(super) last_commit: Option<DateTime<Utc>>,
-    pub(super) met: bool,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Base {
-    #[serde(flatten)]
-    pub(super) backup: BaseBackup,
-    pub(super) restorable: bool,
-    pub(super) why_not: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Filestore {
-    pub(super) database: String,
-    /// The newest capture.
-    pub(super) capture: FilestoreCapture,
-    pub(super) captures: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Configuration {
-    #[serde(flatten)]
-    pub(super) export: ConfigurationExport,
-    pub(super) exports: u64,
-}
-
-/// Complete segments without a hole between them.
-#[derive(Debug, Serialize)]
-pub(super) struct WalRun {
-    pub(super) timeline: Timeline,
-    pub(super) first: String,
-    pub(super) last: String,
-    pub(super) segments: u64,
-}
-
-/// The segment being written, as far as the repository has it.
-#[derive(Debug, Serialize)]
-pub(super) struct Live {
-    pub(super) segment: String,
-    pub(super) end_lsn: Lsn,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Drill {
-    pub(super) sequence: u64,
-    pub(super) recorded_at: DateTime<Utc>,
-    pub(super) summary: String,
-    pub(super) bad: bool,
-}
-
-/// What the server said.
-#[derive(Debug, Serialize)]
-pub(super) struct Server {
-    pub(super) reachable: bool,
-    /// Why it is not.
-    pub(super) error: Option<String>,
-    pub(super) current_lsn: Option<Lsn>,
-    pub(super) standby: bool,
-    pub(super) slot_name: String,
-    pub(super) slot: Option<SlotState>,
+/// What one look at an environment found.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What can be restored, and what is wrong.
+    pub view: View,
+    /// What drills have proven and how long the next restore takes; `None` where the ledger could not be read.
+    pub outlook: Option<Outlook>,
 }
 
 /// Looks at one environment; where the repository does not open, for the reason given, at PostgreSQL only.
-pub(super) async fn of(
+///
+/// # Errors
+/// Where the repository opened and cannot be read now. Damage in it is no error: the view tells it.
+pub async fn look(
     repository: std::result::Result<&Repository, &str>,
     environment: &Environment,
     runtime: &Runtime,
-) -> Result<View> {
+) -> Result<Look> {
     let load = async {
         match repository {
             Ok(repository) => Some((repository, catalogue(repository, &environment.name).await)),
@@ -167,13 +83,16 @@ pub(super) async fn of(
         gaps: Vec::new(),
         last_drill: None,
         failures: Vec::new(),
+        approvals_waiting: Vec::new(),
         ledger_entries: 0,
         ledger_problems: Vec::new(),
         postgres,
     };
+    let mut proven = None;
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
+            proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
         // Damage in one environment must not hide the others.
@@ -182,7 +101,7 @@ pub(super) async fn of(
         None => view.unreadable = repository.err().map(str::to_owned),
     }
     view.broken = broken(&view);
-    Ok(view)
+    Ok(Look { view, outlook: proven })
 }
 
 /// What the repository holds, with what watchers have added since the last captures.
@@ -255,6 +174,17 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     });
     let since = |r: &&summary::SummaryRow| !matches!(r.kind, "base_backup");
     view.failures = rows.iter().rev().take_while(since).filter(|r| r.kind == "failure").take(3).cloned().collect();
+    for approval in approvals(&catalogue.entries) {
+        if approval.status(view.now) == Status::Waiting {
+            view.approvals_waiting.push(approval.id);
+        } else if approval.broken_glass && view.now - approval.requested.at < GLASS {
+            let plan = &approval.plan;
+            view.broken.push(format!(
+                "the glass was broken: {} restored to {} on {} without an approval",
+                approval.requested.person, plan.pgdata, plan.host
+            ));
+        }
+    }
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;
