@@ -74,6 +74,8 @@ pub struct PolicyRule {
     pub drill: Option<DrillDuty>,
     /// The service does these by schedule.
     pub scheduled: Vec<JobKind>,
+    /// A restore of it needs the approval of a second person.
+    pub approvals: bool,
     /// Some calendar has these effects for it.
     pub calendars: Vec<Effect>,
     /// No unmasked copy of another environment is loaded into it.
@@ -183,6 +185,9 @@ struct RawRule {
     /// The service does these by schedule: `base`, `drill`, `verify` …
     #[serde(default)]
     scheduled: Vec<JobKind>,
+    /// A restore of it needs the approval of a second person.
+    #[serde(default)]
+    approvals: bool,
     /// Some calendar has these effects for it: `forbid-drills`, `forbid-restores`, `slow-base-backups`.
     #[serde(default)]
     calendars: Vec<Effect>,
@@ -332,6 +337,7 @@ fn rule(source: &Source, raw: RawRule, estate: &Estate) -> Result<PolicyRule> {
         filestore_every: span("filestore_every", &raw.filestore_every)?,
         drill: drill.map(duty).transpose()?,
         scheduled: raw.scheduled,
+        approvals: raw.approvals,
         calendars: raw.calendars,
         masked_refresh_only: raw.masked_refresh_only,
         critical_drift_within: span("critical_drift_within", &raw.critical_drift_within)?,

@@ -82,6 +82,19 @@ pub(super) fn judge(rule: &PolicyRule, bench: &mut Bench<'_>) {
             },
         );
     }
+    if rule.approvals {
+        let asks = environment.restore.approval;
+        bench.find(
+            rule,
+            "approvals",
+            Finding {
+                holds: Some(asks),
+                should: "a restore needs the approval of a second person".to_owned(),
+                is: if asks { "it does" } else { "it does not" }.to_owned(),
+                to_do: format!("set `approval = true` in [environment.restore] of {name}"),
+            },
+        );
+    }
     schedules(rule, bench);
     drills(rule, bench);
     if rule.masked_refresh_only {

@@ -229,13 +229,20 @@ fn evidence_decides_what_is_real() {
 
 #[test]
 fn what_is_scheduled_and_what_calendars_forbid() {
-    let rules = "[[rule]]\nname = \"a\"\nscheduled = [\"base\"]\ncalendars = [\"forbid-restores\"]\n";
+    let rules = "[[rule]]\nname = \"a\"\nscheduled = [\"base\"]\ncalendars = [\"forbid-restores\"]\napprovals = true\n";
     let (policy, mut estate) = load(rules);
     let judged = |estate: &Estate| {
         let production = estate.environment("production").expect("known");
         states(&judge(&policy, estate, &[production], &BTreeMap::new(), now()), "production")
     };
-    let both = |scheduled, calendars| [("scheduled".to_owned(), scheduled), ("calendars".to_owned(), calendars)].into();
+    let both = |scheduled, calendars| {
+        [
+            ("scheduled".to_owned(), scheduled),
+            ("calendars".to_owned(), calendars),
+            ("approvals".to_owned(), State::Violated),
+        ]
+        .into()
+    };
     estate.jobs.clear();
     assert_eq!(judged(&estate), both(State::Violated, State::Violated));
     let dir = tempfile::tempdir().expect("temp dir");
