@@ -18,11 +18,13 @@ mod evidence;
 mod exit;
 mod filestore;
 mod hand_over;
+mod hold;
 mod init;
 mod keygen;
 mod output;
 mod person;
 mod policy;
+mod prune;
 mod refresh;
 mod report;
 mod restore;
@@ -43,8 +45,9 @@ mod wal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::config::JobKind;
 use crate::error::{self, Result};
 use context::Context;
 use output::Outcome;
@@ -119,6 +122,11 @@ enum Command {
     Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
+    /// Delete what the rules of retention give up, in two phases, and tell for each recovery point why it stays or goes
+    Prune(prune::Arguments),
+    /// Keep recovery points whatever the rules say
+    #[command(subcommand)]
+    Hold(hold::Command),
     /// Hold the estate against what the organisation has decided that environments must have
     #[command(subcommand)]
     Policy(policy::Command),
@@ -165,6 +173,13 @@ impl Arguments {
             ExitCode::from(code)
         })
     }
+}
+
+/// Whether this program has the command of a kind of job.
+fn can(kind: JobKind) -> bool {
+    let words = kind.words();
+    let mut program = Arguments::command();
+    words.iter().try_fold(&mut program, |command, word| command.find_subcommand_mut(word)).is_some()
 }
 
 /// Runs the program and tells the exit code.
@@ -224,12 +239,14 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Prune(arguments) => prune::run(&arguments, &context()?).await,
+        Command::Hold(command) => hold::run(&command, &context()?).await,
         Command::Report(arguments) => report::run(&arguments, &context()?).await,
         Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,
         Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
         Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
-        Command::Serve(arguments) => serve::run(&arguments, context()?).await,
+        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
         Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

@@ -18,6 +18,7 @@ use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::restore::RestoreConfig;
+use super::retention::Retention;
 use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
 use super::service::{EnvironmentService, ServiceConfig};
@@ -105,6 +106,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// Which recovery points are kept; `None`: all of them, for ever.
+    pub retention: Option<Retention>,
     /// What a restore of it needs.
     pub restore: RestoreConfig,
     /// What the service does for it, and where.

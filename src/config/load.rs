@@ -72,8 +72,8 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
-        let (jobs, calendars) = files.schedule()?;
         files.refuse_unknown_environments()?;
+        let (jobs, calendars) = files.schedule()?;
 
         let digest = files.digest();
         let file = std::path::absolute(&path)

@@ -23,6 +23,7 @@ mod raw;
 mod read;
 mod repository;
 mod restore;
+mod retention;
 mod runbook;
 #[cfg(test)]
 mod samples;
@@ -51,8 +52,9 @@ pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
-pub use repository::{KeysConfig, RepositoryConfig};
+pub use repository::{KeysConfig, LockMode, ObjectLockConfig, RepositoryConfig};
 pub use restore::RestoreConfig;
+pub use retention::Retention;
 pub use runbook::RunbookConfig;
 pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;

@@ -15,6 +15,7 @@ use super::raw::{
 };
 use super::repository::{optional_secret, positive};
 use super::restore::restore;
+use super::retention::retention;
 use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
@@ -61,6 +62,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
         drill,
+        retention: raw.retention.map(|raw| retention(source, raw)).transpose()?,
         restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
         service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };

@@ -132,6 +132,13 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!(shop.configuration.files[0], "/etc/traefik/**/*.yml");
     assert_eq!(shop.configuration.files[1], here("values.yaml").display().to_string());
     assert!(!shop.configuration.process_environment);
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let kept = shop.retention.as_ref().expect("configured");
+    assert_eq!((kept.recent, kept.delete_after, kept.unreferenced_after), (days(14), days(3), days(1)));
+    assert_eq!((kept.daily, kept.weekly, kept.monthly, kept.yearly), (7, 8, 12, 3));
+    assert_eq!((kept.minimum_base_backups, kept.time_zone), (4, chrono_tz::Europe::Berlin));
+    assert_eq!(sample("minimal.toml").environments[0].retention, None, "nothing is ever deleted");
+    assert_eq!(repository.object_lock, Some(ObjectLockConfig { mode: LockMode::Compliance, days: 45 }));
     assert_eq!(shop.drill.work_dir.as_deref(), Some(Path::new("/srv/drills")));
     assert_eq!(shop.drill.sandbox, SandboxKind::None);
     assert_eq!((shop.drill.max_disk, shop.drill.max_memory), (Some(ByteSize(40 << 30)), Some(ByteSize(4 << 30))));
@@ -154,6 +161,7 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     let service = &estate.service;
     assert_eq!((service.instance.as_deref(), service.jobs_at_once, service.drills_at_once), (Some("db1.eu"), 4, 2));
     assert_eq!((service.stop_within, service.refresh_every), (Duration::from_secs(300), Duration::from_secs(10)));
+    assert_eq!(service.lease, Duration::from_secs(90));
     assert!(shop.service.serves("db2.eu") && !shop.service.serves("drills"));
     assert!(shop.service.drills("drills") && !shop.service.drills("db1.eu"));
     assert!(!shop.service.receive_wal && !shop.service.watch_filestore);

@@ -1,11 +1,11 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
+//! ledger ── statement ── entry ── bodies, bodies_retention, drill_record (judge, selftest)   what an entry says
 //!    │                               ├── odoo_record, egress_record
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
-//!    ├───── read ── trust                                   the one reader, which verifies
+//!    ├───── read ── trust, cache                            the one reader, which verifies
 //!    ├───── checkpoint ── merkle                            the signed head of the log
 //!    └───── fence                                           what keeps out who lost a lease
 //! job_record    what the service did with a job that was due
@@ -22,7 +22,9 @@
 
 pub mod approval;
 pub mod bodies;
+pub mod bodies_retention;
 pub mod bound;
+mod cache;
 pub(crate) mod charts;
 pub mod checkpoint;
 pub mod draw;
@@ -59,6 +61,7 @@ pub mod trust;
 pub mod verify;
 pub(crate) mod wording;
 
+pub use cache::LedgerCache;
 pub use entry::{Body, Entry};
 pub use fence::Fence;
 pub use ledger::{Appended, Ledger};
@@ -68,6 +71,8 @@ pub use statement::{Statement, Subject};
 pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 pub(crate) mod examples;
 #[cfg(test)]

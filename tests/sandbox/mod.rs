@@ -2,5 +2,6 @@
 
 mod container;
 mod contract;
+mod expiry;
 mod kills;
 mod limits;
