@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::calendar::Calendar;
 use super::check::Check;
 use super::drift::DriftRule;
+use super::drill_container::DrillContainer;
 use super::drill_odoo::DrillOdoo;
 use super::job::Job;
 use super::masking::MaskingRule;
@@ -265,12 +266,13 @@ pub struct DrillConfig {
 }
 
 /// What keeps the programs of a drill in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SandboxKind {
     /// Namespaces of this host: no route out, no file but the drill's own and those of the operating system.
     #[default]
     Local,
+    /// Containers of an engine on this host: no route out, no file but the drill's own and those of the images.
+    Container(DrillContainer),
     /// Nothing: a directory of its own and a server without TCP. Odoo is not started, and the report says so.
     None,
 }

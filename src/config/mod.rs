@@ -8,6 +8,7 @@ mod calendar;
 mod check;
 mod cron;
 mod drift;
+mod drill_container;
 mod drill_odoo;
 mod estate;
 mod glob;
@@ -38,6 +39,7 @@ pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use cron::CronExpression;
 pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
+pub use drill_container::{DrillContainer, ImageReference};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,

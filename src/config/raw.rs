@@ -17,8 +17,9 @@ use serde::{Deserialize, Deserializer};
 use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
+use super::drill_container::RawDrillContainer;
 use super::drill_odoo::RawDrillOdoo;
-use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::estate::{CheckpointMode, Purpose, ReaderMode};
 use super::job::RawJob;
 use super::policy::RawPolicySection;
 use super::repository::LockMode;
@@ -306,14 +307,29 @@ pub(super) struct RawDrill {
     /// Installed modules that may stay un-neutralised although their source is not found or their script fails.
     #[serde(default)]
     pub(super) allow_unneutralised: Vec<Located<String>>,
-    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
-    pub(super) sandbox: Option<SandboxKind>,
+    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out), `container` (Podman or Docker, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
+    pub(super) sandbox: Option<Located<RawSandbox>>,
+    /// Engine and images for `sandbox = "container"`.
+    pub(super) container: Option<RawDrillContainer>,
     /// Most disk that a drill may take; absent: what is free, less a reserve.
     pub(super) max_disk: Option<Located<ByteSize>>,
     /// Most memory that the processes of a drill may take together; absent: no limit.
     pub(super) max_memory: Option<Located<ByteSize>>,
     /// Longest time that a drill may take; absent: no limit.
     pub(super) max_duration: Option<Located<Span>>,
+}
+
+/// Kinds of sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Sandbox")]
+pub(super) enum RawSandbox {
+    /// Namespaces of this host.
+    Local,
+    /// Containers of an engine on this host.
+    Container,
+    /// Nothing.
+    None,
 }
 
 /// One assertion about a restored database.

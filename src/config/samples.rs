@@ -144,6 +144,16 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!((shop.drill.max_disk, shop.drill.max_memory), (Some(ByteSize(40 << 30)), Some(ByteSize(4 << 30))));
     assert_eq!(shop.drill.max_duration, Some(Duration::from_secs(7200)));
     assert_eq!(sample("minimal.toml").environments[0].drill.sandbox, SandboxKind::Local);
+    let image = |text: String| text.parse::<ImageReference>().expect("a digest");
+    let container = DrillContainer {
+        socket: "/run/docker.sock".into(),
+        postgres: image(format!("docker.io/library/postgres@sha256:{}", "1".repeat(64))),
+        odoo: Some(image(format!("sha256:{}", "2".repeat(64)))),
+        bin_dir: Some("/usr/local/bin".into()),
+        nano_cpus: Some(1_500_000_000),
+        processes: 1024,
+    };
+    assert_eq!(sample("drill-container.toml").environments[0].drill.sandbox, SandboxKind::Container(container));
     assert_eq!(
         (shop.drill.report_dir.clone(), shop.drill.checks.clone()),
         (Some(here("reports")), Some(vec!["own".into()]))

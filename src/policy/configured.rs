@@ -211,14 +211,19 @@ fn drills(rule: &PolicyRule, bench: &mut Bench<'_>) {
     let drill = &bench.environment.drill;
     let name = &bench.environment.name;
     if duty.sealed {
-        let holds = drill.sandbox == SandboxKind::Local;
+        let holds = drill.sandbox != SandboxKind::None;
         bench.find(
             rule,
             "drill.sealed",
             Finding {
                 holds: Some(holds),
                 should: "drills run in a sealed sandbox".to_owned(),
-                is: if holds { "sandbox = \"local\"" } else { "sandbox = \"none\": not sealed" }.to_owned(),
+                is: match drill.sandbox {
+                    SandboxKind::Local => "sandbox = \"local\"",
+                    SandboxKind::Container(_) => "sandbox = \"container\"",
+                    SandboxKind::None => "sandbox = \"none\": not sealed",
+                }
+                .to_owned(),
                 to_do: format!("remove `sandbox` from [environment.drill] of {name}"),
             },
         );
