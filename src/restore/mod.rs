@@ -7,6 +7,7 @@
 //! ```
 
 pub mod attachments;
+mod clear;
 mod delta;
 pub mod files;
 #[cfg(test)]
