@@ -33,8 +33,8 @@ use crate::units::Lsn;
 const CONTROL: &str = "global/pg_control";
 const CONTROL_UNFINISHED: &str = "global/pg_control.lifeboat";
 
-/// So many bytes written are worth flushing.
-const FLUSHED: u64 = 32 << 20;
+/// So many bytes written are worth flushing: the file system may be shared with a running server, which each flush holds up.
+const FLUSHED: u64 = 256 << 20;
 
 /// Where the files of a cluster go.
 #[derive(Debug, Clone)]

@@ -206,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_compressed_in_their_own_way_and_read_like_anything_else() {
+        let words = ["delivered", "to", "warehouse", "lot", "4711", "late", "invoice"];
+        let text: String = (0..60_000_usize).map(|n| words[n * n / 7 % words.len()]).collect();
+        let of = |content, level, body| Frame::within(body, content, text.as_bytes(), level);
+        let used = vec![7; 100];
+        let pages = of(Content::Pages, 3, used);
+        assert_eq!(pages.coding, Coding::Zstd);
+        assert_ne!(pages.body, of(Content::Other, 3, Vec::new()).body);
+        assert_eq!(of(Content::Pages, 9, Vec::new()).body, of(Content::Other, 9, Vec::new()).body);
+        let mut memory = Vec::new();
+        let read = decompress(pages.coding, pages.plain_len, &pages.body, &mut memory).expect("sound");
+        assert_eq!(read, text.as_bytes());
+    }
+
+    #[test]
     fn the_start_of_a_frame_needs_only_the_blocks_that_hold_it() {
         let mut plaintext = vec![0; FRAME_SIZE];
         for (n, word) in plaintext.chunks_exact_mut(8).enumerate() {
