@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Environment, Estate, RepositoryConfig};
-use crate::error::{self, Result};
+use crate::config::{ConfigText, Effect, Environment, Estate};
+use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::evidence::Fence;
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
-use crate::storage::{self, Location, RetryPolicy, Store};
+use crate::schedule::{Calendars, in_force};
+use crate::service::access;
+use crate::storage::{self, Location, Store};
 use crate::vault::RecoveryIdentity;
 
 /// Where the configuration is looked for when none is named.
@@ -20,6 +24,13 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
 }
 
+/// Whether somebody wants what a calendar forbids, and by which option that is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Despite<'a> {
+    pub(crate) option: &'a str,
+    pub(crate) given: bool,
+}
+
 /// Which keys a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
@@ -30,9 +41,45 @@ pub(crate) enum Keys {
 }
 
 impl Context {
-    /// Loads the configuration.
+    /// Loads the configuration, as calendars make it now: for commands that end.
     pub(crate) fn load(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
+        let estate = Estate::load(&config_file(file)?)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
+    }
+
+    /// Loads the configuration as it is written: for the service, which outlives what calendars make of it now.
+    pub(crate) fn as_written(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
         Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+    }
+
+    /// Refuses to do what a calendar forbids now. `despite` says that it shall be done all the same; then the
+    /// calendar is only told about.
+    pub(crate) fn allowed(&self, environment: &Environment, effect: Effect, despite: Despite<'_>) -> Result<()> {
+        let calendars = Calendars::new(&self.estate);
+        let Some(found) = calendars.forbidden(&environment.name, effect, self.runtime.now()) else { return Ok(()) };
+        let title = found.title.map(|title| format!(" ({title})")).unwrap_or_default();
+        let what = if effect == Effect::ForbidDrills { "drills" } else { "restores" };
+        let until =
+            found.until.map(|until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+        let told = format!("the calendar {}{title} forbids {what} of {}{until}", found.calendar, environment.name);
+        match despite.given {
+            true => {
+                self.runtime.emit(Event::Warning(format!("{told}; `{}` was given", despite.option)));
+                Ok(())
+            }
+            false => Err(error::denied(told)
+                .meaning("nothing was touched")
+                .hint(format!("wait, or give `{}` if it must be now", despite.option))),
+        }
+    }
+
+    /// Takes the configuration from standard input, as the service that started this command has it; what has
+    /// become of the files since does not matter.
+    pub(crate) fn from_stdin(runtime: Runtime) -> Result<Self> {
+        let text: ConfigText = serde_json::from_reader(std::io::stdin().lock())
+            .or_err(ErrorKind::Config, || "standard input holds no configuration".to_owned())?;
+        let estate = Estate::from_text(&text)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
     }
 
     /// The environment called `name`.
@@ -42,7 +89,7 @@ impl Context {
 
     /// Where the repository is, credentials fetched.
     pub(crate) fn location(&self) -> Result<Location> {
-        location(&self.estate.repository)
+        access::location(&self.estate.repository)
     }
 
     /// Opens the store.
@@ -61,7 +108,19 @@ impl Context {
                     .hint("set `[keys] identity = { file = \"recovery.key\" }` on the host that restores")
             })?),
         };
-        Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+        Ok(Repository::open(&store, &self.state_dir(), recovery.as_ref()).await?.fenced(fence()?))
+    }
+
+    /// Opens the repository to look at what is not data: with the keys of this host where it has them, so that a recovery
+    /// key that is not there is no obstacle; else with the recovery identity.
+    pub(crate) async fn readable(&self) -> Result<Repository> {
+        match self.repository(Keys::Write).await {
+            Err(without) if without.kind() == ErrorKind::Config => match self.recovery()? {
+                Some(recovery) => Repository::open(&self.store().await?, &self.state_dir(), Some(&recovery)).await,
+                None => Err(without),
+            },
+            other => other,
+        }
     }
 
     /// The state directory.
@@ -76,16 +135,24 @@ impl Context {
 
     /// The recovery identity, where one is configured.
     pub(crate) fn recovery(&self) -> Result<Option<RecoveryIdentity>> {
-        use secrecy::ExposeSecret;
-        match &self.estate.keys.identity {
-            Some(reference) => RecoveryIdentity::from_text(reference.resolve()?.expose_secret()).map(Some),
-            None => Ok(None),
-        }
+        access::recovery(&self.estate)
     }
 
     /// zstd level of packs and WAL.
     pub(crate) fn level(&self) -> i32 {
         self.estate.repository.compression_level
+    }
+}
+
+/// Tells a command under which lease of the service it runs: `production/jobs:7`.
+pub(crate) const FENCE: &str = "LIFEBOAT_FENCE";
+
+/// The lease under which this command runs, where the service started it.
+fn fence() -> Result<Option<Fence>> {
+    match std::env::var(FENCE) {
+        Ok(text) => text.parse().map(Some),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(other) => Err(error::usage(format!("{FENCE} cannot be read")).source(other)),
     }
 }
 
@@ -98,19 +165,6 @@ pub(crate) fn config_file(named: Option<&Path>) -> Result<PathBuf> {
         error::config("there is no configuration: neither ./lifeboat.toml nor /etc/lifeboat/lifeboat.toml exists")
             .hint("name one with `-c FILE`; lifeboat.example.toml is an annotated example")
             .hint("or see everything work first: `lifeboat demo`")
-    })
-}
-
-fn location(config: &RepositoryConfig) -> Result<Location> {
-    let resolve = |secret: &Option<crate::config::SecretRef>| secret.as_ref().map(|s| s.resolve()).transpose();
-    Ok(Location {
-        endpoint: config.endpoint.clone(),
-        region: config.region.clone(),
-        access_key_id: resolve(&config.access_key_id)?,
-        secret_access_key: resolve(&config.secret_access_key)?,
-        session_token: resolve(&config.session_token)?,
-        retry: RetryPolicy { give_up_after: config.retry_for, ..Default::default() },
-        ..Location::new(config.url.clone())
     })
 }
 

@@ -1,24 +1,41 @@
 //! The command line: one file per command, the only place that prints or asks.
 
+mod approval;
 mod backup;
 mod config;
 mod context;
 mod demo;
 mod doctor;
+mod drift;
 mod drill;
 mod drill_check;
+mod drill_conduct;
 mod drill_coverage;
+mod drill_text;
 mod drills;
+mod event_lines;
 mod evidence;
 mod exit;
 mod filestore;
 mod hand_over;
+mod hold;
 mod init;
 mod keygen;
 mod output;
+mod person;
+mod policy;
+mod prune;
 mod refresh;
+mod report;
 mod restore;
+mod runbook;
+mod schedule;
+mod serve;
+mod service;
+mod service_token;
 mod show;
+mod supervised;
+mod systemd;
 mod tenant;
 mod terminal;
 mod text;
@@ -28,8 +45,9 @@ mod wal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::config::JobKind;
 use crate::error::{self, Result};
 use context::Context;
 use output::Outcome;
@@ -50,6 +68,9 @@ pub struct Arguments {
     /// text is for people; json is one documented object on standard output
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    #[command(flatten)]
+    started_by: supervised::Arguments,
 
     #[command(subcommand)]
     command: Command,
@@ -84,18 +105,43 @@ enum Command {
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
     Show(show::Arguments),
+    /// Tell what changed in the configuration, or differs between two environments
+    Drift(drift::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Command),
+    /// Ask a second person to agree to a restore, agree, or refuse
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Put a masked, neutralised copy of one database into another environment
     Refresh(refresh::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
+    /// Tell what the service will do when
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
+    /// Delete what the rules of retention give up, in two phases, and tell for each recovery point why it stays or goes
+    Prune(prune::Arguments),
+    /// Keep recovery points whatever the rules say
+    #[command(subcommand)]
+    Hold(hold::Command),
+    /// Hold the estate against what the organisation has decided that environments must have
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Write what to do in a disaster, with the names and commands of this estate, to be printed
+    Runbook(runbook::Arguments),
+    /// Report what happened in a month, a quarter or a year: backups, drills, objectives, failures, changes
+    Report(report::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
+    /// Keep the estate safe: receive WAL, watch filestores, run jobs, for all environments; runs until it is stopped
+    Serve(serve::Arguments),
+    /// Ask the service of this host, through its socket
+    #[command(subcommand)]
+    Service(service::Command),
     /// Watch a disaster and a recovery: a shop of its own, backed up, destroyed, restored and proven
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -129,6 +175,13 @@ impl Arguments {
     }
 }
 
+/// Whether this program has the command of a kind of job.
+fn can(kind: JobKind) -> bool {
+    let words = kind.words();
+    let mut program = Arguments::command();
+    words.iter().try_fold(&mut program, |command, word| command.find_subcommand_mut(word)).is_some()
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
     let code = if arguments.command.is_restore_command() {
@@ -145,6 +198,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         }
     };
     let format = arguments.format;
+    if let Err(failure) = arguments.started_by.bind() {
+        return output::failed(format, &failure, code(failure.kind()));
+    }
     let result = runtime.block_on(dispatch(arguments));
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
@@ -157,26 +213,41 @@ pub fn main(arguments: Arguments) -> ExitCode {
 async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     let file = arguments.config.as_deref();
     let format = arguments.format;
-    let runtime = terminal::runtime(format);
-    let context = || Context::load(file, runtime.clone());
+    let started_by = &arguments.started_by;
+    let runtime = started_by.runtime(format);
+    let context = || match started_by.config_from_stdin() {
+        true => Context::from_stdin(runtime.clone()),
+        false => Context::load(file, runtime.clone()),
+    };
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime),
+        Command::Config(command) => config::run(&command, file),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
+        Command::Drift(arguments) => drift::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Approval(command) => approval::run(&command, &context()?).await,
         Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
         }
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Prune(arguments) => prune::run(&arguments, &context()?).await,
+        Command::Hold(command) => hold::run(&command, &context()?).await,
+        Command::Report(arguments) => report::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
+        Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
+        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
+        Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

@@ -1,5 +1,6 @@
 //! Events for people: progress bars where standard error is a terminal, plain lines elsewhere.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -24,7 +25,7 @@ pub(crate) fn runtime(format: Format) -> Runtime {
 struct View {
     bars: MultiProgress,
     interactive: bool,
-    running: Mutex<HashMap<&'static str, ProgressBar>>,
+    running: Mutex<HashMap<Cow<'static, str>, ProgressBar>>,
     last_retry: Mutex<Option<Instant>>,
 }
 
@@ -43,12 +44,12 @@ impl View {
         match event {
             Event::PhaseStarted { phase, total } => self.start(phase, total),
             Event::Progress { phase, bytes } => {
-                if let Some(bar) = self.running.lock().expect("no holder panics").get(phase) {
+                if let Some(bar) = self.running.lock().expect("no holder panics").get(&phase) {
                     bar.inc(bytes);
                 }
             }
             Event::PhaseEnded { phase, took } => {
-                if let Some(bar) = self.running.lock().expect("no holder panics").remove(phase) {
+                if let Some(bar) = self.running.lock().expect("no holder panics").remove(&phase) {
                     bar.finish_and_clear();
                     let bytes = bar.position();
                     let size = if bytes > 0 { format!(", {}", ByteSize(bytes)) } else { String::new() };
@@ -71,14 +72,14 @@ impl View {
         }
     }
 
-    fn start(&self, phase: &'static str, total: Option<u64>) {
+    fn start(&self, phase: Cow<'static, str>, total: Option<u64>) {
         let bar = match total {
             Some(total) => ProgressBar::new(total).with_style(style(
                 "{msg:28} {bar:30} {binary_bytes:>11} of {binary_total_bytes} {binary_bytes_per_sec:>13} {eta:>4}",
             )),
             None => ProgressBar::new_spinner().with_style(style("{msg:28} {spinner} {binary_bytes:>11} {elapsed:>4}")),
         };
-        let bar = self.bars.add(bar.with_message(phase));
+        let bar = self.bars.add(bar.with_message(phase.clone()));
         if self.interactive {
             bar.enable_steady_tick(Duration::from_millis(150));
         }

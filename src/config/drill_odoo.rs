@@ -16,7 +16,7 @@ use crate::units::Span;
 const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The Odoo that drills start on restored databases.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrillOdoo {
     /// The program and its first arguments: an interpreter and `odoo-bin`.
     pub command: Vec<String>,

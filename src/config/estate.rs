@@ -9,12 +9,21 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::calendar::Calendar;
 use super::check::Check;
+use super::drift::DriftRule;
+use super::drill_container::DrillContainer;
 use super::drill_odoo::DrillOdoo;
+use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::restore::RestoreConfig;
+use super::retention::Retention;
+use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
+use super::service::{EnvironmentService, ServiceConfig};
 use super::suggest::nearest;
+use super::text::ConfigText;
 use crate::error::{self, Result};
 use crate::units::ByteSize;
 
@@ -23,16 +32,32 @@ use crate::units::ByteSize;
 pub struct Estate {
     /// The file that was loaded, absolute.
     pub file: PathBuf,
+    /// The words that it was read from.
+    pub text: ConfigText,
     /// Where backups are kept.
     pub repository: RepositoryConfig,
     /// Who can read them.
     pub keys: KeysConfig,
+    /// How `lifeboat serve` runs.
+    pub service: ServiceConfig,
     /// The environments, in the order of the files.
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.
     pub checks: Vec<Check>,
+    /// What the service does by schedule; the built-in jobs where none is configured.
+    pub jobs: Vec<Job>,
+    /// When what is forbidden, slower or more urgent than usual.
+    pub calendars: Vec<Calendar>,
     /// How columns are masked in copies for other environments, each column once.
     pub masking: Vec<MaskingRule>,
+    /// What changes of the configuration mean, in the order of the files; the first that fits decides.
+    pub drift: Vec<DriftRule>,
+    /// What runbooks say beyond configuration and repository.
+    pub runbook: RunbookConfig,
+    /// The policy that the estate is held against.
+    pub policy: Option<PathBuf>,
+    /// SHA-256 over names and contents of all configuration files, in hexadecimal.
+    pub digest: String,
 }
 
 impl Estate {
@@ -59,7 +84,7 @@ impl Estate {
 }
 
 /// One Odoo deployment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
     /// Its name in commands and in the repository.
     pub name: String,
@@ -67,6 +92,8 @@ pub struct Environment {
     pub purpose: Purpose,
     /// The team that answers for it.
     pub owner: String,
+    /// What kinds of data it holds, in the organisation's own words.
+    pub data_classes: Vec<String>,
     /// How much loss and downtime are acceptable.
     pub objectives: Objectives,
     /// What a restore takes that no drill can measure.
@@ -79,6 +106,12 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// Which recovery points are kept; `None`: all of them, for ever.
+    pub retention: Option<Retention>,
+    /// What a restore of it needs.
+    pub restore: RestoreConfig,
+    /// What the service does for it, and where.
+    pub service: EnvironmentService,
 }
 
 /// What an environment is for.
@@ -131,7 +164,7 @@ impl Assumed {
 }
 
 /// How to reach a PostgreSQL cluster and how to read it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
     /// Connection string without a password; parses as [`tokio_postgres::Config`].
     pub dsn: String,
@@ -182,7 +215,7 @@ pub enum ReaderMode {
 }
 
 /// An Odoo instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OdooConfig {
     /// Holds `filestore/<database>`.
     pub data_dir: PathBuf,
@@ -195,7 +228,7 @@ pub struct OdooConfig {
 }
 
 /// Further sources of the configuration export.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigurationSources {
     /// Absolute paths or patterns for [`expand_glob`](super::expand_glob).
     pub files: Vec<String>,
@@ -210,7 +243,7 @@ impl Default for ConfigurationSources {
 }
 
 /// How drills of an environment run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrillConfig {
     /// Directory for the restored copy; `None`: the system's temporary directory.
     pub work_dir: Option<PathBuf>,
@@ -233,12 +266,13 @@ pub struct DrillConfig {
 }
 
 /// What keeps the programs of a drill in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SandboxKind {
     /// Namespaces of this host: no route out, no file but the drill's own and those of the operating system.
     #[default]
     Local,
+    /// Containers of an engine on this host: no route out, no file but the drill's own and those of the images.
+    Container(DrillContainer),
     /// Nothing: a directory of its own and a server without TCP. Odoo is not started, and the report says so.
     None,
 }

@@ -14,9 +14,18 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
+use super::drift::RawDriftRule;
+use super::drill_container::RawDrillContainer;
 use super::drill_odoo::RawDrillOdoo;
-use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::estate::{CheckpointMode, Purpose, ReaderMode};
+use super::job::RawJob;
+use super::policy::RawPolicySection;
+use super::repository::LockMode;
+use super::restore::RawRestore;
+use super::runbook::RawRunbook;
+use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
 /// A value and the bytes of the file that it was read from.
@@ -49,7 +58,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]` and `[keys]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[service]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -60,6 +69,12 @@ pub(super) struct RawFile {
     pub(super) repository: Option<Located<RawRepository>>,
     /// Who can read them.
     pub(super) keys: Option<Located<RawKeys>>,
+    /// How `lifeboat serve` runs.
+    pub(super) service: Option<Located<RawService>>,
+    /// The policy that the estate is held against.
+    pub(super) policy: Option<Located<RawPolicySection>>,
+    /// What generated runbooks say that no program can know.
+    pub(super) runbook: Option<Located<RawRunbook>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,
@@ -68,9 +83,18 @@ pub(super) struct RawFile {
     /// The assertions that a drill makes about restored databases.
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
+    /// What the service does by schedule; with none in the whole estate, what is built in.
+    #[serde(default)]
+    pub(super) job: Vec<RawJob>,
+    /// Times in which something is forbidden, slower or more urgent than usual.
+    #[serde(default)]
+    pub(super) calendar: Vec<RawCalendar>,
     /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
     #[serde(default)]
     pub(super) masking: BTreeMap<String, Located<RawRule>>,
+    /// What a change of the configuration, or a difference between environments, means; the first rule that fits decides.
+    #[serde(default)]
+    pub(super) drift: Vec<RawDriftRule>,
 }
 
 /// Where backups are kept.
@@ -94,6 +118,19 @@ pub(super) struct RawRepository {
     pub(super) retry_for: Option<Located<Span>>,
     /// zstd level from 1 (fast) to 19 (small); default 3.
     pub(super) compression_level: Option<Located<i32>>,
+    /// Lock objects against deletion, where the bucket has Object Lock; absent: not.
+    pub(super) object_lock: Option<Located<RawObjectLock>>,
+}
+
+/// How objects are locked against deletion.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ObjectLock")]
+pub(super) struct RawObjectLock {
+    /// `governance` (may be lifted with a special permission) or `compliance` (by nobody).
+    pub(super) mode: LockMode,
+    /// For how many days from when an object is stored; `lifeboat prune` moves the dates of what is needed on.
+    pub(super) days: Located<u32>,
 }
 
 /// Who can read backups.
@@ -120,6 +157,9 @@ pub(super) struct RawEnvironment {
     pub(super) purpose: Purpose,
     /// The team that answers for it.
     pub(super) owner: Located<String>,
+    /// What kinds of data it holds, in the organisation's own words; policies refer to them.
+    #[serde(default)]
+    pub(super) data_classes: Vec<Located<String>>,
     /// How much loss and how much time without service are acceptable.
     pub(super) objectives: RawObjectives,
     /// The PostgreSQL cluster.
@@ -131,6 +171,37 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What a restore of it needs.
+    pub(super) restore: Option<RawRestore>,
+    /// What the service does for it, and where.
+    pub(super) service: Option<RawEnvironmentService>,
+    /// Which recovery points are kept; absent: nothing is ever deleted.
+    pub(super) retention: Option<RawRetention>,
+}
+
+/// Which recovery points of an environment are kept. `lifeboat prune` carries it out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Retention")]
+pub(super) struct RawRetention {
+    /// Every moment of the last so long, counted back from the newest recovery point, for example `30d`.
+    pub(super) recent: Located<Span>,
+    /// The last base backup of each of so many days that have one; default 0.
+    pub(super) daily: Option<u32>,
+    /// The last base backup of each of so many weeks (from Monday) that have one; default 0.
+    pub(super) weekly: Option<u32>,
+    /// The last base backup of each of so many months that have one; default 0.
+    pub(super) monthly: Option<u32>,
+    /// The last base backup of each of so many years that have one; default 0.
+    pub(super) yearly: Option<u32>,
+    /// So many base backups that can be restored are kept whatever their age; at least 1, default 2.
+    pub(super) minimum_base_backups: Option<Located<u32>>,
+    /// Pause between retiring, which can be taken back, and deleting; default `7d`.
+    pub(super) delete_after: Option<Located<Span>>,
+    /// Objects that no backup refers to are left alone for so long, for somebody may be writing it; default `3d`.
+    pub(super) unreferenced_after: Option<Located<Span>>,
+    /// Time zone in which days, weeks, months and years begin; default `UTC`.
+    pub(super) time_zone: Option<Located<String>>,
 }
 
 /// Objectives of an environment.
@@ -236,14 +307,29 @@ pub(super) struct RawDrill {
     /// Installed modules that may stay un-neutralised although their source is not found or their script fails.
     #[serde(default)]
     pub(super) allow_unneutralised: Vec<Located<String>>,
-    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
-    pub(super) sandbox: Option<SandboxKind>,
+    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out), `container` (Podman or Docker, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
+    pub(super) sandbox: Option<Located<RawSandbox>>,
+    /// Engine and images for `sandbox = "container"`.
+    pub(super) container: Option<RawDrillContainer>,
     /// Most disk that a drill may take; absent: what is free, less a reserve.
     pub(super) max_disk: Option<Located<ByteSize>>,
     /// Most memory that the processes of a drill may take together; absent: no limit.
     pub(super) max_memory: Option<Located<ByteSize>>,
     /// Longest time that a drill may take; absent: no limit.
     pub(super) max_duration: Option<Located<Span>>,
+}
+
+/// Kinds of sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Sandbox")]
+pub(super) enum RawSandbox {
+    /// Namespaces of this host.
+    Local,
+    /// Containers of an engine on this host.
+    Container,
+    /// Nothing.
+    None,
 }
 
 /// One assertion about a restored database.
@@ -307,6 +393,13 @@ pub(super) struct RawHttp {
     pub(super) status: Option<Located<u16>>,
     /// A text that the answer must hold.
     pub(super) contains: Option<Located<String>>,
+    /// The type of the answer, as `text/html`; parameters such as the character set count only where they are given.
+    pub(super) content_type: Option<Located<String>>,
+    /// SHA-256 of the answer's content, in hexadecimal.
+    pub(super) sha256: Option<Located<String>>,
+    /// Whether the user asks that the drill logs in as, an administrator of the copy; default false: nobody is logged in.
+    #[serde(default)]
+    pub(super) login: bool,
 }
 
 /// A program that is run on the restored copy.

@@ -132,15 +132,52 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!(shop.configuration.files[0], "/etc/traefik/**/*.yml");
     assert_eq!(shop.configuration.files[1], here("values.yaml").display().to_string());
     assert!(!shop.configuration.process_environment);
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let kept = shop.retention.as_ref().expect("configured");
+    assert_eq!((kept.recent, kept.delete_after, kept.unreferenced_after), (days(14), days(3), days(1)));
+    assert_eq!((kept.daily, kept.weekly, kept.monthly, kept.yearly), (7, 8, 12, 3));
+    assert_eq!((kept.minimum_base_backups, kept.time_zone), (4, chrono_tz::Europe::Berlin));
+    assert_eq!(sample("minimal.toml").environments[0].retention, None, "nothing is ever deleted");
+    assert_eq!(repository.object_lock, Some(ObjectLockConfig { mode: LockMode::Compliance, days: 45 }));
     assert_eq!(shop.drill.work_dir.as_deref(), Some(Path::new("/srv/drills")));
     assert_eq!(shop.drill.sandbox, SandboxKind::None);
     assert_eq!((shop.drill.max_disk, shop.drill.max_memory), (Some(ByteSize(40 << 30)), Some(ByteSize(4 << 30))));
     assert_eq!(shop.drill.max_duration, Some(Duration::from_secs(7200)));
     assert_eq!(sample("minimal.toml").environments[0].drill.sandbox, SandboxKind::Local);
+    let image = |text: String| text.parse::<ImageReference>().expect("a digest");
+    let container = DrillContainer {
+        socket: "/run/docker.sock".into(),
+        postgres: image(format!("docker.io/library/postgres@sha256:{}", "1".repeat(64))),
+        odoo: Some(image(format!("sha256:{}", "2".repeat(64)))),
+        bin_dir: Some("/usr/local/bin".into()),
+        nano_cpus: Some(1_500_000_000),
+        processes: 1024,
+    };
+    assert_eq!(sample("drill-container.toml").environments[0].drill.sandbox, SandboxKind::Container(container));
     assert_eq!(
         (shop.drill.report_dir.clone(), shop.drill.checks.clone()),
         (Some(here("reports")), Some(vec!["own".into()]))
     );
+    let service = &estate.service;
+    assert_eq!((service.instance.as_deref(), service.jobs_at_once, service.drills_at_once), (Some("db1.eu"), 4, 2));
+    assert_eq!((service.stop_within, service.refresh_every), (Duration::from_secs(300), Duration::from_secs(10)));
+    assert_eq!(service.lease, Duration::from_secs(90));
+    assert!(shop.service.serves("db2.eu") && !shop.service.serves("drills"));
+    assert!(shop.service.drills("drills") && !shop.service.drills("db1.eu"));
+    assert!(!shop.service.receive_wal && !shop.service.watch_filestore);
+    assert_eq!(sample("minimal.toml").service, ServiceConfig::default());
+    assert!(sample("minimal.toml").environments[0].service.drills("any"));
+    assert_eq!(shop.data_classes, ["personal", "payment"]);
+    assert_eq!(estate.policy, Some(here("our-policy.toml")));
+    let runbook = &estate.runbook;
+    assert_eq!(runbook.contacts["shops"], "+49 30 1234567, on call");
+    assert_eq!((runbook.recovery_key.as_deref(), runbook.restored.clone()), (Some("the safe"), here("restored")));
+    assert_eq!(runbook.second_copy.as_deref(), Some("s3://odoo-backups-west"));
+    let rule = &estate.drift[0];
+    assert_eq!((rule.file.as_str(), rule.setting.as_deref()), ("odoo/*/modules.json", Some("sale*")));
+    assert_eq!((rule.between, rule.severity), (DriftBetween::Environments, DriftSeverity::Critical));
+    assert_eq!(rule.environments, Some(vec!["shop-2".to_owned()]));
+    assert_eq!(estate.digest.len(), 64);
     let check = &estate.checks[0];
     assert_eq!(
         (check.id.as_str(), check.suite.as_str(), check.statement()),
@@ -149,6 +186,35 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!((check.severity, check.expect, check.database), (Severity::Baseline, Expectation::Rows, Scope::Odoo));
     assert_eq!((check.odoo_min, check.odoo_max, check.timeout), (Some(16), Some(19), Duration::from_secs(60)));
     assert!(matches!(check.probe, Probe::Sql { generates: true, .. }));
+    let job = |name: &str| estate.jobs.iter().find(|job| job.name == name).expect("known");
+    let nightly = job("nightly");
+    assert_eq!((nightly.kind, nightly.time_zone), (JobKind::Base, chrono_tz::Tz::Europe__Brussels));
+    assert_eq!((nightly.cron.text(), nightly.environments.as_slice()), ("30 1 * * *", &["shop-2".to_owned()][..]));
+    assert_eq!(
+        (Some(nightly.jitter), nightly.deadline, Some(nightly.timeout)),
+        (minutes(10), minutes(360), minutes(480))
+    );
+    assert_eq!((nightly.catch_up, nightly.retries, Some(nightly.retry_after)), (CatchUp::None, 5, minutes(10)));
+    assert!(job("deep").deep && !job("drill").deep);
+    let drill = job("drill");
+    assert_eq!((drill.after.as_deref(), drill.sample), (Some("nightly"), DrillSample::Longest));
+    assert_eq!((Some(drill.max_deferral), drill.when_deferred_too_long), (minutes(14 * 24 * 60), TooLong::Run));
+    assert_eq!((drill.retries, drill.catch_up, drill.built_in), (3, CatchUp::One, false));
+    let peak = &estate.calendars[0];
+    assert_eq!((peak.title.as_deref(), peak.kind), (Some("Black Friday to the sales"), CalendarKind::Deny));
+    assert_eq!(
+        (peak.effects.len(), peak.max_rate, peak.rpo, peak.rto),
+        (3, Some(ByteSize(20 << 20)), minutes(1), minutes(60))
+    );
+    assert_eq!(peak.environments, ["shop-2"]);
+    assert_eq!(peak.windows.len(), 4, "two written, two of the iCalendar file");
+    assert_eq!((peak.windows[0].lasts, peak.windows[0].except.len()), (Lasts::Days(4), 1));
+    assert_eq!(peak.windows[2].title.as_deref(), Some("Opening of the shop in Ghent"));
+    assert_eq!(estate.calendars[1].kind, CalendarKind::Allow);
+    let built_in = sample("minimal.toml");
+    assert!(
+        built_in.jobs.len() == 8 && built_in.jobs.iter().all(|job| job.built_in && job.environments == ["production"])
+    );
     let masking: Vec<_> = estate
         .masking
         .iter()

@@ -6,12 +6,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::raw::{RawFile, SECRET_IN_FILE};
 use super::suggest::nearest;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt as _};
 
 /// Sections that stand below an `[[environment]]`.
-const SECTIONS: [&str; 5] = ["objectives", "postgres", "odoo", "configuration", "drill"];
+const SECTIONS: [&str; 7] = ["objectives", "postgres", "odoo", "configuration", "drill", "restore", "retention"];
 
 /// A configuration file that was read.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(super) struct Source {
     pub(super) shown: PathBuf,
     /// The absolute directory that relative paths in the file count from.
     pub(super) directory: PathBuf,
-    text: String,
+    pub(super) text: String,
 }
 
 impl Source {
@@ -28,14 +30,39 @@ impl Source {
     pub(super) fn open(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .or_err(ErrorKind::Config, || format!("cannot read the configuration file {}", path.display()))?;
+        Self::of(path, text)
+    }
+
+    /// A file that was read before.
+    pub(super) fn of(path: &Path, text: String) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
         let directory = absolute.parent().expect("a file that was read has a directory").to_owned();
         Ok(Self { shown: path.to_owned(), directory, text })
     }
 
+    /// The absolute path of the file.
+    pub(super) fn absolute(&self) -> PathBuf {
+        self.shown.file_name().map_or_else(|| self.directory.clone(), |name| self.directory.join(name))
+    }
+
+    /// A file that comes with the program.
+    pub(super) fn builtin(name: &str, text: &str) -> Self {
+        Self { shown: PathBuf::from(name), directory: PathBuf::from("/"), text: text.to_owned() }
+    }
+
+    /// The text.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Parses the text to its raw shape.
     pub(super) fn parse(&self) -> Result<RawFile> {
+        self.parse_as()
+    }
+
+    /// Parses the text to another raw shape.
+    pub(super) fn parse_as<T: DeserializeOwned>(&self) -> Result<T> {
         toml::from_str(&self.text).map_err(|e| self.translate(e.message(), e.span()))
     }
 

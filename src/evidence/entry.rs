@@ -4,12 +4,17 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::evidence::approval::{Action, Approval};
 pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
+use crate::evidence::bodies_retention::{Delete, Deleted, Hold, LockExtension, Release, Retire, Revive};
 use crate::evidence::draw::{DrillDraw, Revealed};
+use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
+use crate::evidence::fence::LeaseTaken;
+use crate::evidence::job_record::JobRecord;
 
 /// The format that this Lifeboat writes and reads.
 pub const FORMAT: u32 = 1;
@@ -67,16 +72,40 @@ pub enum Body {
     FilestoreCapture(FilestoreCapture),
     /// The configuration was exported.
     ConfigurationExport(ConfigurationExport),
+    /// The configuration is not what it was at the export before.
+    Drift(DriftRecord),
     /// Something was restored, for good.
     Restore(Restore),
     /// A random draw for a drill is committed to, before it is drawn.
     DrillDraw(DrillDraw),
     /// A drill ended, well or badly.
     Drill(Box<DrillRecord>),
+    /// A restore was asked for, approved, denied, or carried out with or without approval.
+    Approval(Approval),
+    /// A person did something by way of the service.
+    Action(Action),
     /// Something was attempted and failed.
     Failure(Failure),
     /// Something that was due was not attempted.
     Skipped(Skipped),
+    /// Something is to be deleted, after a delay.
+    Retire(Retire),
+    /// Something that was retired is needed after all.
+    Revive(Revive),
+    /// Nothing may refer to this any more: it is being deleted.
+    Delete(Delete),
+    /// Objects of a deletion are gone.
+    Deleted(Deleted),
+    /// Somebody holds recovery points.
+    Hold(Hold),
+    /// A hold was removed.
+    Release(Release),
+    /// Lock dates of what is still referenced were moved on.
+    LockExtension(LockExtension),
+    /// A scheduled job was run, put off or missed.
+    Job(JobRecord),
+    /// An instance took over a duty from one that may be alive.
+    Lease(LeaseTaken),
 }
 
 impl Body {
@@ -87,11 +116,23 @@ impl Body {
             Body::WalRange(_) => "wal_range",
             Body::FilestoreCapture(_) => "filestore_capture",
             Body::ConfigurationExport(_) => "configuration_export",
+            Body::Drift(_) => "drift",
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",
+            Body::Approval(_) => "approval",
+            Body::Action(_) => "action",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
+            Body::Retire(_) => "retire",
+            Body::Revive(_) => "revive",
+            Body::Delete(_) => "delete",
+            Body::Deleted(_) => "deleted",
+            Body::Hold(_) => "hold",
+            Body::Release(_) => "release",
+            Body::LockExtension(_) => "lock_extension",
+            Body::Job(_) => "job",
+            Body::Lease(_) => "lease",
         }
     }
 }

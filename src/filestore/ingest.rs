@@ -98,7 +98,7 @@ fn one_pass(
     for name in names {
         let at = writer.position();
         let outcome = reader.read(&files.directory, name, &mut |piece| {
-            runtime.emit(Event::Progress { phase: PHASE, bytes: piece.len() as u64 });
+            runtime.emit(Event::Progress { phase: PHASE.into(), bytes: piece.len() as u64 });
             writer.write(piece)
         })?;
         match outcome {

@@ -171,7 +171,7 @@ impl FrameSink for Materialiser {
             self.take(slice, part)?;
             bytes += u64::from(slice.length);
         }
-        self.runtime.emit(Event::Progress { phase: PHASE, bytes });
+        self.runtime.emit(Event::Progress { phase: PHASE.into(), bytes });
         Ok(())
     }
 }

@@ -122,7 +122,7 @@ pub async fn restore(
     repository.require_data_keys()?;
     let (mut wishes, models, odd) = collect(wanted).await?;
     let total = wishes.iter().map(|w| u64::try_from(w.size).ok()).sum();
-    runtime.emit(Event::PhaseStarted { phase: PHASE, total });
+    runtime.emit(Event::PhaseStarted { phase: PHASE.into(), total });
     let began = std::time::Instant::now();
     let referenced = (wishes.len() + odd.len()) as u64;
     let mut result = FilestoreRestored { referenced, ..FilestoreRestored::default() };
@@ -179,7 +179,7 @@ pub async fn restore(
         // A directory that does not belong to its name: no content can be right.
         cause: MissingCause::DamagedAtSource,
     }));
-    runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+    runtime.emit(Event::PhaseEnded { phase: PHASE.into(), took: began.elapsed() });
     Ok(result)
 }
 

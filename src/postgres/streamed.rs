@@ -45,7 +45,7 @@ pub(super) async fn take(
     let (start_lsn, timeline) = stream.start();
     let total = stream.tablespaces().iter().map(|t| t.size_kib.map(|k| k * 1024)).sum();
     let began = Instant::now();
-    order.runtime.emit(Event::PhaseStarted { phase: PHASE, total });
+    order.runtime.emit(Event::PhaseStarted { phase: PHASE.into(), total });
 
     let span = Span { timeline, start_lsn, ..span };
     let names = Names::default();
@@ -77,7 +77,7 @@ pub(super) async fn take(
     }
     let span = Span { stop_lsn, ..span };
     let taken = Taken::commit(order, span, "streamed", &previous, harvest, written).await?;
-    order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+    order.runtime.emit(Event::PhaseEnded { phase: PHASE.into(), took: began.elapsed() });
     let warnings = stream.warnings().iter().map(ToString::to_string).collect();
     Ok(Taken { warnings, damaged, bytes_read, ..taken })
 }
@@ -137,7 +137,7 @@ async fn pump(
             BackupMessage::Manifest => Item::Manifest,
             BackupMessage::Data(bytes) => {
                 *bytes_read += bytes.len() as u64;
-                runtime.emit(Event::Progress { phase: PHASE, bytes: bytes.len() as u64 });
+                runtime.emit(Event::Progress { phase: PHASE.into(), bytes: bytes.len() as u64 });
                 Item::Data(bytes)
             }
             BackupMessage::Progress(_) => continue,

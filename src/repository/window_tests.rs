@@ -54,6 +54,7 @@ fn wal(timelines: &[Files<'_>]) -> Coverage {
                 segments: segments.iter().copied().collect(),
                 live: live.iter().copied().collect(),
                 ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+                ..TimelineWal::default()
             };
             (Timeline(*timeline), wal)
         })
@@ -92,6 +93,7 @@ fn export(minute: i64) -> ConfigurationExport {
         bytes: 0,
         manifest: String::new(),
         digest: String::new(),
+        masked: None,
         changed: Vec::new(),
         unreadable: Vec::new(),
     }

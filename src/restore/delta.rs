@@ -80,7 +80,7 @@ impl Delta<'_> {
                 });
                 let Compared { wanted, kept, .. } = compared.await?;
                 self.writer.count(kept, 0);
-                self.writer.runtime.emit(Event::Progress { phase: PHASE, bytes: kept });
+                self.writer.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: kept });
                 wanted
             }
         };

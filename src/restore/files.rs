@@ -299,7 +299,7 @@ impl Writer {
             self.place(&file, slice, bytes).map_err(|e| failed("cannot write", &path(), e))?;
             open = Some((slice.file, file));
         }
-        self.runtime.emit(Event::Progress { phase: PHASE, bytes: plaintext.len() as u64 });
+        self.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: plaintext.len() as u64 });
         Ok(())
     }
 

@@ -48,7 +48,7 @@ impl Phases {
             notebook(name)?;
         }
         self.running = Some((name, self.runtime.now(), Instant::now()));
-        self.runtime.emit(Event::PhaseStarted { phase: name, total });
+        self.runtime.emit(Event::PhaseStarted { phase: name.into(), total });
         let result = work.await;
         self.end(result.as_ref().err().map(|_| "failed".to_owned()));
         result
@@ -64,7 +64,7 @@ impl Phases {
     fn end(&mut self, note: Option<String>) {
         let Some((name, started_at, began)) = self.running.take() else { return };
         let took = began.elapsed();
-        self.runtime.emit(Event::PhaseEnded { phase: name, took });
+        self.runtime.emit(Event::PhaseEnded { phase: name.into(), took });
         self.measured.push(Phase {
             name: name.to_owned(),
             started_at: Some(started_at),

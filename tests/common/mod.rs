@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test module takes what it needs")]
 
 mod cluster;
+mod engine;
 mod estate;
 mod fixture;
 mod journal;
@@ -21,12 +22,14 @@ mod scratch;
 mod wait;
 
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
+pub(crate) use self::engine::Engine;
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};
-pub(crate) use self::fixture::{Fixture, fixture_odoo, load_fixture};
+pub(crate) use self::fixture::{Fixture, ODOO_TABLES, fixture_odoo, load_fixture};
 pub(crate) use self::journal::{Ack, Journal, JournalResult};
 pub(crate) use self::lifeboat::{Lifeboat, Output, Running};
 pub(crate) use self::moto::Moto;
 pub(crate) use self::pgbench::{pgbench_init, pgbench_run};
+pub(crate) use self::process::{alive, children_of};
 pub(crate) use self::proxy::FlakyProxy;
 pub(crate) use self::scratch::{Account, Scratch, as_server, free_port, own, server_account};
 pub(crate) use self::wait::{blocking, wait_until, wait_until_async};

@@ -27,14 +27,14 @@ pub(super) fn end(mut server: Child, signal: Signal) -> ExitStatus {
 }
 
 /// The processes whose parent is `parent`.
-pub(super) fn children_of(parent: u32) -> BTreeSet<u32> {
+pub(crate) fn children_of(parent: u32) -> BTreeSet<u32> {
     let processes =
         fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     processes.filter(|pid| status_field(*pid, "PPid:").is_some_and(|value| value == parent.to_string())).collect()
 }
 
 /// Whether a process is there and not merely waiting to be reaped.
-pub(super) fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     status_field(pid, "State:").is_some_and(|state| !state.starts_with('Z'))
 }
 

@@ -5,7 +5,6 @@
 //! not PostgreSQL is there.
 
 mod text;
-mod view;
 
 use std::time::Duration;
 
@@ -14,9 +13,8 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::Outcome;
-use crate::error::{self, ErrorKind, Result};
-use crate::repository::Repository;
-use crate::storage;
+use crate::error::{self, Result};
+use crate::service::{access, look};
 
 /// How long a store that is away is tried: somebody is waiting.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -35,7 +33,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
         Some(name) => vec![context.environment(name)?],
         None => context.estate.environments.iter().collect(),
     };
-    let opened = open(context).await;
+    let opened = access::open(&context.estate, PATIENCE, &context.runtime).await;
     let unreachable = match &opened {
         Ok(_) => None,
         Err(failure) => Some(failure.message()),
@@ -43,7 +41,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
     let mut views = Vec::with_capacity(environments.len());
     for environment in environments {
         let repository = opened.as_ref().map_err(|_| unreachable.as_deref().unwrap_or_default());
-        views.push(view::of(repository, environment, &context.runtime).await?);
+        views.push(look::look(repository, environment, &context.runtime).await?.view);
     }
     let texts: Vec<String> = views.iter().map(|v| text::describe(v, context)).collect();
     let unreadable: Vec<&str> =
@@ -58,20 +56,4 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
     };
     let json = json!({ "repository": context.estate.repository.url, "environments": views });
     Ok(Outcome::new(json, texts.join("\n")).with_failure(failure))
-}
-
-/// With the keys of this host where it has them, so that an unmounted recovery key is no obstacle;
-/// else with the recovery identity.
-async fn open(context: &Context) -> Result<Repository> {
-    let mut location = context.location()?;
-    location.retry.give_up_after = location.retry.give_up_after.min(PATIENCE);
-    let store = storage::open(&location, &context.runtime).await?;
-    let state = context.state_dir();
-    match Repository::open(&store, &state, None).await {
-        Err(without) if without.kind() == ErrorKind::Config => match context.recovery()? {
-            Some(recovery) => Repository::open(&store, &state, Some(&recovery)).await,
-            None => Err(without),
-        },
-        other => other,
-    }
 }

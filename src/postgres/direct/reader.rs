@@ -303,7 +303,7 @@ impl<O: FrameOut> Hand<'_, O> {
         }
         buffer[filled..].fill(0);
         self.share.bytes_read += buffer.len() as u64;
-        self.reading.runtime.emit(Event::Progress { phase: PHASE, bytes: buffer.len() as u64 });
+        self.reading.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: buffer.len() as u64 });
         Ok(())
     }
 }

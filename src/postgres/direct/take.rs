@@ -136,7 +136,7 @@ pub(in crate::postgres) async fn take(
     let throttle = Throttle::new(order.max_rate, began);
     let (start, checksums, runtime) = (span.start_lsn, span.checksums, order.runtime.clone());
     let reading = Arc::new(Reading::new(path.clone(), tasks, start, checksums, throttle, runtime));
-    order.runtime.emit(Event::PhaseStarted { phase: PHASE, total: Some(reading.bytes()) });
+    order.runtime.emit(Event::PhaseStarted { phase: PHASE.into(), total: Some(reading.bytes()) });
     let _stop = StopOnDrop(reading.clone());
 
     let (sink, writing) = pack_sink::start(order.repository, order.environment, order.level, watcher);
@@ -190,7 +190,7 @@ pub(in crate::postgres) async fn take(
     };
     let span = Span { stop_lsn: stopped.stop, ..span };
     let taken = Taken::commit(order, span, "direct", &previous, harvest, written).await?;
-    order.runtime.emit(Event::PhaseEnded { phase: PHASE, took: began.elapsed() });
+    order.runtime.emit(Event::PhaseEnded { phase: PHASE.into(), took: began.elapsed() });
     Ok(Taken { damaged, bytes_read, ..taken })
 }
 
