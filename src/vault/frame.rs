@@ -121,7 +121,7 @@ pub fn decompress<'a>(coding: Coding, plain_len: u32, body: &'a [u8], memory: &'
     }
     let plaintext = match coding {
         Coding::Raw => body,
-        Coding::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| {
+        Coding::Zstd => DECOMPRESSOR.with_borrow_mut(|slot| -> Result<_> {
             if slot.is_none() {
                 *slot = Decompressor::new().ok();
             }
