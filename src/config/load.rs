@@ -14,7 +14,7 @@ use super::read::{Target, environment};
 use super::source::Source;
 use super::suggest::nearest;
 use super::text::ConfigText;
-use super::{Check, Environment, repository, service};
+use super::{Check, Environment, alerts, repository, service};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -53,6 +53,7 @@ impl Estate {
         let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
         let repository = repository::repository(&main, raw_repository)?;
         let keys = repository::keys(&main, raw_keys)?;
+        let raw_alerts = raw.alerts.take();
         let service = raw.service.take().map(|raw| service::service(&main, raw.value)).transpose()?.unwrap_or_default();
 
         let mut files = Files::default();
@@ -64,6 +65,8 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
+        let names: Vec<&str> = files.environments.iter().map(|e| e.name.as_str()).collect();
+        let alerts = raw_alerts.map(|raw| alerts::alerts(files.first(), raw.value, &names)).transpose()?;
 
         let file = std::path::absolute(&path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
@@ -74,6 +77,7 @@ impl Estate {
             repository,
             keys,
             service,
+            alerts: alerts.unwrap_or_default(),
             environments: files.environments,
             checks: files.checks,
             masking: files.masking,
@@ -126,6 +130,7 @@ fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<(
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
         ("[service]", raw.service.as_ref().map(|l| &l.span)),
+        ("[alerts]", raw.alerts.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),
     ];
     match sections.into_iter().find_map(|(name, span)| Some((name, span?))) {

@@ -4,6 +4,7 @@
 //! `read` and `check` turn it into the types of `estate`, `source` places errors, `secret` is how a
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
+mod alerts;
 mod check;
 mod drill_odoo;
 mod estate;
@@ -23,6 +24,7 @@ mod source;
 pub(crate) mod suggest;
 mod text;
 
+pub use alerts::{AlertSeverity, AlertsConfig, DeadMan, Receiver, Route, Smtp, SmtpTls};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{

@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::alerts::RawAlerts;
 use super::check::{Expectation, Scope, Severity};
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
@@ -50,7 +51,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]`, `[keys]` and `[service]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[service]` and `[alerts]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -63,6 +64,8 @@ pub(super) struct RawFile {
     pub(super) keys: Option<Located<RawKeys>>,
     /// How `lifeboat serve` runs.
     pub(super) service: Option<Located<RawService>>,
+    /// Who is told what is wrong.
+    pub(super) alerts: Option<Located<RawAlerts>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,

@@ -10,6 +10,7 @@ pub use crate::evidence::bodies::{
 };
 use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drill_record::DrillRecord;
+pub use crate::evidence::notices::{SilenceChange, Undelivered};
 
 /// The format that this Lifeboat writes and reads.
 pub const FORMAT: u32 = 1;
@@ -77,6 +78,10 @@ pub enum Body {
     Failure(Failure),
     /// Something that was due was not attempted.
     Skipped(Skipped),
+    /// Alerts are silenced, or no longer.
+    Silence(SilenceChange),
+    /// Somebody could not be told that something is wrong.
+    Undelivered(Undelivered),
 }
 
 impl Body {
@@ -92,6 +97,8 @@ impl Body {
             Body::Drill(_) => "drill",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
+            Body::Silence(_) => "silence",
+            Body::Undelivered(_) => "undelivered",
         }
     }
 }

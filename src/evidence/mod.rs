@@ -1,7 +1,7 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, drill_record (judge, selftest)   what an entry says
+//! ledger ── statement ── entry ── bodies, notices, drill_record (judge, selftest)   what an entry says
 //!    │                               └── odoo_record, egress_record
 //!    │ └─── dsse                                            how it is signed
 //!    ├───── read ── trust                                   the one reader, which verifies
@@ -29,6 +29,7 @@ pub mod forecast;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod notices;
 pub mod odoo_record;
 pub mod outlook;
 pub mod proven;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::alerts::{Silence, silences};
 use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
@@ -34,6 +35,8 @@ pub struct Look {
     pub view: View,
     /// What drills have proven and how long the next restore takes; `None` where the ledger could not be read.
     pub outlook: Option<Outlook>,
+    /// Silences in force.
+    pub silences: Vec<Silence>,
 }
 
 /// Looks at one environment; where the repository does not open, for the reason given, at PostgreSQL only.
@@ -82,10 +85,11 @@ pub async fn look(
         ledger_problems: Vec::new(),
         postgres,
     };
-    let mut proven = None;
+    let (mut proven, mut silenced) = (None, Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
+            silenced = silences(&catalogue.entries, now);
             proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
@@ -95,7 +99,7 @@ pub async fn look(
         None => view.unreadable = repository.err().map(str::to_owned),
     }
     view.broken = broken(&view);
-    Ok(Look { view, outlook: proven })
+    Ok(Look { view, outlook: proven, silences: silenced })
 }
 
 /// What the repository holds, with what watchers have added since the last captures.

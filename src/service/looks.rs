@@ -111,6 +111,7 @@ fn note(environment: &mut EnvironmentView, looked: Result<Look>, now: DateTime<U
     match looked {
         Ok(looked) => {
             environment.view = Some(Arc::new(looked.view));
+            environment.silences = looked.silences;
             environment.outlook = looked.outlook.map(Arc::new).or(environment.outlook.take());
             environment.trouble = None;
         }

@@ -4,6 +4,7 @@
 //! supervisor ─┬─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
 //!             │        └─ looks      a task each: what the repository holds, what PostgreSQL says
 //!             ├─ jobs ── order, places, child     jobs are child processes
+//!             ├─ alerts ── channels   what is wrong, and who is told
 //!             ├─ repository_keeper   opens the repository, however long that takes
 //!             └─ state               the one model that page, API, metrics and alerts read
 //! control, socket    how others ask the service for something
@@ -11,18 +12,22 @@
 //! ```
 
 pub mod access;
+pub mod alerts;
 mod child;
 mod control;
 mod crew;
 mod jobs;
 pub mod look;
 mod looks;
+pub mod metrics;
 mod order;
 mod places;
 mod repository_keeper;
 pub mod socket;
 pub mod state;
 mod supervisor;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 mod worker;
 

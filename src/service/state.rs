@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
+use super::alerts::{Firing, Silence};
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
@@ -53,6 +54,8 @@ pub struct EstateView {
     /// Jobs that this instance ended, newest first; some hundred.
     #[serde(serialize_with = "each")]
     pub recent_jobs: VecDeque<Arc<FinishedJob>>,
+    /// What is wrong, worst first.
+    pub alerts: Vec<Firing>,
     /// What is due next, soonest first, with what stands against it.
     pub next: Vec<Upcoming>,
 }
@@ -101,6 +104,10 @@ pub struct EnvironmentView {
     pub outlook: Option<Arc<Outlook>>,
     /// Why they could not be looked at since, and when that was last tried.
     pub trouble: Option<Trouble>,
+    /// Silences in force, as of the same look.
+    pub silences: Vec<Silence>,
+    /// Whether this instance tells what is wrong with it.
+    pub leads: bool,
     /// Who receives its WAL and watches its filestores, as far as this instance does or waits to.
     pub workers: Vec<WorkerView>,
 }
@@ -401,6 +408,7 @@ pub(crate) mod tests {
             environments: Vec::new(),
             jobs_running: Vec::new(),
             recent_jobs: VecDeque::new(),
+            alerts: Vec::new(),
             next: Vec::new(),
         }
     }

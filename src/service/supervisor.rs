@@ -24,10 +24,12 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::{Alarm, Armed};
 use super::child::{Program, words};
 use super::control::{Asked, Control, Request};
 use super::crew::{self, Crew, Ground};
 use super::jobs::{JobNews, Jobs, show_begun, show_told};
+use super::metrics::Metrics;
 use super::order::Order;
 use super::places::Places;
 use super::repository_keeper::RepositoryKeeper;
@@ -100,6 +102,11 @@ impl Service {
         self.supervisor.state.clone()
     }
 
+    /// What is counted, for [`Metrics::render`].
+    pub fn metrics(&self) -> Metrics {
+        self.supervisor.metrics.clone()
+    }
+
     /// How others in this process ask for something.
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -139,6 +146,9 @@ struct Supervisor {
     loading: Option<JoinHandle<Result<Estate>>>,
     waiting_for_load: Vec<tokio::sync::oneshot::Sender<Result<()>>>,
     stage: Stage,
+    metrics: Metrics,
+    /// Tells who must be told what is wrong, by the configuration in force.
+    armed: Option<Armed>,
 }
 
 impl Supervisor {
@@ -165,6 +175,8 @@ impl Supervisor {
             loading: None,
             waiting_for_load: Vec::new(),
             stage: Stage::Serving,
+            metrics: Metrics::default(),
+            armed: None,
         }
     }
 
@@ -196,6 +208,15 @@ impl Supervisor {
     /// Has everybody work who should; `moved`: everybody anew.
     fn arrange(&mut self, moved: bool) -> Result<()> {
         let instance = self.state.view().instance.clone();
+        let alarm = Alarm {
+            estate: self.estate.clone(),
+            state: self.state.clone(),
+            repository: self.keeper.opened().clone(),
+            metrics: self.metrics.clone(),
+            runtime: self.runtime.clone(),
+            certificates: Vec::new(),
+        };
+        self.armed = Some(alarm.start()?);
         let ground = Ground { estate: &self.estate, repository: self.keeper.opened(), moved };
         self.crew.arrange(&ground, |environment, kind| wanted(environment, kind, &instance))
     }
@@ -322,6 +343,7 @@ impl Supervisor {
         };
         self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
         self.crew.look_soon(&job.environment);
+        self.metrics.job_ended(&job.environment, job.kind, job.outcome);
         self.state.change(|view| view.finished(job));
     }
 
@@ -460,6 +482,9 @@ impl Supervisor {
                 }
             }
         }
+        if matches!(event, Event::StoreRetry { .. }) {
+            self.metrics.store_retry();
+        }
         let environment = environment.map(str::to_owned);
         self.state.tell(News { at: self.runtime.now(), environment, from, event });
     }
@@ -503,6 +528,7 @@ fn first_view(estate: &Estate, instance: String, now: DateTime<Utc>) -> EstateVi
         environments: estate.environments.iter().map(first_environment).collect(),
         jobs_running: Vec::new(),
         recent_jobs: VecDeque::new(),
+        alerts: Vec::new(),
         next: Vec::new(),
     }
 }
@@ -520,6 +546,8 @@ fn first_environment(environment: &Environment) -> EnvironmentView {
         view: None,
         outlook: None,
         trouble: None,
+        silences: Vec::new(),
+        leads: true,
         workers: Vec::new(),
     }
 }
@@ -541,6 +569,7 @@ fn reloaded(view: &mut EstateView, estate: &Estate, moved: bool, now: DateTime<U
             if let Some(at) = before.iter().position(|known| known.name == environment.name) {
                 let known = before.swap_remove(at);
                 (shown.view, shown.outlook, shown.workers) = (known.view, known.outlook, known.workers);
+                shown.silences = known.silences;
             }
             shown
         })
