@@ -106,9 +106,7 @@ impl Metrics {
         workers(&mut registry, view);
         jobs(&mut registry, view);
         alerts(&mut registry, firing);
-        gauge(&mut registry, "scrape", "When these figures were read.", Some(Unit::Other("timestamp_seconds".into())))
-            .get_or_create(&())
-            .set(seconds(now));
+        single(&mut registry, "scrape", "When these figures were read.", timestamp(), seconds(now));
         registry.register("jobs", "Jobs that ended.", self.jobs.clone());
         registry.register("notifications", "Notifications.", self.notifications.clone());
         registry.register("store_retries", "Requests to the store that were made again.", self.store_retries.clone());
@@ -133,22 +131,25 @@ where
     family
 }
 
+/// A figure without labels.
+fn single(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, value: f64) {
+    let figure = Gauge::<f64, AtomicU64>::default();
+    figure.set(value);
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, figure),
+        None => registry.register(name, help, figure),
+    }
+}
+
 fn service(registry: &mut Registry, view: &EstateView) {
     let build: Figures<Build> = gauge(registry, "build_info", "Version and instance; always 1.", None);
     build.get_or_create(&Build { version: view.version.clone(), instance: view.instance.clone() }).set(1.0);
-    let start: Figures<()> = gauge(registry, "start", "When the service began.", timestamp());
-    start.get_or_create(&()).set(seconds(view.started_at));
-    let config: Figures<()> = gauge(
-        registry,
-        "config_refused",
-        "1 while the newest configuration is refused and an older one is in force.",
-        None,
-    );
-    config.get_or_create(&()).set(flag(view.config_problem.is_some()));
+    single(registry, "start", "When the service began.", timestamp(), seconds(view.started_at));
+    let refused = "1 while the newest configuration is refused and an older one is in force.";
+    single(registry, "config_refused", refused, None, flag(view.config_problem.is_some()));
     if let Some(reachable) = view.repository.reachable {
-        let family: Figures<()> =
-            gauge(registry, "repository_reachable", "1 where the repository answered when it was asked last.", None);
-        family.get_or_create(&()).set(flag(reachable));
+        let help = "1 where the repository answered when it was asked last.";
+        single(registry, "repository_reachable", help, None, flag(reachable));
     }
 }
 

@@ -59,7 +59,8 @@ pub struct Facts {
 impl Facts {
     /// Finds out what can be found out now. `certificates` are further files than those that the environments name.
     pub async fn gather(estate: &Estate, certificates: &[PathBuf], http: &reqwest::Client, runtime: &Runtime) -> Self {
-        let mut facts = Facts { room: room(&estate.repository.url), ..Facts::default() };
+        let mut facts =
+            Facts { room: Url::parse(&estate.repository.url).ok().and_then(|url| room(&url)), ..Facts::default() };
         let store = store_clock(estate, http, runtime);
         let servers =
             futures::future::join_all(estate.environments.iter().map(|environment| server(environment, runtime)));
@@ -96,11 +97,12 @@ fn room(url: &Url) -> Option<(u64, u64)> {
 
 /// The clock of the store, from the `Date` of whatever it answers (RFC 9110, 6.6.1).
 async fn store_clock(estate: &Estate, http: &reqwest::Client, runtime: &Runtime) -> Option<OtherClock> {
-    let address = match (&estate.repository.endpoint, estate.repository.url.scheme(), &estate.repository.region) {
-        (Some(endpoint), "s3", _) => endpoint.clone(),
-        (None, "s3", Some(region)) => format!("https://s3.{region}.amazonaws.com/"),
-        _ => return None,
-    };
+    let address =
+        match (&estate.repository.endpoint, estate.repository.url.starts_with("s3:"), &estate.repository.region) {
+            (Some(endpoint), true, _) => endpoint.clone(),
+            (None, true, Some(region)) => format!("https://s3.{region}.amazonaws.com/"),
+            _ => return None,
+        };
     let answer = tokio::time::timeout(PATIENCE, http.head(address).send()).await.ok()?.ok()?;
     let date = answer.headers().get("date")?.to_str().ok()?;
     let there = DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc);

@@ -5,8 +5,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertKey, Condition};
-use crate::evidence::entry::Body;
-use crate::evidence::read::LedgerEntry;
+use crate::evidence::{Body, LedgerEntry};
 
 /// A silence in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
