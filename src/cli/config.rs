@@ -5,11 +5,10 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::context::Context;
+use super::context::config_file;
 use super::output::Outcome;
-use crate::config;
+use crate::config::{self, Estate};
 use crate::error::Result;
-use crate::runtime::Runtime;
 use crate::units::Span;
 
 #[derive(Debug, Subcommand)]
@@ -20,9 +19,9 @@ pub(crate) enum Command {
     Schema,
 }
 
-pub(crate) fn run(command: &Command, file: Option<&Path>, runtime: Runtime) -> Result<Outcome> {
+pub(crate) fn run(command: &Command, file: Option<&Path>) -> Result<Outcome> {
     match command {
-        Command::Check => Ok(check(&Context::load(file, runtime)?)),
+        Command::Check => Ok(check(&Estate::load(&config_file(file)?)?)),
         Command::Schema => {
             let schema = config::json_schema();
             let text = format!("{schema:#}");
@@ -31,8 +30,7 @@ pub(crate) fn run(command: &Command, file: Option<&Path>, runtime: Runtime) -> R
     }
 }
 
-fn check(context: &Context) -> Outcome {
-    let estate = &context.estate;
+fn check(estate: &Estate) -> Outcome {
     let mut text = format!("{} is sound\n", estate.file.display());
     text += &format!("repository: {}\n", estate.repository.url);
     for environment in &estate.environments {
@@ -51,7 +49,9 @@ fn check(context: &Context) -> Outcome {
             environment.postgres.slot,
         );
     }
-    text += &format!("checks: {}", estate.checks.len());
+    text += &format!("checks: {}\n", estate.checks.len());
+    let built_in = if estate.jobs.iter().all(|job| job.built_in) { " (built in)" } else { "" };
+    text += &format!("jobs: {}{built_in}, calendars: {}", estate.jobs.len(), estate.calendars.len());
     let json = json!({
         "file": estate.file,
         "repository": estate.repository.url,
@@ -65,6 +65,8 @@ fn check(context: &Context) -> Outcome {
             "slot": e.postgres.slot,
         })).collect::<Vec<_>>(),
         "checks": estate.checks.iter().map(|c| &c.id).collect::<Vec<_>>(),
+        "jobs": estate.jobs.iter().map(|job| &job.name).collect::<Vec<_>>(),
+        "calendars": estate.calendars.iter().map(|calendar| &calendar.name).collect::<Vec<_>>(),
     });
     Outcome::new(json, text)
 }

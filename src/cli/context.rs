@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigText, Environment, Estate};
+use crate::config::{ConfigText, Effect, Environment, Estate};
 use crate::error::{self, ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::evidence::Fence;
 use crate::postgres::block_files::BlockFiles;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
+use crate::schedule::{Calendars, in_force};
 use crate::service::access;
 use crate::storage::{self, Location, Store};
 use crate::vault::RecoveryIdentity;
@@ -21,6 +24,13 @@ pub(crate) struct Context {
     pub(crate) runtime: Runtime,
 }
 
+/// Whether somebody wants what a calendar forbids, and by which option that is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Despite<'a> {
+    pub(crate) option: &'a str,
+    pub(crate) given: bool,
+}
+
 /// Which keys a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
@@ -31,9 +41,31 @@ pub(crate) enum Keys {
 }
 
 impl Context {
-    /// Loads the configuration.
+    /// Loads the configuration, as calendars make it now: for commands that end.
     pub(crate) fn load(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
-        Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+        let estate = Estate::load(&config_file(file)?)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
+    }
+
+    /// Refuses to do what a calendar forbids now. `despite` says that it shall be done all the same; then the
+    /// calendar is only told about.
+    pub(crate) fn allowed(&self, environment: &Environment, effect: Effect, despite: Despite<'_>) -> Result<()> {
+        let calendars = Calendars::new(&self.estate);
+        let Some(found) = calendars.forbidden(&environment.name, effect, self.runtime.now()) else { return Ok(()) };
+        let title = found.title.map(|title| format!(" ({title})")).unwrap_or_default();
+        let what = if effect == Effect::ForbidDrills { "drills" } else { "restores" };
+        let until =
+            found.until.map(|until| format!(" until {}", until.format("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
+        let told = format!("the calendar {}{title} forbids {what} of {}{until}", found.calendar, environment.name);
+        match despite.given {
+            true => {
+                self.runtime.emit(Event::Warning(format!("{told}; `{}` was given", despite.option)));
+                Ok(())
+            }
+            false => Err(error::denied(told)
+                .meaning("nothing was touched")
+                .hint(format!("wait, or give `{}` if it must be now", despite.option))),
+        }
     }
 
     /// Takes the configuration from standard input, as the service that started this command has it; what has
@@ -41,7 +73,8 @@ impl Context {
     pub(crate) fn from_stdin(runtime: Runtime) -> Result<Self> {
         let text: ConfigText = serde_json::from_reader(std::io::stdin().lock())
             .or_err(ErrorKind::Config, || "standard input holds no configuration".to_owned())?;
-        Ok(Self { estate: Estate::from_text(&text)?, runtime })
+        let estate = Estate::from_text(&text)?;
+        Ok(Self { estate: in_force(estate, runtime.now()), runtime })
     }
 
     /// The environment called `name`.
@@ -70,7 +103,19 @@ impl Context {
                     .hint("set `[keys] identity = { file = \"recovery.key\" }` on the host that restores")
             })?),
         };
-        Repository::open(&store, &self.state_dir(), recovery.as_ref()).await
+        Ok(Repository::open(&store, &self.state_dir(), recovery.as_ref()).await?.fenced(fence()?))
+    }
+
+    /// Opens the repository to look at what is not data: with the keys of this host where it has them, so that a recovery
+    /// key that is not there is no obstacle; else with the recovery identity.
+    pub(crate) async fn readable(&self) -> Result<Repository> {
+        match self.repository(Keys::Write).await {
+            Err(without) if without.kind() == ErrorKind::Config => match self.recovery()? {
+                Some(recovery) => Repository::open(&self.store().await?, &self.state_dir(), Some(&recovery)).await,
+                None => Err(without),
+            },
+            other => other,
+        }
     }
 
     /// The state directory.
@@ -91,6 +136,18 @@ impl Context {
     /// zstd level of packs and WAL.
     pub(crate) fn level(&self) -> i32 {
         self.estate.repository.compression_level
+    }
+}
+
+/// Tells a command under which lease of the service it runs: `production/jobs:7`.
+pub(crate) const FENCE: &str = "LIFEBOAT_FENCE";
+
+/// The lease under which this command runs, where the service started it.
+fn fence() -> Result<Option<Fence>> {
+    match std::env::var(FENCE) {
+        Ok(text) => text.parse().map(Some),
+        Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(other) => Err(error::usage(format!("{FENCE} cannot be read")).source(other)),
     }
 }
 

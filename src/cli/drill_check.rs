@@ -9,7 +9,7 @@ use serde_json::json;
 use super::context::Context;
 use super::output::Outcome;
 use crate::checks::{self, Measure, Within};
-use crate::config::{Check, Expectation, Scope, Severity, checks_of};
+use crate::config::{Check, Expectation, Probe, Scope, Severity, checks_of};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::evidence::drill_record::{self, CheckResult};
 use crate::postgres::replication::TlsTrust;
@@ -116,8 +116,13 @@ async fn one(
     place: &Place,
     runtime: &Runtime,
 ) -> drill_record::Check {
-    if check.statement().is_none() {
-        return not_applicable(check, scope, "it asks a restored copy, and runs in drills only".to_owned());
+    let in_drills_only = match &check.probe {
+        Probe::Sql { .. } => None,
+        Probe::Http(_) => Some("it asks the Odoo that a drill starts on a restored copy, and runs in drills only"),
+        Probe::Command(_) => Some("it asks a restored copy, and runs in drills only"),
+    };
+    if let Some(why) = in_drills_only {
+        return not_applicable(check, scope, why.to_owned());
     }
     let began = Instant::now();
     let outcome = checks::ask(client, check, version, Within::Own, check.timeout).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::EnvironmentArgument;
 use super::context::{Context, Keys};
-use super::drill::look;
+use super::drill_conduct::look;
 use super::output::Outcome;
 use super::text::{Table, age, alarm, caution, counted, good, time, time_and_age};
 use crate::error::Result;

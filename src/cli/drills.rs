@@ -6,7 +6,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::context::{Context, Keys};
-use super::drill::work_dir;
+use super::drill_conduct::work_dir;
 use super::exit;
 use super::output::{Outcome, describe};
 use crate::config::Environment;

@@ -1,14 +1,18 @@
 //! The command line: one file per command, the only place that prints or asks.
 
 mod alert;
+mod approval;
 mod backup;
 mod config;
 mod context;
 mod demo;
 mod doctor;
+mod drift;
 mod drill;
 mod drill_check;
+mod drill_conduct;
 mod drill_coverage;
+mod drill_text;
 mod drills;
 mod event_lines;
 mod evidence;
@@ -18,10 +22,16 @@ mod hand_over;
 mod init;
 mod keygen;
 mod output;
+mod person;
+mod policy;
 mod refresh;
+mod report;
 mod restore;
+mod runbook;
+mod schedule;
 mod serve;
 mod service;
+mod service_token;
 mod show;
 mod supervised;
 mod systemd;
@@ -93,15 +103,30 @@ enum Command {
     Doctor,
     /// Tell what can be restored, up to when, and whether anything is broken
     Show(show::Arguments),
+    /// Tell what changed in the configuration, or differs between two environments
+    Drift(drift::Arguments),
     /// Restore an environment to any second, beside whatever is there
     Restore(restore::Command),
+    /// Ask a second person to agree to a restore, agree, or refuse
+    #[command(subcommand)]
+    Approval(approval::Command),
     /// Put a masked, neutralised copy of one database into another environment
     Refresh(refresh::Arguments),
     /// Prove by a restore into a disposable place that backups give back what they should
     #[command(subcommand)]
     Drill(drill::Command),
+    /// Tell what the service will do when
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
+    /// Hold the estate against what the organisation has decided that environments must have
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Write what to do in a disaster, with the names and commands of this estate, to be printed
+    Runbook(runbook::Arguments),
+    /// Report what happened in a month, a quarter or a year: backups, drills, objectives, failures, changes
+    Report(report::Arguments),
     /// Verify or show the signed record of what happened, with public keys only
     #[command(subcommand)]
     Evidence(evidence::Command),
@@ -186,13 +211,15 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Init => init::run(&context()?).await,
         Command::Keygen(arguments) => keygen::run(&arguments),
-        Command::Config(command) => config::run(&command, file, runtime.clone()),
+        Command::Config(command) => config::run(&command, file),
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
         Command::Doctor => doctor::run(file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
+        Command::Drift(arguments) => drift::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,
+        Command::Approval(command) => approval::run(&command, &context()?).await,
         Command::Refresh(arguments) => refresh::run(&arguments, &context()?).await,
         Command::WalHandOver(arguments) => {
             hand_over::run(&arguments).map(|()| Outcome::new(serde_json::Value::Null, ""))
@@ -200,10 +227,15 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
         Command::Alert(command) => alert::run(&command, &context()?).await,
+        Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Report(arguments) => report::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,
+        Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
+        Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
         Command::Serve(arguments) => serve::run(&arguments, context()?).await,
-        Command::Service(command) => service::run(&command, &context()?).await,
+        Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }
 }

@@ -5,18 +5,16 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use clap::Args;
 
-use super::EnvironmentArgument;
 use super::context::Context;
 use super::output::Outcome;
-use super::tenant::{Advice, Filestore, Place, To, Wanted, absolute, make, outcome};
+use super::tenant::{Advice, Filestore, Original, Place, To, Wanted, make, outcome};
 use crate::config::{Environment, Purpose};
 use crate::drill::boot;
-use crate::drill::neutralise::{self, AddonsPaths};
+use crate::drill::neutralise::{self, Means};
 use crate::error::{self, Result};
 use crate::postgres::server::PrivateServer;
 use crate::postgres::source::Source;
 use crate::restore::tenant::{Neutralise, Target};
-use crate::units::Timeline;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The copy is masked and neutralised on a private server before any of it reaches the other \
@@ -24,15 +22,11 @@ environment.\nA column that looks like personal data and has no rule in [masking
 paste.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    environment: EnvironmentArgument,
+    original: Original,
 
     /// The environment that gets the copy; not production
     #[arg(long, value_name = "ENV")]
     to_environment: String,
-
-    /// Name of the database
-    #[arg(long, value_name = "NAME")]
-    database: String,
 
     /// The name there; no database may have it yet [default: the same]
     #[arg(long = "as", value_name = "NEW")]
@@ -53,18 +47,12 @@ pub(crate) struct Arguments {
     /// Leave the attachments out: their content is never masked
     #[arg(long)]
     no_filestore: bool,
-
-    /// Follow this timeline instead of the newest
-    #[arg(long, value_name = "N")]
-    timeline: Option<u32>,
-
-    /// Directory for the whole cluster, which is restored aside and removed again [default: work_dir of the drills]
-    #[arg(long, value_name = "DIR")]
-    work_dir: Option<PathBuf>,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let environment = context.environment(&arguments.environment.environment)?;
+    let original = &arguments.original;
+    let copy = original.wanted(context, &arguments.to)?;
+    let environment = copy.environment;
     let other = context.environment(&arguments.to_environment)?;
     if other.name == environment.name || other.purpose == Purpose::Production {
         return Err(error::usage(format!("{} is not refreshed from {}", other.name, environment.name))
@@ -75,25 +63,12 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
     let target = Target::connect(Source::new(&other.postgres)?).await?;
     let place = Place {
         target: &target,
-        name: arguments.new_name.as_deref().unwrap_or(&arguments.database),
+        name: arguments.new_name.as_deref().unwrap_or(&original.database),
         owner: arguments.owner.as_deref(),
-        filestore: match (&arguments.filestore, arguments.no_filestore) {
-            (Some(directory), _) => Filestore::Into(absolute(directory)?),
-            (None, true) => Filestore::Nowhere,
-            (None, false) => Filestore::OfEnvironment(other),
-        },
+        filestore: Filestore::of(arguments.filestore.as_deref(), arguments.no_filestore, other)?,
         hidden: false,
     };
-    let copy = Wanted {
-        environment,
-        database: &arguments.database,
-        to: &arguments.to,
-        timeline: arguments.timeline.map(Timeline),
-        work_dir: arguments.work_dir.as_deref(),
-        mask: true,
-        new_identity: true,
-        neutralise: Some(&harmless),
-    };
+    let copy = Wanted { mask: true, new_identity: true, neutralise: Some(&harmless), ..copy };
     let mut done = make(context, &copy, To::Cluster(&place)).await?;
     if done.attachments.is_some() {
         done.notes.push("the content of attachments is not masked; --no-filestore leaves them out".into());
@@ -103,17 +78,12 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
 
 /// What makes the copy harmless, with the code of the modules that the environment runs.
 #[derive(Debug)]
-struct Harmless {
-    addons: AddonsPaths,
-    allow: Vec<String>,
-}
+struct Harmless(Means);
 
 #[async_trait]
 impl Neutralise for Harmless {
     async fn neutralise(&self, server: &PrivateServer, database: &str) -> Result<()> {
-        let base_url = boot::base_url(boot::PORT);
-        let settings = neutralise::Settings { addons: &self.addons, allow: &self.allow, base_url: &base_url };
-        let Some(done) = neutralise::database(server, database, &settings).await? else {
+        let Some(done) = neutralise::database(server, database, &self.0.settings()).await? else {
             return Err(error::denied(format!("{database} is not a database of Odoo"))
                 .meaning("what makes it harmless is not known; nothing was copied"));
         };
@@ -132,7 +102,7 @@ impl Neutralise for Harmless {
 /// An unneutralised copy would send mails and charge cards, so there is no refresh without the code of the modules,
 /// which says how each is made harmless.
 fn neutralise(environment: &Environment) -> Result<Harmless> {
-    let odoo = environment.drill.odoo.as_ref().ok_or_else(|| {
+    let means = Means::of(environment, boot::base_url(boot::PORT))?.ok_or_else(|| {
         error::denied(format!("it is not known how to neutralise a copy of {}", environment.name))
             .meaning(
                 "nothing was copied: mail servers, payment providers and scheduled jobs of the copy would be alive",
@@ -140,6 +110,5 @@ fn neutralise(environment: &Environment) -> Result<Harmless> {
             .hint("[environment.drill.odoo] says where the code of its Odoo is")
             .hint("`lifeboat restore tenant … --mask --new-identity` makes a masked copy that stays hidden from Odoo")
     })?;
-    let addons = AddonsPaths::of(environment, odoo)?;
-    Ok(Harmless { addons, allow: environment.drill.allow_unneutralised.clone() })
+    Ok(Harmless(means))
 }

@@ -9,10 +9,11 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use serde_json::json;
 
 use super::EnvironmentArgument;
-use super::context::{Context, Keys};
+use super::approval::Gate;
+use super::context::{Context, Despite, Keys, host_name};
 use super::output::Outcome;
 use super::tenant;
-use crate::config::Environment;
+use crate::config::{Effect, Environment};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
 use crate::postgres::launch::OnHost;
@@ -20,7 +21,7 @@ use crate::postgres::tools::bin_dir;
 use crate::repository::Repository;
 use crate::repository::catalogue::Catalogue;
 use crate::repository::wal_archive::WalArchive;
-use crate::restore::{self, Plan, Target, Tools, Wishes};
+use crate::restore::{self, Plan, Target, Tools, Wishes, approval};
 use crate::units::{ByteSize, Span, Timeline};
 
 /// The whole environment by its flags; what is less than that has a subcommand.
@@ -65,6 +66,25 @@ pub(crate) enum Part {
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
+    wanted: Wanted,
+
+    /// Only print what would be done; touches nothing
+    #[arg(long)]
+    plan: bool,
+
+    /// Carry out what a second person has approved; `lifeboat approval request` asks for it
+    #[arg(long, value_name = "ID", conflicts_with = "break_glass")]
+    approval: Option<String>,
+
+    /// Restore without an approval, in an emergency: recorded with your name and this reason, and told everybody
+    #[arg(long, value_name = "REASON")]
+    break_glass: Option<String>,
+}
+
+/// What is restored, to when and where to; an approval is asked for with the same flags.
+#[derive(Debug, Args)]
+pub(super) struct Wanted {
+    #[command(flatten)]
     environment: EnvironmentArgument,
 
     /// latest, a time with zone ("2026-11-22 20:35:00+01:00"), lsn:X/Y, name:RESTORE_POINT or backup:ID
@@ -100,10 +120,6 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "delta")]
     force: bool,
 
-    /// Only print what would be done; touches nothing
-    #[arg(long)]
-    plan: bool,
-
     /// Leave recovery to your own start of the server; settings for it are written
     #[arg(long)]
     no_start: bool,
@@ -119,26 +135,55 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
     }
 }
 
+impl Wanted {
+    /// The environment.
+    pub(super) fn environment<'a>(&self, context: &'a Context) -> Result<&'a Environment> {
+        context.environment(&self.environment.environment)
+    }
+
+    /// Where tablespaces go.
+    pub(super) fn tablespaces(&self) -> Result<HashMap<String, PathBuf>> {
+        mappings(&self.tablespace_mapping)
+    }
+
+    /// The plan, and what it is made from; touches nothing.
+    pub(super) async fn plan(&self, context: &Context) -> Result<(Arc<Repository>, Arc<Catalogue>, Plan)> {
+        let target: Target = self.to.parse()?;
+        let wishes = Wishes {
+            pgdata: absolute(&self.pgdata)?,
+            filestore: self.filestore.as_ref().map(|d| absolute(d)).transpose()?,
+            configuration: self.configuration.as_ref().map(|d| absolute(d)).transpose()?,
+            recover: !self.no_start,
+            delta: self.delta,
+            force: self.force,
+        };
+        planned(context, self.environment(context)?, &target, self.timeline.map(Timeline), &wishes).await
+    }
+}
+
 async fn whole(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let environment = context.environment(&arguments.environment.environment)?;
-    let target: Target = arguments.to.parse()?;
-    let wishes = Wishes {
-        pgdata: absolute(&arguments.pgdata)?,
-        filestore: arguments.filestore.as_ref().map(|d| absolute(d)).transpose()?,
-        configuration: arguments.configuration.as_ref().map(|d| absolute(d)).transpose()?,
-        recover: !arguments.no_start,
-        delta: arguments.delta,
-        force: arguments.force,
-    };
-    let (repository, catalogue, mut plan) =
-        planned(context, environment, &target, arguments.timeline.map(Timeline), &wishes).await?;
-    let tablespaces = mappings(&arguments.tablespace_mapping)?;
+    let environment = arguments.wanted.environment(context)?;
+    let tablespaces = arguments.wanted.tablespaces()?;
+    let (repository, catalogue, mut plan) = arguments.wanted.plan(context).await?;
+    let bound = approval::planned(&plan, &repository.descriptor.repository, &host_name(), &tablespaces);
     if arguments.plan {
         if let Some(refusal) = restore::delta_refused(&plan, &tablespaces, &catalogue) {
             plan.warnings.push(format!("as things are now, this would be refused: {}", refusal.message()));
         }
-        return Ok(Outcome::new(json!({ "plan": plan }), describe(&plan)));
+        let mut text = describe(&plan);
+        if environment.restore.approval {
+            text += &format!("\nneeds the approval of a second person: {}", super::approval::how_to_ask(&bound));
+        }
+        let needed = json!({ "required": environment.restore.approval, "plan_sha256": bound.sha256() });
+        return Ok(Outcome::new(json!({ "plan": plan, "approval": needed }), text));
     }
+    // What a calendar forbids, no approval allows.
+    let despite = Despite { option: "--break-glass REASON", given: arguments.break_glass.is_some() };
+    context.allowed(environment, Effect::ForbidRestores, despite)?;
+    let gate = Gate { environment, repository: &repository, runtime: &context.runtime };
+    // What would be refused anyway must not use up an approval.
+    let continues = restore::continues(&plan, &tablespaces, &catalogue)?;
+    gate.pass(bound, arguments.approval.as_deref(), arguments.break_glass.as_deref(), continues).await?;
     let mut tools = tools(context, environment, repository, catalogue, &plan)?;
     tools.tablespaces = tablespaces;
     for warning in &plan.warnings {

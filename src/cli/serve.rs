@@ -12,6 +12,8 @@ use super::context::{Context, host_name};
 use super::output::Outcome;
 use super::systemd::Manager;
 use crate::error::{ErrorKind, Result, ResultExt};
+use crate::event::Event;
+use crate::service::http::Http;
 use crate::service::socket;
 use crate::service::{Control, Service, Setup};
 
@@ -31,6 +33,7 @@ pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outco
     let instance = arguments.instance.clone().or_else(|| context.estate.service.instance.clone());
     let runtime = context.runtime.clone();
     let socket = socket::path(&context.state_dir());
+    let page = context.estate.service.http.clone();
     let service = Service::new(Setup {
         estate: context.estate,
         instance: instance.unwrap_or_else(host_name),
@@ -39,9 +42,22 @@ pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outco
     });
     let _listening = socket::listen(&socket, service.state(), service.control(), &runtime)?;
     listen_for_signals(&stop, service.control())?;
+    // Streams of events end with the service; whoever reads one would hold up its end.
+    let page = match page {
+        Some(config) => {
+            let (estates, state, control) = (service.estates(), service.state(), service.control());
+            let server = Http::new(estates, config, state, control, runtime.clone(), stop.clone())?.bind().await?;
+            runtime.emit(Event::Note(format!("the page is at {}", server.url()?)));
+            Some(tokio::spawn(server.run(stop.clone())))
+        }
+        None => None,
+    };
     let state = service.state();
     let manager = Arc::new(Manager::new());
     service.run(&stop, &move |sign| manager.tell(&sign)).await?;
+    if let Some(page) = page {
+        page.await.or_err(ErrorKind::Internal, || "the page ended unexpectedly".to_owned())?;
+    }
     let view = state.view();
     let text = format!("{} has stopped in order", view.instance);
     Ok(Outcome::new(json!({ "served": { "instance": view.instance, "started_at": view.started_at } }), text))

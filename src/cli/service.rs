@@ -1,5 +1,7 @@
 //! `lifeboat service status|run|stop|reload`: asks the service of this host, through its socket.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use super::output::Outcome;
 use super::text::{Table, alarm, caution, good, time_and_age};
 use crate::config::JobKind;
 use crate::error::Result;
+use crate::runtime::Runtime;
 use crate::service::socket::{self, Question};
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +23,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Have it end a job
     Stop(StopArguments),
+    /// Make a token for the page and the API; shown once
+    Token(super::service_token::Arguments),
     /// Have it load its configuration again (as SIGHUP does); a configuration that is refused changes nothing
     Reload,
 }
@@ -68,8 +73,7 @@ impl From<Kind> for JobKind {
     }
 }
 
-pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
-    let path = socket::path(&context.state_dir());
+pub(crate) async fn run(command: &Command, file: Option<&Path>, runtime: Runtime) -> Result<Outcome> {
     let who = account();
     let question = match command {
         Command::Status => Question::Status,
@@ -81,19 +85,23 @@ pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome>
         },
         Command::Stop(arguments) => Question::Stop { run: arguments.run.clone(), who },
         Command::Reload => Question::Reload,
+        // Made without a configuration: it is to be put into one.
+        Command::Token(arguments) => return super::service_token::run(arguments),
     };
+    let context = Context::load(file, runtime)?;
+    let path = socket::path(&context.state_dir());
     let answer = socket::ask(&path, &question).await?;
-    Ok(match command {
-        Command::Status => {
+    Ok(match question {
+        Question::Status => {
             let text = describe(&answer, context.runtime.now());
             Outcome::new(json!({ "service": answer }), text)
         }
-        Command::Run(_) => {
+        Question::Run { .. } => {
             let text = format!("run {} begins when there is a place for it", answer["run"].as_str().unwrap_or("?"));
             Outcome::new(answer, text)
         }
-        Command::Stop(_) => Outcome::new(answer, "it is asked to end"),
-        Command::Reload => Outcome::new(answer, "the configuration was loaded again"),
+        Question::Stop { .. } => Outcome::new(answer, "it is asked to end"),
+        Question::Reload => Outcome::new(answer, "the configuration was loaded again"),
     })
 }
 

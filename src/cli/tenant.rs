@@ -32,11 +32,7 @@ The running cluster and everything in it stay as they are; the new database stay
 otherwise. runbooks/tenant.md goes on from there.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    environment: EnvironmentArgument,
-
-    /// Name of the database, as it was at the target
-    #[arg(long, value_name = "NAME")]
-    database: String,
+    original: Original,
 
     /// latest, a time with zone ("2026-11-22 20:35:00+01:00"), lsn:X/Y, name:RESTORE_POINT or backup:ID
     #[arg(long, value_name = "TARGET")]
@@ -78,6 +74,17 @@ pub(crate) struct Arguments {
     /// Mask personal data by the rules of [masking]
     #[arg(long)]
     mask: bool,
+}
+
+/// Which database is copied.
+#[derive(Debug, Args)]
+pub(super) struct Original {
+    #[command(flatten)]
+    environment: EnvironmentArgument,
+
+    /// Name of the database, as it was at the target
+    #[arg(long, value_name = "NAME")]
+    pub(super) database: String,
 
     /// Follow this timeline instead of the newest
     #[arg(long, value_name = "N")]
@@ -88,17 +95,27 @@ pub(crate) struct Arguments {
     work_dir: Option<PathBuf>,
 }
 
+impl Original {
+    /// A copy as it was at `to`, with nothing changed.
+    pub(super) fn wanted<'a>(&'a self, context: &'a Context, to: &'a str) -> Result<Wanted<'a>> {
+        Ok(Wanted {
+            environment: context.environment(&self.environment.environment)?,
+            database: &self.database,
+            to,
+            timeline: self.timeline.map(Timeline),
+            work_dir: self.work_dir.as_deref(),
+            mask: false,
+            new_identity: false,
+            neutralise: None,
+        })
+    }
+}
+
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let environment = context.environment(&arguments.environment.environment)?;
     let copy = Wanted {
-        environment,
-        database: &arguments.database,
-        to: &arguments.to,
-        timeline: arguments.timeline.map(Timeline),
-        work_dir: arguments.work_dir.as_deref(),
         mask: arguments.mask,
         new_identity: arguments.new_identity,
-        neutralise: None,
+        ..arguments.original.wanted(context, &arguments.to)?
     };
     let done = match (&arguments.into_cluster, &arguments.new_name, &arguments.odoo_zip) {
         (Some(cluster), Some(name), _) => {
@@ -107,11 +124,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outc
                 target: &target,
                 name,
                 owner: arguments.owner.as_deref(),
-                filestore: match (&arguments.filestore, arguments.no_filestore) {
-                    (Some(directory), _) => Filestore::Into(absolute(directory)?),
-                    (None, true) => Filestore::Nowhere,
-                    (None, false) => Filestore::OfEnvironment(home(context, cluster).unwrap_or(environment)),
-                },
+                filestore: Filestore::of(
+                    arguments.filestore.as_deref(),
+                    arguments.no_filestore,
+                    home(context, cluster).unwrap_or(copy.environment),
+                )?,
                 hidden: !arguments.release,
             };
             make(context, &copy, To::Cluster(&place)).await?
@@ -157,6 +174,17 @@ pub(super) enum Filestore<'a> {
     Nowhere,
     /// Into the data directory of this environment, if the cluster is its own.
     OfEnvironment(&'a Environment),
+}
+
+impl<'a> Filestore<'a> {
+    /// What `--filestore` and `--no-filestore` say; without either, the place is that of `environment`.
+    pub(super) fn of(directory: Option<&Path>, nowhere: bool, environment: &'a Environment) -> Result<Self> {
+        Ok(match (directory, nowhere) {
+            (Some(directory), _) => Self::Into(absolute(directory)?),
+            (None, true) => Self::Nowhere,
+            (None, false) => Self::OfEnvironment(environment),
+        })
+    }
 }
 
 /// Makes the copy.
@@ -287,7 +315,7 @@ fn directory(place: &Place<'_>, database: &str, system_id: &str) -> Result<Optio
     }
 }
 
-pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).or_err(ErrorKind::Usage, || format!("{} is not a path", path.display()))
 }
 

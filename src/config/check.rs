@@ -77,6 +77,12 @@ pub struct HttpProbe {
     pub status: u16,
     /// A text that the answer must hold.
     pub contains: Option<String>,
+    /// The type of the answer, in lower case.
+    pub content_type: Option<String>,
+    /// SHA-256 of the answer's content, in lower-case hexadecimal.
+    pub sha256: Option<String>,
+    /// Whether it is asked as the user that the drill logs in as; else nobody is logged in.
+    pub login: bool,
 }
 
 /// A program, run on the restored copy.
@@ -259,6 +265,14 @@ fn applicability(source: &Source, raw: &RawCheck) -> Result<()> {
                 .hint("remove them, or write database = \"odoo\""));
         }
     }
+    if let (Some(page), Some(Scope::Every | Scope::Cluster)) = (&raw.http, raw.database) {
+        return Err(source
+            .error(
+                &page.span,
+                "a page is asked of the Odoo of each database, but the check does not run in Odoo databases",
+            )
+            .hint("remove `database`, or write database = \"odoo\""));
+    }
     for table in &raw.requires_tables {
         if !is_identifier(&table.value) {
             return Err(source.error(&table.span, "this is not the name of a table"));
@@ -311,8 +325,14 @@ fn http(source: &Source, raw: &RawHttp) -> Result<HttpProbe> {
     if let Some(written) = raw.status.as_ref().filter(|s| !(100..600).contains(&s.value)) {
         return Err(source.error(&written.span, format!("{status} is not an HTTP status")));
     }
+    if let Some(written) = raw.sha256.as_ref().filter(|s| !is_sha256(&s.value)) {
+        return Err(source.error(&written.span, "this is not a SHA-256").hint("write its 64 hexadecimal digits"));
+    }
+    let lower = |t: String| t.to_ascii_lowercase();
     let contains = raw.contains.as_ref().map(|t| text(source, "contains", t)).transpose()?;
-    Ok(HttpProbe { path, status, contains })
+    let content_type = raw.content_type.as_ref().map(|t| text(source, "content_type", t)).transpose()?.map(lower);
+    let sha256 = raw.sha256.as_ref().map(|t| t.value.to_ascii_lowercase());
+    Ok(HttpProbe { path, status, contains, content_type, sha256, login: raw.login })
 }
 
 fn command(source: &Source, raw: &RawCommand) -> Result<CommandProbe> {
@@ -336,6 +356,10 @@ fn command(source: &Source, raw: &RawCommand) -> Result<CommandProbe> {
         exit_code: raw.exit_code.unwrap_or(0),
         output: raw.output.as_ref().map(|l| l.value.clone()),
     })
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether `name` can be a check's id or a suite's name.

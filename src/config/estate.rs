@@ -10,10 +10,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alerts::AlertsConfig;
+use super::calendar::Calendar;
 use super::check::Check;
+use super::drift::DriftRule;
 use super::drill_odoo::DrillOdoo;
+use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
+use super::restore::RestoreConfig;
+use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
 use super::service::{EnvironmentService, ServiceConfig};
 use super::suggest::nearest;
@@ -40,8 +45,20 @@ pub struct Estate {
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.
     pub checks: Vec<Check>,
+    /// What the service does by schedule; the built-in jobs where none is configured.
+    pub jobs: Vec<Job>,
+    /// When what is forbidden, slower or more urgent than usual.
+    pub calendars: Vec<Calendar>,
     /// How columns are masked in copies for other environments, each column once.
     pub masking: Vec<MaskingRule>,
+    /// What changes of the configuration mean, in the order of the files; the first that fits decides.
+    pub drift: Vec<DriftRule>,
+    /// What runbooks say beyond configuration and repository.
+    pub runbook: RunbookConfig,
+    /// The policy that the estate is held against.
+    pub policy: Option<PathBuf>,
+    /// SHA-256 over names and contents of all configuration files, in hexadecimal.
+    pub digest: String,
 }
 
 impl Estate {
@@ -76,6 +93,8 @@ pub struct Environment {
     pub purpose: Purpose,
     /// The team that answers for it.
     pub owner: String,
+    /// What kinds of data it holds, in the organisation's own words.
+    pub data_classes: Vec<String>,
     /// How much loss and downtime are acceptable.
     pub objectives: Objectives,
     /// What a restore takes that no drill can measure.
@@ -88,6 +107,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// What a restore of it needs.
+    pub restore: RestoreConfig,
     /// What the service does for it, and where.
     pub service: EnvironmentService,
 }

@@ -68,11 +68,14 @@ fn descend(base: &Path, into: &mut BTreeSet<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether `name` matches `pattern`, in time proportional to the product of their lengths.
+/// Whether the name of a file matches `pattern`.
 fn matches(pattern: &str, name: &str) -> bool {
-    if name.starts_with('.') && !pattern.starts_with('.') {
-        return false;
-    }
+    (!name.starts_with('.') || pattern.starts_with('.')) && matches_any(pattern, name)
+}
+
+/// Whether `name` matches `pattern`, in time proportional to the product of their lengths; no character of it means
+/// anything but itself.
+pub(super) fn matches_any(pattern: &str, name: &str) -> bool {
     let pattern: Vec<char> = pattern.chars().collect();
     // reached[i]: the pattern's first i characters match the name so far.
     let mut reached = vec![false; pattern.len() + 1];

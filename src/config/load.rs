@@ -5,16 +5,22 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use super::calendar::{Calendar, RawCalendar, calendar};
 use super::check::{check, is_name};
+use super::drift::{DriftRule, drift_rule};
 use super::estate::Estate;
 use super::glob::{expand_glob, is_pattern};
+use super::job::{Job, RawJob, built_in, job, judge_together};
 use super::masking::{MaskingRule, rule};
 use super::raw::{Located, RawFile};
 use super::read::{Target, environment};
+use super::runbook::runbook;
 use super::source::Source;
 use super::suggest::nearest;
 use super::text::ConfigText;
-use super::{Check, Environment, alerts, repository, service};
+use super::{Check, Environment, alerts, policy, repository, service};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -55,6 +61,8 @@ impl Estate {
         let keys = repository::keys(&main, raw_keys)?;
         let raw_alerts = raw.alerts.take();
         let service = raw.service.take().map(|raw| service::service(&main, raw.value)).transpose()?.unwrap_or_default();
+        let policy = policy::file(&main, raw.policy.take().map(|l| l.value))?;
+        let runbook = runbook(&main, raw.runbook.take().map(|l| l.value))?;
 
         let mut files = Files::default();
         let included = included(&main, raw.include.take())?;
@@ -67,7 +75,10 @@ impl Estate {
         files.refuse_unknown_suites()?;
         let names: Vec<&str> = files.environments.iter().map(|e| e.name.as_str()).collect();
         let alerts = raw_alerts.map(|raw| alerts::alerts(files.first(), raw.value, &names)).transpose()?;
+        let (jobs, calendars) = files.schedule()?;
+        files.refuse_unknown_environments()?;
 
+        let digest = files.digest();
         let file = std::path::absolute(&path)
             .or_err(ErrorKind::Config, || format!("cannot tell where {} lies", path.display()))?;
         let absolute = |source: &Source| (source.absolute(), source.text.clone());
@@ -80,7 +91,13 @@ impl Estate {
             alerts: alerts.unwrap_or_default(),
             environments: files.environments,
             checks: files.checks,
+            jobs,
+            calendars,
             masking: files.masking,
+            digest,
+            drift: files.drift,
+            policy,
+            runbook,
         })
     }
 }
@@ -124,13 +141,15 @@ fn included(main: &Source, include: Option<Located<Vec<Located<String>>>>) -> Re
     Ok(files)
 }
 
-/// An included file holds environments, checks and masking rules, nothing else.
+/// An included file holds environments, checks, masking and drift rules, nothing else.
 fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<()> {
     let sections = [
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
         ("[service]", raw.service.as_ref().map(|l| &l.span)),
         ("[alerts]", raw.alerts.as_ref().map(|l| &l.span)),
+        ("[policy]", raw.policy.as_ref().map(|l| &l.span)),
+        ("[runbook]", raw.runbook.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),
     ];
     match sections.into_iter().find_map(|(name, span)| Some((name, span?))) {
@@ -148,16 +167,37 @@ struct Files {
     environments: Vec<Environment>,
     checks: Vec<Check>,
     masking: Vec<MaskingRule>,
+    /// Jobs and calendars with the index of their file: they are judged when all environments are known.
+    jobs: Vec<(usize, RawJob)>,
+    calendars: Vec<(usize, RawCalendar)>,
+    drift: Vec<DriftRule>,
     environment_places: HashMap<String, String>,
     check_places: HashMap<String, String>,
     slots: Vec<(Target, String, String)>,
     /// Suite name, its place, and the index of the file that asks for it.
     wanted_suites: Vec<(String, String)>,
+    /// Names of environments that rules speak of, and their places.
+    wanted_environments: Vec<(String, String)>,
 }
 
 impl Files {
     fn first(&self) -> &Source {
         self.sources.first().expect("the main file is added first")
+    }
+
+    /// SHA-256 over the files, by their names from the first one's directory.
+    fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let home = &self.first().directory;
+        for source in &self.sources {
+            let path = source.directory.join(source.shown.file_name().unwrap_or_default());
+            let name = path.strip_prefix(home).unwrap_or(&path).to_string_lossy().into_owned();
+            for part in [name.as_bytes(), source.text().as_bytes()] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+        }
+        hex::encode(hash.finalize())
     }
 
     fn add(&mut self, source: Source, raw: RawFile) -> Result<()> {
@@ -185,8 +225,45 @@ impl Files {
             }
             self.masking.push(rule);
         }
+        let index = self.sources.len();
+        self.jobs.extend(raw.job.into_iter().map(|job| (index, job)));
+        self.calendars.extend(raw.calendar.into_iter().map(|calendar| (index, calendar)));
+        for raw in raw.drift {
+            for name in raw.environments.iter().flat_map(|list| &list.value) {
+                self.wanted_environments.push((name.value.clone(), source.place(&name.span)));
+            }
+            self.drift.push(drift_rule(&source, raw)?);
+        }
         self.sources.push(source);
         Ok(())
+    }
+
+    /// Judges jobs and calendars.
+    fn schedule(&mut self) -> Result<(Vec<Job>, Vec<Calendar>)> {
+        let (mut jobs, mut places) = (Vec::new(), Vec::new());
+        for (index, raw) in std::mem::take(&mut self.jobs) {
+            let (job, place) = job(&self.sources[index], raw, &self.environments)?;
+            jobs.push(job);
+            places.push(place);
+        }
+        judge_together(&jobs, &places)?;
+        if jobs.is_empty() {
+            jobs = built_in(&self.environments);
+        }
+        let mut calendars: Vec<Calendar> = Vec::new();
+        for (index, raw) in std::mem::take(&mut self.calendars) {
+            let (source, span) = (&self.sources[index], raw.name.span.clone());
+            let mut read = |path: &Path| {
+                std::fs::read_to_string(path)
+                    .or_err(ErrorKind::Config, || format!("cannot read the calendar {}", path.display()))
+            };
+            let calendar = calendar(source, raw, &self.environments, &mut read)?;
+            if calendars.iter().any(|other| other.name == calendar.name) {
+                return Err(source.error(&span, format!("the calendar \"{}\" is defined twice", calendar.name)));
+            }
+            calendars.push(calendar);
+        }
+        Ok((jobs, calendars))
     }
 
     fn add_environment(&mut self, source: &Source, raw: super::raw::RawEnvironment) -> Result<()> {
@@ -212,6 +289,21 @@ impl Files {
         self.slots.push((target, environment.postgres.slot.clone(), environment.name.clone()));
         self.environments.push(environment);
         Ok(())
+    }
+
+    /// A rule for an environment that does not exist would never apply, and nobody would notice.
+    fn refuse_unknown_environments(&self) -> Result<()> {
+        let known: Vec<&str> = self.environments.iter().map(|e| e.name.as_str()).collect();
+        match self.wanted_environments.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some((name, place)) => {
+                let error = error::config(format!("{place}: there is no environment \"{name}\""));
+                Err(match nearest(name, known.iter().copied()) {
+                    Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+                    None => error.hint(format!("environments: {}", known.join(", "))),
+                })
+            }
+        }
     }
 
     /// A drill that names a suite which does not exist would check nothing and look green.

@@ -5,16 +5,25 @@
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
 mod alerts;
+mod calendar;
 mod check;
+mod cron;
+mod drift;
 mod drill_odoo;
 mod estate;
 mod glob;
+mod http;
+mod ical;
+mod job;
 mod job_kind;
 mod load;
 mod masking;
+mod policy;
 mod raw;
 mod read;
 mod repository;
+mod restore;
+mod runbook;
 #[cfg(test)]
 mod samples;
 mod schema;
@@ -23,20 +32,30 @@ mod service;
 mod source;
 pub(crate) mod suggest;
 mod text;
+mod zone;
 
 pub use alerts::{AlertSeverity, AlertsConfig, DeadMan, Receiver, Route, Smtp, SmtpTls};
+pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
+pub use cron::CronExpression;
+pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
     PostgresConfig, Purpose, ReaderMode, SandboxKind,
 };
 pub use glob::expand_glob;
+pub use http::{HttpConfig, Network, OidcConfig, Role, TlsFiles, TokenConfig};
+pub use job::{CatchUp, DrillSample, Job, TooLong};
 pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
+pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
 pub use repository::{KeysConfig, RepositoryConfig};
-pub use schema::json_schema;
+pub use restore::RestoreConfig;
+pub use runbook::RunbookConfig;
+pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};
 pub use text::ConfigText;
+pub use zone::{Twice, instant};

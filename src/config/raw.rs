@@ -15,9 +15,15 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::alerts::RawAlerts;
+use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
+use super::drift::RawDriftRule;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::job::RawJob;
+use super::policy::RawPolicySection;
+use super::restore::RawRestore;
+use super::runbook::RawRunbook;
 use super::service::{RawEnvironmentService, RawService};
 use crate::units::{ByteSize, Span};
 
@@ -51,7 +57,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]`, `[keys]`, `[service]` and `[alerts]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[service]`, `[alerts]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -66,6 +72,10 @@ pub(super) struct RawFile {
     pub(super) service: Option<Located<RawService>>,
     /// Who is told what is wrong.
     pub(super) alerts: Option<Located<RawAlerts>>,
+    /// The policy that the estate is held against.
+    pub(super) policy: Option<Located<RawPolicySection>>,
+    /// What generated runbooks say that no program can know.
+    pub(super) runbook: Option<Located<RawRunbook>>,
     /// The environments that are backed up.
     #[serde(default)]
     pub(super) environment: Vec<RawEnvironment>,
@@ -74,9 +84,18 @@ pub(super) struct RawFile {
     /// The assertions that a drill makes about restored databases.
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
+    /// What the service does by schedule; with none in the whole estate, what is built in.
+    #[serde(default)]
+    pub(super) job: Vec<RawJob>,
+    /// Times in which something is forbidden, slower or more urgent than usual.
+    #[serde(default)]
+    pub(super) calendar: Vec<RawCalendar>,
     /// How columns are masked in copies for other environments: `"table.column" = "rule"`.
     #[serde(default)]
     pub(super) masking: BTreeMap<String, Located<RawRule>>,
+    /// What a change of the configuration, or a difference between environments, means; the first rule that fits decides.
+    #[serde(default)]
+    pub(super) drift: Vec<RawDriftRule>,
 }
 
 /// Where backups are kept.
@@ -126,6 +145,9 @@ pub(super) struct RawEnvironment {
     pub(super) purpose: Purpose,
     /// The team that answers for it.
     pub(super) owner: Located<String>,
+    /// What kinds of data it holds, in the organisation's own words; policies refer to them.
+    #[serde(default)]
+    pub(super) data_classes: Vec<Located<String>>,
     /// How much loss and how much time without service are acceptable.
     pub(super) objectives: RawObjectives,
     /// The PostgreSQL cluster.
@@ -137,6 +159,8 @@ pub(super) struct RawEnvironment {
     pub(super) configuration: Option<RawConfiguration>,
     /// How its drills run.
     pub(super) drill: Option<RawDrill>,
+    /// What a restore of it needs.
+    pub(super) restore: Option<RawRestore>,
     /// What the service does for it, and where.
     pub(super) service: Option<RawEnvironmentService>,
 }
@@ -315,6 +339,13 @@ pub(super) struct RawHttp {
     pub(super) status: Option<Located<u16>>,
     /// A text that the answer must hold.
     pub(super) contains: Option<Located<String>>,
+    /// The type of the answer, as `text/html`; parameters such as the character set count only where they are given.
+    pub(super) content_type: Option<Located<String>>,
+    /// SHA-256 of the answer's content, in hexadecimal.
+    pub(super) sha256: Option<Located<String>>,
+    /// Whether the user asks that the drill logs in as, an administrator of the copy; default false: nobody is logged in.
+    #[serde(default)]
+    pub(super) login: bool,
 }
 
 /// A program that is run on the restored copy.

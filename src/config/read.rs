@@ -11,6 +11,7 @@ use super::raw::{
     Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
 };
 use super::repository::{optional_secret, positive};
+use super::restore::restore;
 use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
@@ -46,12 +47,18 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         name: raw.name.value,
         purpose: raw.purpose,
         owner: text(source, "owner", &raw.owner)?,
+        data_classes: raw
+            .data_classes
+            .iter()
+            .map(|class| text(source, "data_classes", class))
+            .collect::<Result<_>>()?,
         objectives,
         assumed: assumed(source, raw.objectives.assumed.as_ref())?,
         postgres,
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
         drill,
+        restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
         service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };
     Ok((environment, target))

@@ -149,6 +149,17 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert!(!shop.service.receive_wal && !shop.service.watch_filestore);
     assert_eq!(sample("minimal.toml").service, ServiceConfig::default());
     assert!(sample("minimal.toml").environments[0].service.drills("any"));
+    assert_eq!(shop.data_classes, ["personal", "payment"]);
+    assert_eq!(estate.policy, Some(here("our-policy.toml")));
+    let runbook = &estate.runbook;
+    assert_eq!(runbook.contacts["shops"], "+49 30 1234567, on call");
+    assert_eq!((runbook.recovery_key.as_deref(), runbook.restored.clone()), (Some("the safe"), here("restored")));
+    assert_eq!(runbook.second_copy.as_deref(), Some("s3://odoo-backups-west"));
+    let rule = &estate.drift[0];
+    assert_eq!((rule.file.as_str(), rule.setting.as_deref()), ("odoo/*/modules.json", Some("sale*")));
+    assert_eq!((rule.between, rule.severity), (DriftBetween::Environments, DriftSeverity::Critical));
+    assert_eq!(rule.environments, Some(vec!["shop-2".to_owned()]));
+    assert_eq!(estate.digest.len(), 64);
     let check = &estate.checks[0];
     assert_eq!(
         (check.id.as_str(), check.suite.as_str(), check.statement()),
@@ -157,6 +168,35 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!((check.severity, check.expect, check.database), (Severity::Baseline, Expectation::Rows, Scope::Odoo));
     assert_eq!((check.odoo_min, check.odoo_max, check.timeout), (Some(16), Some(19), Duration::from_secs(60)));
     assert!(matches!(check.probe, Probe::Sql { generates: true, .. }));
+    let job = |name: &str| estate.jobs.iter().find(|job| job.name == name).expect("known");
+    let nightly = job("nightly");
+    assert_eq!((nightly.kind, nightly.time_zone), (JobKind::Base, chrono_tz::Tz::Europe__Brussels));
+    assert_eq!((nightly.cron.text(), nightly.environments.as_slice()), ("30 1 * * *", &["shop-2".to_owned()][..]));
+    assert_eq!(
+        (Some(nightly.jitter), nightly.deadline, Some(nightly.timeout)),
+        (minutes(10), minutes(360), minutes(480))
+    );
+    assert_eq!((nightly.catch_up, nightly.retries, Some(nightly.retry_after)), (CatchUp::None, 5, minutes(10)));
+    assert!(job("deep").deep && !job("drill").deep);
+    let drill = job("drill");
+    assert_eq!((drill.after.as_deref(), drill.sample), (Some("nightly"), DrillSample::Longest));
+    assert_eq!((Some(drill.max_deferral), drill.when_deferred_too_long), (minutes(14 * 24 * 60), TooLong::Run));
+    assert_eq!((drill.retries, drill.catch_up, drill.built_in), (3, CatchUp::One, false));
+    let peak = &estate.calendars[0];
+    assert_eq!((peak.title.as_deref(), peak.kind), (Some("Black Friday to the sales"), CalendarKind::Deny));
+    assert_eq!(
+        (peak.effects.len(), peak.max_rate, peak.rpo, peak.rto),
+        (3, Some(ByteSize(20 << 20)), minutes(1), minutes(60))
+    );
+    assert_eq!(peak.environments, ["shop-2"]);
+    assert_eq!(peak.windows.len(), 4, "two written, two of the iCalendar file");
+    assert_eq!((peak.windows[0].lasts, peak.windows[0].except.len()), (Lasts::Days(4), 1));
+    assert_eq!(peak.windows[2].title.as_deref(), Some("Opening of the shop in Ghent"));
+    assert_eq!(estate.calendars[1].kind, CalendarKind::Allow);
+    let built_in = sample("minimal.toml");
+    assert!(
+        built_in.jobs.len() == 8 && built_in.jobs.iter().all(|job| job.built_in && job.environments == ["production"])
+    );
     let masking: Vec<_> = estate
         .masking
         .iter()

@@ -4,12 +4,18 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::policy::RawPolicy;
 use super::raw::RawFile;
 use crate::units::{ByteSize, Span};
 
 /// JSON Schema (draft 2020-12) of `lifeboat.toml` and of the files that it includes.
 pub fn json_schema() -> serde_json::Value {
     schemars::schema_for!(RawFile).to_value()
+}
+
+/// JSON Schema of `policy.toml`.
+pub fn policy_schema() -> serde_json::Value {
+    schemars::schema_for!(RawPolicy).to_value()
 }
 
 impl JsonSchema for Span {

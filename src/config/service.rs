@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::is_name;
+use super::http::{HttpConfig, RawHttpService, http};
 use super::raw::Located;
 use super::repository::positive;
 use super::source::Source;
@@ -32,6 +33,8 @@ pub struct ServiceConfig {
     pub stop_within: Duration,
     /// How often the repository and PostgreSQL are looked at anew.
     pub refresh_every: Duration,
+    /// The page and the API; `None`: there is none.
+    pub http: Option<HttpConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -42,6 +45,7 @@ impl Default for ServiceConfig {
             drills_at_once: DEFAULT_DRILLS,
             stop_within: DEFAULT_STOP,
             refresh_every: DEFAULT_REFRESH,
+            http: None,
         }
     }
 }
@@ -92,6 +96,8 @@ pub(super) struct RawService {
     stop_within: Option<Located<Span>>,
     /// How often the repository and PostgreSQL are looked at anew, for page, API, metrics and alerts; default `30s`.
     refresh_every: Option<Located<Span>>,
+    /// The page and the API; absent: there is none.
+    http: Option<RawHttpService>,
 }
 
 /// What the service does for an environment, and where.
@@ -123,6 +129,7 @@ pub(super) fn service(source: &Source, raw: RawService) -> Result<ServiceConfig>
             .map(|span| positive(source, "refresh_every", &span))
             .transpose()?
             .unwrap_or(default.refresh_every),
+        http: raw.http.map(|raw| http(source, raw)).transpose()?,
     })
 }
 

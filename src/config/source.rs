@@ -6,12 +6,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::raw::{RawFile, SECRET_IN_FILE};
 use super::suggest::nearest;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt as _};
 
 /// Sections that stand below an `[[environment]]`.
-const SECTIONS: [&str; 5] = ["objectives", "postgres", "odoo", "configuration", "drill"];
+const SECTIONS: [&str; 6] = ["objectives", "postgres", "odoo", "configuration", "drill", "restore"];
 
 /// A configuration file that was read.
 #[derive(Debug)]
@@ -44,8 +46,23 @@ impl Source {
         self.shown.file_name().map_or_else(|| self.directory.clone(), |name| self.directory.join(name))
     }
 
+    /// A file that comes with the program.
+    pub(super) fn builtin(name: &str, text: &str) -> Self {
+        Self { shown: PathBuf::from(name), directory: PathBuf::from("/"), text: text.to_owned() }
+    }
+
+    /// The text.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Parses the text to its raw shape.
     pub(super) fn parse(&self) -> Result<RawFile> {
+        self.parse_as()
+    }
+
+    /// Parses the text to another raw shape.
+    pub(super) fn parse_as<T: DeserializeOwned>(&self) -> Result<T> {
         toml::from_str(&self.text).map_err(|e| self.translate(e.message(), e.span()))
     }
 

@@ -12,14 +12,16 @@ use std::time::Instant;
 
 use futures::FutureExt;
 
+use super::drift::{self, Drift, MaskedExport, Rules};
 use super::export::{ConfigFile, Export, Unreadable, changes};
 use super::manifest::{FORMAT, FileLine, Line, Manifest, keyed};
+use super::mask::{MaskedFile, Masker};
 use super::{Change, OdooInstance, Request, collect, write_beside};
-use crate::config::{Environment, expand_glob};
+use crate::config::{DriftRule, Environment, expand_glob};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::evidence::entry::{ConfigurationExport, Suspect};
-use crate::evidence::{Appended, Body, Ledger, Subject};
+use crate::evidence::{Appended, Body, Ledger, LedgerEntry, Subject};
 use crate::postgres::backup::record_failure;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::source::Source;
@@ -47,6 +49,8 @@ pub struct Exported {
     pub changes: Vec<Change>,
     /// The export that it was compared with.
     pub compared_with: Option<String>,
+    /// The same, setting by setting; `None` where there is nothing to compare with.
+    pub drift: Option<Drift>,
     /// Bytes that it added to the repository.
     pub stored_bytes: u64,
 }
@@ -66,10 +70,11 @@ impl Exported {
 }
 
 /// Exports the configuration of `environment` and commits it; a failure is recorded in the ledger too.
-/// `path` is the value of `PATH`, one of the places where `pg_dumpall` is looked for.
+/// `path` is the value of `PATH`, one of the places where `pg_dumpall` is looked for; `rules` say what changes mean.
 pub async fn export(
     repository: &Repository,
     environment: &Environment,
+    rules: &[DriftRule],
     level: i32,
     path: Option<&OsStr>,
     runtime: &Runtime,
@@ -79,7 +84,7 @@ pub async fn export(
     let result = async {
         repository.signer()?;
         let export = gather(environment, path, runtime).await?;
-        commit(repository, &environment.name, &ledger, export, level, runtime).await
+        commit(repository, &environment.name, rules, &ledger, export, level, runtime).await
     };
     let result = result.await;
     if let Err(failure) = &result {
@@ -152,6 +157,7 @@ fn expanded(pattern: &str) -> Vec<String> {
 async fn commit(
     repository: &Repository,
     environment: &str,
+    rules: &[DriftRule],
     ledger: &Ledger,
     export: Export,
     level: i32,
@@ -160,7 +166,8 @@ async fn commit(
     let id = new_id(export.taken_at)?;
     let digests: Vec<(String, String)> =
         export.digests().into_iter().map(|(name, digest)| (name.clone(), keyed(repository, &name, &digest))).collect();
-    let previous = previous(repository, environment, ledger, runtime).await?;
+    let entries = ledger.entries().await?;
+    let previous = previous(repository, environment, &entries, runtime).await?;
     let changes = match &previous {
         Some((_, before)) => changes(before, &digests, &export.unreadable),
         None => Vec::new(),
@@ -170,9 +177,19 @@ async fn commit(
 
     let (writer, task) = pack_stream::start(repository, environment, level);
     let Export { files, unreadable, taken_at } = export;
-    let wrote = tokio::task::spawn_blocking(move || write_all(writer, files)).await;
+    let masker = Masker::new(&repository.seal.index);
+    let wrote = tokio::task::spawn_blocking(move || write_all(writer, files, &masker)).await;
     let written = task.written().await?;
-    let (files, positions) = wrote.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())??;
+    let (files, positions, masked) =
+        wrote.or_err(ErrorKind::Internal, || "a worker ended unexpectedly".to_owned())??;
+    let masked = MaskedExport {
+        environment: environment.to_owned(),
+        export: id.clone(),
+        taken_at,
+        files: masked,
+        missing: unreadable.clone(),
+    };
+    let (masked_object, masked_size) = drift::store(repository, &masked).await?;
 
     let mut manifest = MetaWriter::new(repository)?;
     manifest.line(&Line::Export { format: FORMAT, id: id.clone(), taken_at })?;
@@ -201,6 +218,7 @@ async fn commit(
         bytes: files.iter().map(|f| f.content.len() as u64).sum(),
         manifest: manifest.sha256.clone(),
         digest: whole,
+        masked: Some(masked_object.clone()),
         changed: changes.iter().map(|c| c.name.clone()).collect(),
         unreadable: unreadable
             .into_iter()
@@ -208,36 +226,64 @@ async fn commit(
             .collect(),
     };
     let mut subjects = vec![Subject::new(layout::meta(environment, &manifest.sha256), &manifest.sha256)];
+    subjects.push(Subject::new(layout::meta(environment, &masked_object), &masked_object));
     subjects.extend(written.packs.iter().map(|p| Subject::new(layout::pack(environment, &p.sha256), &p.sha256)));
     let body = Body::ConfigurationExport(entry.clone());
     let appended = ledger.append(runtime, repository.signer()?, subjects, body).await?;
-    let stored_bytes = written.stored_bytes + manifest.size;
-    Ok(Exported { entry, appended, changes, compared_with: previous.map(|(id, _)| id), stored_bytes })
+    let stored_bytes = written.stored_bytes + manifest.size + masked_size;
+    let rules = Rules { own: rules, environment };
+    let drift = tell_drift(repository, ledger, &entries, (&entry, masked), rules, runtime).await;
+    Ok(Exported { entry, appended, changes, compared_with: previous.map(|(id, _)| id), drift, stored_bytes })
 }
 
-fn write_all(mut writer: StreamWriter, files: Vec<ConfigFile>) -> Result<(Vec<ConfigFile>, Vec<Position>)> {
+/// Records what changed since the previous export, and first what an export before it left untold because its process
+/// died. The export is committed, so whatever fails here is a warning.
+async fn tell_drift(
+    repository: &Repository,
+    ledger: &Ledger,
+    entries: &[LedgerEntry],
+    (entry, masked): (&ConfigurationExport, MaskedExport),
+    rules: Rules<'_>,
+    runtime: &Runtime,
+) -> Option<Drift> {
+    let mut earlier = drift::newest(entries);
+    let (previous, before) = (earlier.next()?, earlier.next());
+    let told = drift::latest(entries).is_some_and(|drift| drift.export == previous.id);
+    let tell = async {
+        if let Some(before) = before.filter(|before| !told && before.digest != previous.digest) {
+            drift::append(repository, ledger, (before, None), (previous, None), rules, runtime).await?;
+        }
+        drift::append(repository, ledger, (previous, None), (entry, Some(masked)), rules, runtime).await
+    };
+    tell.await.unwrap_or_else(|failure| {
+        let text =
+            format!("what changed since export {} is not told in the ledger: {}", previous.id, failure.message());
+        runtime.emit(Event::Warning(text));
+        None
+    })
+}
+
+type Wrote = (Vec<ConfigFile>, Vec<Position>, Vec<MaskedFile>);
+
+fn write_all(mut writer: StreamWriter, files: Vec<ConfigFile>, masker: &Masker) -> Result<Wrote> {
+    let masked = files.iter().map(|file| masker.mask(file)).collect();
     let mut positions = Vec::with_capacity(files.len());
     for file in &files {
         positions.push(writer.position());
         writer.write(&file.content)?;
     }
     writer.finish()?;
-    Ok((files, positions))
+    Ok((files, positions, masked))
 }
 
 /// Id, names and digests of the newest export. A damaged one is a warning: it must not stop a new one.
 async fn previous(
     repository: &Repository,
     environment: &str,
-    ledger: &Ledger,
+    entries: &[LedgerEntry],
     runtime: &Runtime,
 ) -> Result<Option<(String, Vec<(String, String)>)>> {
-    let entries = ledger.entries().await?;
-    let newest = entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
-        Body::ConfigurationExport(export) => Some(export),
-        _ => None,
-    });
-    let Some(newest) = newest else { return Ok(None) };
+    let Some(newest) = drift::newest(entries).next() else { return Ok(None) };
     match Manifest::read(repository, environment, &newest.manifest).await {
         Ok(manifest) => {
             let digests = manifest.files.into_iter().map(|f| (f.name, f.digest)).collect();
@@ -327,7 +373,7 @@ mod tests {
         let mut large = vec![0; (2 << 20) + 5];
         aws_lc_rs::rand::fill(&mut large).expect("random");
         let first = export(&[("a", b""), ("b", b"admin_passwd = secret"), ("c", &large), ("d", b"tail")]);
-        let done = commit(&writer, "e", &ledger, first.clone(), 3, &runtime).await.expect("first");
+        let done = commit(&writer, "e", &[], &ledger, first.clone(), 3, &runtime).await.expect("first");
         assert_eq!((done.changes.len(), done.compared_with, done.entry.files), (0, None, 4));
 
         let (files, missing) = read(&reader, "e", &done.entry).await.expect("read");
@@ -335,11 +381,11 @@ mod tests {
         assert_eq!(read(&writer, "e", &done.entry).await.expect_err("no key").kind(), ErrorKind::Denied);
 
         let second = export(&[("b", b"admin_passwd = other"), ("c", &large), ("d", b"tail"), ("e", b"new")]);
-        let again = commit(&writer, "e", &ledger, second.clone(), 3, &runtime).await.expect("second");
+        let again = commit(&writer, "e", &[], &ledger, second.clone(), 3, &runtime).await.expect("second");
         assert_eq!(again.entry.changed, ["a", "b", "e"]);
         assert_eq!(again.compared_with, Some(done.entry.id));
         assert_ne!(again.entry.digest, done.entry.digest);
-        let same = commit(&writer, "e", &ledger, second, 3, &runtime).await.expect("third");
+        let same = commit(&writer, "e", &[], &ledger, second, 3, &runtime).await.expect("third");
         assert_eq!((same.entry.changed.len(), same.entry.digest), (0, again.entry.digest));
     }
 }

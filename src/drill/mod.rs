@@ -14,11 +14,13 @@ pub mod outlook;
 mod provision;
 pub mod reap;
 pub mod reconcile;
+mod record;
 pub mod run;
 pub mod sampling;
 pub mod sandbox;
 pub mod selftest;
 pub mod sinkhole;
+mod stages;
 
 #[cfg(test)]
 mod testing;

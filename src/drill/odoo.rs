@@ -2,19 +2,18 @@
 //! started on it and asked.
 //!
 //! It comes after the checks of the data: what a source said at capture is compared with what was restored, not
-//! with what Odoo made of it. Odoo is started behind a seal only ([`Inputs::way`]).
+//! with what Odoo made of it. Odoo is started behind a seal only ([`Inputs::around`]).
 
 use std::path::Path;
 
-use crate::config::{DrillOdoo, Environment};
-use crate::drill::boot::{self, Way};
-use crate::drill::neutralise::{self, AddonsPaths, Neutralisation};
+use crate::config::{self, DrillOdoo, Environment};
+use crate::drill::boot::{self, Surroundings};
+use crate::drill::checks;
+use crate::drill::neutralise::{self, AddonsPaths, Means, Neutralisation};
 use crate::error::Result;
 use crate::evidence::drill_record::Check;
 use crate::evidence::egress_record::Egress;
 use crate::evidence::odoo_record::{Boot, Neutralised};
-use crate::postgres::account::Account;
-use crate::postgres::launch::Launch;
 use crate::postgres::server::PrivateServer;
 
 /// What Odoo is tried on, and with.
@@ -24,16 +23,10 @@ pub struct Inputs<'a> {
     pub environment: &'a Environment,
     /// The restored server.
     pub server: &'a PrivateServer,
-    /// How Odoo is started.
-    pub launch: &'a dyn Launch,
-    /// The account that it runs as; `None` stays the running one.
-    pub account: Option<&'a Account>,
-    /// The restored filestores, by database.
-    pub filestore: &'a Path,
-    /// A directory of its own in the sandbox.
-    pub home: &'a Path,
-    /// How [`boot::PORT`] is reached behind the seal; `None` where there is no seal: then no Odoo is started.
-    pub way: Option<Way>,
+    /// Where Odoo is started; `None` where there is no seal: then none is.
+    pub around: Option<Surroundings<'a>>,
+    /// The checks of the drill, of which those that ask for a page are asked here.
+    pub checks: &'a [&'a config::Check],
 }
 
 /// What came of it.
@@ -49,17 +42,19 @@ pub struct Outcome {
     pub findings: Vec<String>,
     /// Databases that are proven to be neutralised, with their Odoo.
     proven: Vec<(String, u32)>,
+    /// Odoo databases that are not.
+    unproven: Vec<String>,
 }
 
 impl Inputs<'_> {
     /// The Odoo to start, where one is configured and there is a seal to start it behind.
-    fn odoo(&self) -> Option<(&DrillOdoo, &Way)> {
-        Some((self.environment.drill.odoo.as_ref()?, self.way.as_ref()?))
+    fn odoo(&self) -> Option<(&DrillOdoo, &Surroundings<'_>)> {
+        Some((self.environment.drill.odoo.as_ref()?, self.around.as_ref()?))
     }
 
     /// Why no Odoo is started although the environment has one, if so.
     fn why_not(&self) -> Option<String> {
-        match (&self.environment.drill.odoo, &self.way) {
+        match (&self.environment.drill.odoo, &self.around) {
             (None, _) if self.environment.odoo.is_empty() => None,
             (None, _) => Some(
                 "Odoo was not started on the restored data: [environment.drill.odoo] does not say which one".into(),
@@ -77,14 +72,10 @@ impl Inputs<'_> {
 pub async fn neutralise(inputs: &Inputs<'_>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     outcome.findings.extend(inputs.why_not());
-    let Some((odoo, _)) = inputs.odoo() else { return Ok(outcome) };
-    let addons = AddonsPaths::of(inputs.environment, odoo)?;
-    let settings = neutralise::Settings {
-        addons: &addons,
-        allow: &inputs.environment.drill.allow_unneutralised,
-        base_url: &boot::base_url(boot::PORT),
+    let (Some(_), Some(means)) = (&inputs.around, Means::of(inputs.environment, boot::base_url(boot::PORT))?) else {
+        return Ok(outcome);
     };
-    for done in neutralise::run(inputs.server, &settings).await? {
+    for done in neutralise::run(inputs.server, &means.settings()).await? {
         outcome.add(done);
     }
     if outcome.neutralised.is_empty() {
@@ -100,6 +91,7 @@ impl Outcome {
         } else {
             let database = &done.record.database;
             self.findings.push(format!("Odoo was not started on {database}: it is not proven to be neutralised"));
+            self.unproven.push(database.clone());
         }
         self.neutralised.push(done.record);
         self.checks.extend(done.checks);
@@ -111,18 +103,16 @@ impl Outcome {
 /// # Errors
 /// Where it could not be tried at all. An Odoo that does not start or answers wrongly is a failed check.
 pub async fn boot(inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<()> {
-    let Some((odoo, way)) = inputs.odoo() else { return Ok(()) };
+    if outcome.neutralised.is_empty() {
+        outcome.checks.extend(checks::without_odoo(inputs.checks, "no Odoo was started in this drill"));
+    }
+    for database in std::mem::take(&mut outcome.unproven) {
+        let why = "no Odoo was started on this database: it is not proven to be neutralised";
+        outcome.checks.extend(boot::unanswered(inputs.checks, &database, why));
+    }
+    let Some((odoo, around)) = inputs.odoo() else { return Ok(()) };
     let addons = AddonsPaths::of(inputs.environment, odoo)?;
-    let settings = boot::Settings {
-        odoo,
-        addons: &addons,
-        launch: inputs.launch,
-        account: inputs.account,
-        filestore: inputs.filestore,
-        home: inputs.home,
-        port: boot::PORT,
-        way: way.clone(),
-    };
+    let settings = boot::Settings { odoo, addons: &addons, around, checks: inputs.checks };
     for (database, series) in std::mem::take(&mut outcome.proven) {
         let booted = boot::run(inputs.server, &database, series, &settings).await?;
         outcome.checks.extend(booted.checks);
@@ -131,10 +121,11 @@ pub async fn boot(inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// What the copy tried to reach, as the sandbox's sinkhole wrote it down; `None` where there was none.
-pub fn egress(log: &Path, outcome: &Outcome) -> Option<Egress> {
+/// What a copy tried to reach, as the sandbox's sinkhole wrote it down; `None` where there was none. What is tried of
+/// that which was `neutralised` is a finding.
+pub fn egress(log: &Path, neutralised: &[Neutralised]) -> Option<Egress> {
     let written = std::fs::read(log).ok()?;
-    Some(Egress::of(&String::from_utf8_lossy(&written), &outcome.neutralised))
+    Some(Egress::of(&String::from_utf8_lossy(&written), neutralised))
 }
 
 /// What a sandbox must let the drill's Odoo read.

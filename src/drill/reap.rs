@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::run::purpose;
+use super::odoo;
+use super::record::purpose;
 use super::sandbox::journal::{Dead, dead};
 use super::sandbox::place::is_left;
-use super::sandbox::reap::clean;
+use super::sandbox::reap::{clean, egress_log};
 use crate::config::Estate;
 use crate::error::Result;
 use crate::event::Event;
@@ -64,6 +65,8 @@ pub async fn reap(
 }
 
 async fn one(estate: &Estate, repository: &Repository, dead: Dead, runtime: &Runtime) -> Result<Reaped> {
+    // What it was told to neutralise is not known any more.
+    let egress = egress_log(&dead).and_then(|log| odoo::egress(&log, &[]));
     let cleanup = clean(&dead, runtime.now()).await?;
     let begun = &dead.begun;
     let ledger = ledger(repository, &begun.environment).await?;
@@ -73,7 +76,7 @@ async fn one(estate: &Estate, repository: &Repository, dead: Dead, runtime: &Run
     let appended = match recorded {
         true => None,
         false => {
-            let record = record(estate, &dead, cleanup.clone(), runtime.now());
+            let record = DrillRecord { egress, ..record(estate, &dead, cleanup.clone(), runtime.now()) };
             let body = Body::Drill(Box::new(record));
             Some(ledger.append(runtime, repository.signer()?, Vec::new(), body).await?)
         }

@@ -262,6 +262,9 @@ pub struct ConfigurationExport {
     pub manifest: String,
     /// Keyed digest of the whole set: equal for equal configuration, and tells nothing else.
     pub digest: String,
+    /// SHA-256 of the object that holds its files without their secrets; null in entries of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<String>,
     /// Files that differ from the previous export.
     pub changed: Vec<String>,
     /// What could not be read.

@@ -4,12 +4,16 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::evidence::approval::{Action, Approval};
 pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
 use crate::evidence::draw::{DrillDraw, Revealed};
+use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
+use crate::evidence::fence::LeaseTaken;
+use crate::evidence::job_record::JobRecord;
 pub use crate::evidence::notices::{SilenceChange, Undelivered};
 
 /// The format that this Lifeboat writes and reads.
@@ -68,12 +72,18 @@ pub enum Body {
     FilestoreCapture(FilestoreCapture),
     /// The configuration was exported.
     ConfigurationExport(ConfigurationExport),
+    /// The configuration is not what it was at the export before.
+    Drift(DriftRecord),
     /// Something was restored, for good.
     Restore(Restore),
     /// A random draw for a drill is committed to, before it is drawn.
     DrillDraw(DrillDraw),
     /// A drill ended, well or badly.
     Drill(Box<DrillRecord>),
+    /// A restore was asked for, approved, denied, or carried out with or without approval.
+    Approval(Approval),
+    /// A person did something by way of the service.
+    Action(Action),
     /// Something was attempted and failed.
     Failure(Failure),
     /// Something that was due was not attempted.
@@ -82,6 +92,10 @@ pub enum Body {
     Silence(SilenceChange),
     /// Somebody could not be told that something is wrong.
     Undelivered(Undelivered),
+    /// A scheduled job was run, put off or missed.
+    Job(JobRecord),
+    /// An instance took over a duty from one that may be alive.
+    Lease(LeaseTaken),
 }
 
 impl Body {
@@ -92,13 +106,18 @@ impl Body {
             Body::WalRange(_) => "wal_range",
             Body::FilestoreCapture(_) => "filestore_capture",
             Body::ConfigurationExport(_) => "configuration_export",
+            Body::Drift(_) => "drift",
             Body::Restore(_) => "restore",
             Body::DrillDraw(_) => "drill_draw",
             Body::Drill(_) => "drill",
+            Body::Approval(_) => "approval",
+            Body::Action(_) => "action",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
             Body::Silence(_) => "silence",
             Body::Undelivered(_) => "undelivered",
+            Body::Job(_) => "job",
+            Body::Lease(_) => "lease",
         }
     }
 }

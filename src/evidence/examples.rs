@@ -11,6 +11,7 @@ use super::testing::key;
 use crate::units::{Lsn, Timeline};
 
 pub(crate) use super::examples_backups::backups;
+pub(crate) use super::examples_service::service;
 
 pub(crate) fn at(seconds: f64) -> DateTime<Utc> {
     let start: DateTime<Utc> = "2026-11-22T03:00:00Z".parse().expect("a time");

@@ -81,6 +81,7 @@ pub(crate) fn backups() -> Vec<Body> {
             bytes: 48_213,
             manifest: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into(),
             digest: "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752".into(),
+            masked: None,
             changed: vec!["odoo.conf".into()],
             unreadable: Vec::new(),
         }),

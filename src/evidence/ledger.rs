@@ -2,6 +2,9 @@
 //! predecessor's hash. A conditional create of the next number commits an entry: of two writers at
 //! once one wins the number and the other takes the next, so nothing is lost and nothing branches.
 //!
+//! A ledger with a [`Fence`] is the record of a process that acts under a lease: it appends nothing behind an entry by
+//! which another instance took over. That cannot be raced: to create an entry is to have read all before it.
+//!
 //! What [`Ledger::append`] returned is durable. The checkpoint is written after it and follows from
 //! the entries; failing to write it is a warning, and the next append makes up for it.
 
@@ -14,6 +17,7 @@ use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::dsse::{Envelope, IN_TOTO};
 use crate::evidence::entry::{Body, Entry, FORMAT, Recorder};
+use crate::evidence::fence::{Fence, Overtaken};
 use crate::evidence::merkle;
 use crate::evidence::read::{Chain, LedgerEntry, Log, Reading};
 use crate::evidence::statement::{Statement, Subject};
@@ -27,8 +31,17 @@ use crate::vault::signing::SigningKey;
 pub struct Ledger {
     log: Log,
     recorder: Recorder,
+    fence: Option<Fence>,
     /// The end of the ledger as this process last saw it; `None` before it was read.
-    chain: Mutex<Option<Chain>>,
+    end: Mutex<Option<End>>,
+}
+
+/// The end of a ledger.
+#[derive(Debug)]
+struct End {
+    chain: Chain,
+    /// Who took over what the fence stands for.
+    overtaken: Option<Overtaken>,
 }
 
 /// Where an entry was written.
@@ -49,7 +62,15 @@ impl Ledger {
     /// count if a key in `trust` signed them.
     pub fn new(store: Store, environment: &str, repository_id: &str, trust: Trust) -> Self {
         let log = Log { store, repository: repository_id.to_owned(), environment: environment.to_owned(), trust };
-        Self { log, recorder: Recorder::this_program(), chain: Mutex::new(None) }
+        Self { log, recorder: Recorder::this_program(), fence: None, end: Mutex::new(None) }
+    }
+
+    /// The same for a process that acts under a lease. A fence of another environment has no effect here.
+    #[must_use]
+    pub fn with_fence(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence.filter(|fence| fence.environment == self.log.environment);
+        self.end = Mutex::new(None);
+        self
     }
 
     /// Every entry, in order. Anything wrong with the ledger is an integrity error.
@@ -69,7 +90,22 @@ impl Ledger {
         self.log.read(&mut Chain::beginning()).await
     }
 
+    /// Entries `first` to `last`, verified with their links to each other and to the entry before, without the rest of the
+    /// ledger: for looking through a long one. Says nothing of what lies outside.
+    pub async fn range(&self, first: u64, last: u64) -> Result<Reading> {
+        self.log.range(first, last).await
+    }
+
+    /// The number of the newest entry, where those up to `known` are known to be there; 0 where there is none.
+    pub async fn last(&self, known: u64) -> Result<u64> {
+        self.log.last(known).await
+    }
+
     /// Appends an entry that says `body` and commits the objects `subjects`.
+    ///
+    /// # Errors
+    /// Denied, where `signer` is not trusted or another instance took over what this ledger's fence stands for;
+    /// integrity, where the ledger is damaged; repository, where the store fails.
     pub async fn append(
         &self,
         runtime: &Runtime,
@@ -83,13 +119,17 @@ impl Ledger {
                 .meaning("nothing was recorded: nobody would accept the signature")
                 .hint("enrol this host's key, or use the state_dir that the repository was made with"));
         }
-        let mut chain = self.chain.lock().await;
-        let chain = match &mut *chain {
-            Some(chain) => chain,
+        let mut end = self.end.lock().await;
+        let end = match &mut *end {
+            Some(end) => end,
             unread => unread.insert(self.first_look(runtime).await?),
         };
         let id = random_id()?;
         loop {
+            if let (Some(overtaken), Some(fence)) = (&end.overtaken, &self.fence) {
+                return Err(overtaken.refusal(fence));
+            }
+            let chain = &mut end.chain;
             let entry = Entry {
                 format: FORMAT,
                 id: id.clone(),
@@ -106,7 +146,7 @@ impl Ledger {
             let bytes = Bytes::from(Envelope::sign(IN_TOTO, &statement.to_bytes(), signer).to_bytes());
             let key = layout::ledger_entry(&self.log.environment, sequence);
             match self.log.store.create_or_get(&key, bytes.clone()).await? {
-                Some(there) if there != bytes => self.catch_up(chain).await?,
+                Some(there) if there != bytes => self.catch_up(end).await?,
                 _ => {
                     chain.push(sequence, &bytes, Some(time));
                     self.write_checkpoint(runtime, signer, chain).await;
@@ -118,7 +158,7 @@ impl Ledger {
     }
 
     /// Reads the whole ledger before the first append of this process.
-    async fn first_look(&self, runtime: &Runtime) -> Result<Chain> {
+    async fn first_look(&self, runtime: &Runtime) -> Result<End> {
         let mut chain = Chain::beginning();
         let reading = self.log.read(&mut chain).await?;
         // An entry without a checkpoint is what an interrupted first append leaves behind.
@@ -128,21 +168,25 @@ impl Ledger {
                 self.log.environment
             )));
         }
-        reading.sound(&self.log)?;
-        Ok(chain)
+        let entries = reading.sound(&self.log)?;
+        let overtaken = self.fence.as_ref().and_then(|fence| fence.overtaken(&entries));
+        Ok(End { chain, overtaken })
     }
 
     /// Somebody else took the next number: moves on to the end of what there is now.
-    async fn catch_up(&self, chain: &mut Chain) -> Result<()> {
-        let mut ahead = chain.clone();
-        self.log.read(&mut ahead).await?.sound(&self.log)?;
-        if ahead.sequence == chain.sequence {
-            let key = layout::ledger_entry(&self.log.environment, chain.sequence + 1);
+    async fn catch_up(&self, end: &mut End) -> Result<()> {
+        let mut ahead = end.chain.clone();
+        let entries = self.log.read(&mut ahead).await?.sound(&self.log)?;
+        if ahead.sequence == end.chain.sequence {
+            let key = layout::ledger_entry(&self.log.environment, ahead.sequence + 1);
             return Err(error::integrity(format!("{key} exists in {} but is not listed", self.log.store.url()))
                 .meaning("nothing was recorded; this store does not list what was just written")
                 .hint("run `lifeboat doctor`, which probes the store"));
         }
-        *chain = ahead;
+        end.chain = ahead;
+        if let Some(overtaken) = self.fence.as_ref().and_then(|fence| fence.overtaken(&entries)) {
+            end.overtaken = Some(overtaken);
+        }
         Ok(())
     }
 
@@ -190,6 +234,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::evidence::checkpoint::Checkpoint;
+    use crate::evidence::fence::LeaseTaken;
     use crate::evidence::testing::{body, key, ledger, memory, trust};
     use crate::runtime::Clock;
     use crate::storage::store::RetryPolicy;
@@ -268,7 +313,7 @@ mod tests {
         let signer = key(1);
         let (one, two) = (ledger(&store, &[1]), ledger(&store, &[1]));
         // The second host looked before the first one wrote.
-        *two.chain.lock().await = Some(Chain::beginning());
+        *two.end.lock().await = Some(End { chain: Chain::beginning(), overtaken: None });
         let first = one.append(&runtime, &signer, Vec::new(), body("same")).await.expect("appended");
         let second = two.append(&runtime, &signer, Vec::new(), body("same")).await.expect("appended");
         assert_eq!((first.sequence, second.sequence), (1, 2));
@@ -343,5 +388,72 @@ mod tests {
         append(&ledger(&store, &[1]), 1, "one").await.expect("appended");
         store.delete_all(vec!["production/ledger/checkpoint".into()]).await.expect("deleted");
         assert_eq!(append(&ledger(&store, &[1]), 1, "two").await.expect("appended").sequence, 2);
+    }
+
+    fn takes_over(generation: u64) -> Body {
+        Body::Lease(LeaseTaken {
+            duty: "jobs".into(),
+            generation,
+            owner: "host-2".into(),
+            previous_owner: Some("host-1".into()),
+            previous_generation: Some(generation - 1),
+            expired_at: None,
+        })
+    }
+
+    fn fenced(store: &Store, generation: u64) -> Ledger {
+        let fence = Fence { environment: "production".into(), duty: "jobs".into(), generation };
+        ledger(store, &[1, 2]).with_fence(Some(fence))
+    }
+
+    #[tokio::test]
+    async fn a_stalled_writer_appends_nothing_behind_a_takeover() {
+        let store = memory();
+        let stalled = fenced(&store, 1);
+        append(&stalled, 1, "before").await.expect("appended");
+        // It stands still here, knowing the end of the ledger, while the other one takes over.
+        let successor = fenced(&store, 2);
+        successor.append(&Runtime::silent(), &key(2), Vec::new(), takes_over(2)).await.expect("appended");
+        let refused = append(&stalled, 1, "after").await.expect_err("overtaken");
+        assert_eq!(refused.kind(), ErrorKind::Denied);
+        assert!(refused.message().contains("host-2 does jobs of production now (generation 2, entry 2"), "{refused}");
+        append(&stalled, 1, "again").await.expect_err("for good");
+        append(&fenced(&store, 1), 1, "as a new process").await.expect_err("which reads the ledger first");
+        append(&successor, 2, "goes on").await.expect("appended");
+        append(&ledger(&store, &[1, 2]), 1, "a person").await.expect("acts under no lease");
+        let other = |text: &str| ledger(&store, &[1, 2]).with_fence(Some(text.parse().expect("a fence")));
+        append(&other("production/wal:1"), 1, "another duty").await.expect("not concerned");
+        append(&other("staging/jobs:1"), 1, "another environment").await.expect("not concerned");
+        let told = told(&ledger(&store, &[1, 2]).entries().await.expect("sound"));
+        let expected = ["before", "lease", "goes on", "a person", "another duty", "another environment"];
+        assert_eq!(told, expected);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn writers_that_race_with_a_takeover_are_before_it_or_refused() {
+        for _ in 0..20 {
+            let store = memory();
+            let writers = (0..3).map(|writer| {
+                let ledger = fenced(&store, 1);
+                tokio::spawn(async move {
+                    let mut written = 0;
+                    while append(&ledger, 1, &format!("{writer}-{written}")).await.is_ok() {
+                        written += 1;
+                        tokio::task::yield_now().await;
+                    }
+                    written
+                })
+            });
+            let writers: Vec<_> = writers.collect();
+            let successor = fenced(&store, 2);
+            let taken = successor.append(&Runtime::silent(), &key(2), Vec::new(), takes_over(2)).await.expect("taken");
+            let mut written = 0;
+            for writer in writers {
+                written += writer.await.expect("no panic");
+            }
+            let entries = ledger(&store, &[1, 2]).entries().await.expect("sound");
+            assert_eq!(entries.len(), written + 1, "what was reported as written is there, and nothing else");
+            assert_eq!(entries.last().map(|e| e.sequence), Some(taken.sequence), "nothing follows");
+        }
     }
 }

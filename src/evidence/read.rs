@@ -134,6 +134,48 @@ impl Log {
         Ok(chain)
     }
 
+    /// Reads entries `first` to `last` and nothing else.
+    pub(crate) async fn range(&self, first: u64, last: u64) -> Result<Reading> {
+        let mut reading = Reading::default();
+        let mut chain = match first {
+            0 | 1 => Chain::beginning(),
+            _ => match self.store.find(&layout::ledger_entry(&self.environment, first - 1)).await? {
+                Some(bytes) => {
+                    let mut chain = Chain::default();
+                    chain.push(first - 1, &bytes, None);
+                    chain
+                }
+                None => Chain::default(),
+            },
+        };
+        let mut objects = futures::stream::iter(first.max(1)..=last)
+            .map(|n| async move {
+                let bytes = self.store.find(&layout::ledger_entry(&self.environment, n)).await?;
+                Ok::<_, Error>((n, bytes))
+            })
+            .buffered(PARALLEL);
+        while let Some((number, bytes)) = objects.try_next().await? {
+            let Some(bytes) = bytes else {
+                reading.problems.push(Problem::at(number, "missing"));
+                continue;
+            };
+            reading.found += 1;
+            match self.entry(&chain, number, &bytes) {
+                Ok(entry) => reading.entries.push(entry),
+                Err(problem) => reading.problems.push(Problem::at(number, problem.message())),
+            }
+            chain.push(number, &bytes, None);
+        }
+        Ok(reading)
+    }
+
+    /// The number of the newest entry, which is not before `known`.
+    pub(crate) async fn last(&self, known: u64) -> Result<u64> {
+        let chain = Chain { sequence: known, ..Chain::default() };
+        let numbers = self.list(&chain, &mut Reading::default()).await?;
+        Ok(numbers.into_iter().max().unwrap_or(known).max(known))
+    }
+
     /// Reads what follows `chain`, and moves it to the end.
     pub(crate) async fn read(&self, chain: &mut Chain) -> Result<Reading> {
         let mut reading = Reading::default();

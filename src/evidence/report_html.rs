@@ -16,7 +16,8 @@ use crate::evidence::report_tables as tables;
 use crate::evidence::wording::{checks_summary, counted, day, number, result_word, span, time};
 use crate::evidence::wording::{verdict_sentence, verdict_word};
 
-const STYLE: &str = include_str!("report.css");
+/// How reports and the pages of the service look.
+pub(crate) const STYLE: &str = include_str!("report.css");
 
 /// The page.
 pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
@@ -36,24 +37,7 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
                     h1 { "Restore drill of " (record.environment) }
                     p { (day(record.started_at)) " · " (record.id) }
                 }
-                main {
-                    (verdict(record))
-                    div.pair { (loss(record)) (speed(record)) }
-                    (findings(record))
-                    (restored(record))
-                    (outlook::sampling(record))
-                    (tables::checks(&record.checks))
-                    (selftest(record))
-                    (tables::attachments(&record.attachments))
-                    (report_odoo::odoo(record))
-                    (tables::phases(record))
-                    (outlook::outlook(place.outlook))
-                    (tables::sources(record))
-                    (tables::evidence(record, place))
-                    (tables::cleanup(&record.cleanup))
-                    (tables::words())
-                    div.signoff { span { "Reviewed by" } span { "Date" } span { "Signature" } }
-                }
+                main { (sections(record, place)) }
                 footer {
                     p {
                         "Made by Lifeboat " (record.tool.version) " from entry " (place.appended.sequence)
@@ -64,6 +48,28 @@ pub fn render(record: &DrillRecord, place: &Place<'_>) -> String {
         }
     };
     page.into_string()
+}
+
+/// Everything between the head and the foot of the page.
+pub(crate) fn sections(record: &DrillRecord, place: &Place<'_>) -> Markup {
+    html! {
+        (verdict(record))
+        div.pair { (loss(record)) (speed(record)) }
+        (findings(record))
+        (restored(record))
+        (outlook::sampling(record))
+        (tables::checks(&record.checks))
+        (selftest(record))
+        (tables::attachments(&record.attachments))
+        (report_odoo::odoo(record))
+        (tables::phases(record))
+        (outlook::outlook(place.outlook))
+        (tables::sources(record))
+        (tables::evidence(record, place))
+        (tables::cleanup(&record.cleanup))
+        (tables::words())
+        div.signoff { span { "Reviewed by" } span { "Date" } span { "Signature" } }
+    }
 }
 
 fn verdict(record: &DrillRecord) -> Markup {

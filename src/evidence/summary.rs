@@ -3,9 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::evidence::approval::{Approval, Step};
 use crate::evidence::entry::{Body, TenantRestore};
+use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::evidence::read::LedgerEntry;
-use crate::evidence::wording::{bytes, counted, number, span, time, verdict_word};
+use crate::evidence::wording::{bytes, counted, number, second, span, time, verdict_word};
 
 /// An entry in a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,6 +33,23 @@ fn tenant(t: &TenantRestore) -> String {
     };
     let masked = if t.masked_columns > 0 { ", masked" } else { "" };
     format!("{place}, {} alone{masked}", t.database)
+}
+
+/// What became of an approval. A broken glass is bad news, even where it was right.
+fn approval(a: &Approval) -> (String, bool) {
+    let plan = match &a.plan {
+        Some(plan) => format!(": {} to {} at {}", plan.target, plan.pgdata, plan.host),
+        None => String::new(),
+    };
+    let reason = a.reason.as_ref().map(|r| format!(" (\"{r}\")")).unwrap_or_default();
+    let (verb, bad) = match a.step {
+        Step::Requested => ("asks for approval", false),
+        Step::Approved => ("approves", false),
+        Step::Denied => ("denies", false),
+        Step::Used => ("uses", false),
+        Step::BrokenGlass => ("BREAKS THE GLASS, no approval", true),
+    };
+    (format!("{} {verb} {}{plan}{reason}", a.person, a.id), bad)
 }
 
 /// The rows for these entries, in the same order.
@@ -86,6 +105,19 @@ fn line(body: &Body) -> (String, bool) {
             }
             (line, !c.unreadable.is_empty())
         }
+        Body::Drift(d) => {
+            let all = d.critical + d.notices + d.expected + d.ignored;
+            let matter = if d.critical > 0 { format!(", {} critical", number(d.critical)) } else { String::new() };
+            let named: Vec<String> = d.changes.iter().take(2).map(ToString::to_string).collect();
+            let more = if d.changes.len() > 2 { ", …" } else { "" };
+            let line = format!(
+                "{} since {}{matter}: {}{more}",
+                counted(all, "change", "changes"),
+                d.compared_with,
+                named.join(", ")
+            );
+            (line.trim_end_matches(": ").to_owned(), d.critical > 0)
+        }
         Body::Restore(r) => {
             let missing = match r.missing_attachments.len() as u64 {
                 0 => String::new(),
@@ -119,6 +151,8 @@ fn line(body: &Body) -> (String, bool) {
             let passed = d.verdict == crate::evidence::drill_record::Verdict::Passed;
             (format!("{} {}{loss}{speed}{error}", d.id, verdict_word(d.verdict).to_lowercase()), !passed)
         }
+        Body::Approval(a) => approval(a),
+        Body::Action(a) => (format!("{}: {}, {}", a.person, a.action, a.detail), false),
         Body::Failure(f) => (format!("{} failed after {}: {}", f.attempted, span(f.seconds), f.message), true),
         Body::Skipped(s) => (format!("{} was due {} and left out: {}", s.what, time(s.due_at), s.reason), true),
         Body::Silence(s) => {
@@ -135,7 +169,38 @@ fn line(body: &Body) -> (String, bool) {
             let alerts = counted(u.alerts.len() as u64, "alert", "alerts");
             (format!("{} could not be told of {alerts} by {}: {}", u.receiver, u.instance, u.reason), true)
         }
+        Body::Job(j) => job(j),
+        Body::Lease(l) => {
+            let before = match (&l.previous_owner, l.previous_generation) {
+                (Some(owner), Some(generation)) => format!(", which {owner} (generation {generation}) did not renew"),
+                _ => String::new(),
+            };
+            (format!("{} does {} from now on (generation {}){before}", l.owner, l.duty, l.generation), false)
+        }
     }
+}
+
+/// What became of an occurrence of a job, and whether that is bad news.
+fn job(j: &JobRecord) -> (String, bool) {
+    let why = match (&j.calendar, &j.message) {
+        (Some(calendar), Some(message)) => format!(" (calendar {calendar}): {message}"),
+        (Some(calendar), None) => format!(" (calendar {calendar})"),
+        (None, Some(message)) => format!(": {message}"),
+        (None, None) => String::new(),
+    };
+    let took = j.started_at.map(|from| (j.finished_at - from).as_seconds_f64()).map(span);
+    let took = took.map(|t| format!(" after {t}")).unwrap_or_default();
+    let again = if j.attempt > 1 { format!(", attempt {}", j.attempt) } else { String::new() };
+    let more = match j.occurrences {
+        0 | 1 => String::new(),
+        n => format!(" and {} before", number(u64::from(n) - 1)),
+    };
+    let of = match j.outcome {
+        JobOutcome::Scheduled => String::new(),
+        _ => format!(" of {}{more}", second(j.scheduled_for)),
+    };
+    let line = format!("{}{of} {}{took}{again}{why}", j.job, j.outcome.word());
+    (line, !matches!(j.outcome, JobOutcome::Done | JobOutcome::Deferred | JobOutcome::Scheduled))
 }
 
 /// The first digits of a hash.
@@ -162,6 +227,7 @@ mod tests {
         bodies.push(Body::Drill(Box::new(examples::failed())));
         bodies.push(Body::Failure(Failure::new("backup base", &failure, examples::at(0.0), 1.5)));
         bodies.push(crate::evidence::testing::body("drill run"));
+        bodies.extend(examples::service());
         for body in &bodies {
             ledger.append(&Runtime::silent(), &key(1), Vec::new(), body.clone()).await.expect("appended");
         }
@@ -197,10 +263,21 @@ mod tests {
             (6, "drill", "drill-20261129T030000Z-77c1 failed, RPO 840 ms, RTO 15 min 47 s", true),
             (7, "failure", "backup base failed after 1.5 s: cannot connect to /run/postgresql", true),
             (8, "skipped", "drill run was due 1970-01-01 00:00:00.000 UTC and left out: a test", true),
+            (9, "job", "nightly-base of 2026-11-22 02:00:00 UTC done after 1 min 35 s", false),
+            (
+                10,
+                "job",
+                "weekly-drill of 2026-11-22 04:00:00 UTC deferred (calendar black-friday): drills are forbidden",
+                false,
+            ),
+            (11, "job", "weekly-drill of 2026-11-22 04:00:00 UTC failed after 1 min, attempt 2: exit code 8", true),
+            (12, "job", "nightly-base of 2026-11-21 03:00:00 UTC and 29 before missed: no service ran", true),
+            (13, "job", "nightly-base planned from now on", false),
+            (14, "lease", "db-2 does jobs from now on (generation 3), which db-1 (generation 2) did not renew", false),
         ];
         for (told, (sequence, kind, summary, bad)) in told.iter().zip(expected) {
             assert_eq!(told, &(sequence, kind, summary.to_owned(), bad));
         }
-        assert_eq!(told.len(), 8);
+        assert_eq!(told.len(), 14);
     }
 }

@@ -91,10 +91,11 @@ impl Catalogue {
     }
 }
 
-/// The ledger of an environment.
+/// The ledger of an environment, behind the fence of `repository` where it has one.
 pub async fn ledger(repository: &Repository, environment: &str) -> Result<Ledger> {
     let trust = repository.trust().await?;
-    Ok(Ledger::new(repository.store.clone(), environment, &repository.descriptor.repository, trust))
+    let ledger = Ledger::new(repository.store.clone(), environment, &repository.descriptor.repository, trust);
+    Ok(ledger.with_fence(repository.fence().cloned()))
 }
 
 /// Looks at the names in the WAL archive; anything strange there is an integrity error. The segment size

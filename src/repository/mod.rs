@@ -5,6 +5,7 @@ pub mod base_manifest;
 pub mod catalogue;
 pub mod coverage;
 pub mod descriptor;
+pub mod duty;
 pub mod fetch;
 pub mod frontier;
 pub mod meta;

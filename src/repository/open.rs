@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::descriptor::{Descriptor, Enrolment, FORMAT, Signer, SignerRole, trusted_signers};
 use super::state_dir::StateDir;
 use crate::error::{self, ErrorKind, Result, ResultExt};
-use crate::evidence::{Trust, TrustedKey};
+use crate::evidence::{Fence, Trust, TrustedKey};
 use crate::runtime::Runtime;
 use crate::storage::{Created, RetryPolicy, Store, layout};
 use crate::vault::epoch::parse_recipient;
@@ -23,6 +23,7 @@ pub struct Repository {
     /// For reading: metadata always, data where a recovery identity was given.
     pub keys: OpenKeys,
     signer: Option<SigningKey>,
+    fence: Option<Fence>,
 }
 
 /// What [`init`] did.
@@ -155,7 +156,20 @@ impl Repository {
         })?;
         let seal = SealKeys { epoch: descriptor.epoch, recipient: epoch_recipient, index: index.clone() };
         let epochs = secrets.map(|s| (descriptor.epoch, s.identity)).into_iter().collect();
-        Ok(Self { store: store.clone(), descriptor, seal, keys: OpenKeys { index, epochs }, signer })
+        Ok(Self { store: store.clone(), descriptor, seal, keys: OpenKeys { index, epochs }, signer, fence: None })
+    }
+
+    /// The same for a process that acts under a lease: its ledgers refuse to record anything once another instance
+    /// has taken over.
+    #[must_use]
+    pub fn fenced(mut self, fence: Option<Fence>) -> Self {
+        self.fence = fence;
+        self
+    }
+
+    /// The lease under which this process acts, where it does under one.
+    pub fn fence(&self) -> Option<&Fence> {
+        self.fence.as_ref()
     }
 
     /// The same with another patience towards the store, for loops that outlive outages. It signs nothing.
@@ -167,6 +181,7 @@ impl Repository {
             seal: self.seal.clone(),
             keys: self.keys.clone(),
             signer: None,
+            fence: self.fence.clone(),
         }
     }
 

@@ -92,6 +92,7 @@ fn export(minute: i64) -> ConfigurationExport {
         bytes: 0,
         manifest: String::new(),
         digest: String::new(),
+        masked: None,
         changed: Vec::new(),
         unreadable: Vec::new(),
     }

@@ -6,6 +6,7 @@
 //!                               └─▶ journal, phases
 //! ```
 
+pub mod approval;
 pub mod attachments;
 mod delta;
 pub mod files;
@@ -34,6 +35,6 @@ pub(crate) mod walk;
 
 pub use plan::{Plan, Wishes, plan};
 pub use resolve::{Resolved, resolve};
-pub use run::{Done, delta_refused, run};
+pub use run::{Done, continues, delta_refused, run};
 pub use target::Target;
 pub use tools::Tools;

@@ -92,6 +92,12 @@ pub async fn run(tools: &Tools, plan: &Plan) -> Result<Done> {
     Ok(Done { entry, appended, transfer, stopped, attachments })
 }
 
+/// Whether an interrupted restore of this very plan lies there, which [`run`] would continue; an error where `run` would
+/// not begin for what lies in its directories. Touches nothing.
+pub fn continues(plan: &Plan, tablespaces: &HashMap<String, PathBuf>, catalogue: &Catalogue) -> Result<bool> {
+    Journal::open(plan, tablespaces, catalogue.wal.as_ref()).map(|journal| !journal.is_fresh())
+}
+
 /// Why a delta restore would be refused as things are now; touches nothing.
 pub fn delta_refused(plan: &Plan, tablespaces: &HashMap<String, PathBuf>, catalogue: &Catalogue) -> Option<Error> {
     let admitted = Journal::open(plan, tablespaces, catalogue.wal.as_ref());

@@ -109,9 +109,9 @@ impl Jobs {
             let _ = told_news.send(JobNews::Told(told_run.clone(), event));
         };
         let following = follow(child, program.configuration.clone(), limits, stop.clone(), told);
-        let (ended_run, ended) = (run.clone(), async move { following.await });
+        let ended_run = run.clone();
         tokio::spawn(async move {
-            let _ = news.send(JobNews::Ended(ended_run, ended.await));
+            let _ = news.send(JobNews::Ended(ended_run, following.await));
         });
         self.running.insert(run, Running { order: order.clone(), stop, started_at: now, sign: Instant::now() });
         Ok(())

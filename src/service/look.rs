@@ -6,10 +6,13 @@
 use std::time::Duration;
 
 use super::alerts::{Silence, silences};
+use chrono::{DateTime, TimeDelta, Utc};
+
 use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
+use crate::evidence::approval::{Approval, Status, approvals};
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::outlook::Outlook;
 use crate::evidence::summary;
@@ -27,6 +30,8 @@ use crate::wal_name::segment_name;
 
 /// How long PostgreSQL may take to answer: at 3 a.m. it is often what is down.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// For how long a restore without approval is told.
+const GLASS: TimeDelta = TimeDelta::days(1);
 
 /// What one look at an environment found.
 #[derive(Debug, Clone)]
@@ -37,6 +42,8 @@ pub struct Look {
     pub outlook: Option<Outlook>,
     /// Silences in force.
     pub silences: Vec<Silence>,
+    /// Restores of the last day that went around their approval, a sentence each.
+    pub broken_glass: Vec<String>,
 }
 
 /// Looks at one environment; where the repository does not open, for the reason given, at PostgreSQL only.
@@ -81,15 +88,17 @@ pub async fn look(
         gaps: Vec::new(),
         last_drill: None,
         failures: Vec::new(),
+        approvals_waiting: Vec::new(),
         ledger_entries: 0,
         ledger_problems: Vec::new(),
         postgres,
     };
-    let (mut proven, mut silenced) = (None, Vec::new());
+    let (mut proven, mut silenced, mut glass) = (None, Vec::new(), Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
             silenced = silences(&catalogue.entries, now);
+            glass = broken_glass(&catalogue, now);
             proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
@@ -99,7 +108,7 @@ pub async fn look(
         None => view.unreadable = repository.err().map(str::to_owned),
     }
     view.broken = broken(&view);
-    Ok(Look { view, outlook: proven, silences: silenced })
+    Ok(Look { view, outlook: proven, silences: silenced, broken_glass: glass })
 }
 
 /// What the repository holds, with what watchers have added since the last captures.
@@ -172,10 +181,29 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     });
     let since = |r: &&summary::SummaryRow| !matches!(r.kind, "base_backup");
     view.failures = rows.iter().rev().take_while(since).filter(|r| r.kind == "failure").take(3).cloned().collect();
+    for approval in approvals(&catalogue.entries) {
+        if approval.status(view.now) == Status::Waiting {
+            view.approvals_waiting.push(approval.id);
+        }
+    }
+    view.broken.extend(broken_glass(catalogue, view.now));
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;
     view.broken.extend(recovery.troubles);
+}
+
+/// Restores that went around their approval a short while ago, a sentence each.
+fn broken_glass(catalogue: &Catalogue, now: DateTime<Utc>) -> Vec<String> {
+    let recent = |approval: &Approval| approval.broken_glass && now - approval.requested.at < GLASS;
+    let said = |approval: Approval| {
+        let plan = &approval.plan;
+        format!(
+            "the glass was broken: {} restored to {} on {} without an approval",
+            approval.requested.person, plan.pgdata, plan.host
+        )
+    };
+    approvals(&catalogue.entries).into_iter().filter(recent).map(said).collect()
 }
 
 fn runs(wal: &Coverage) -> Vec<WalRun> {

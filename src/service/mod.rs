@@ -12,15 +12,20 @@
 //! ```
 
 pub mod access;
+pub mod advice;
 pub mod alerts;
+mod answers;
+pub(crate) mod api;
 mod child;
 mod control;
 mod crew;
+pub mod http;
 mod jobs;
 pub mod look;
 mod looks;
 pub mod metrics;
 mod order;
+mod pages;
 mod places;
 mod repository_keeper;
 pub mod socket;

@@ -106,6 +106,8 @@ pub struct EnvironmentView {
     pub trouble: Option<Trouble>,
     /// Silences in force, as of the same look.
     pub silences: Vec<Silence>,
+    /// Restores of the last day that went around their approval, a sentence each.
+    pub broken_glass: Vec<String>,
     /// Whether this instance tells what is wrong with it.
     pub leads: bool,
     /// Who receives its WAL and watches its filestores, as far as this instance does or waits to.

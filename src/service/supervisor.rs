@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +112,11 @@ impl Service {
         self.control.clone()
     }
 
+    /// The configuration in force, and every one after it.
+    pub fn estates(&self) -> watch::Receiver<Arc<Estate>> {
+        self.supervisor.estates.subscribe()
+    }
+
     /// Serves until `stop` is cancelled and everything has ended in order.
     ///
     /// # Errors
@@ -135,6 +140,7 @@ struct Supervisor {
     state: ServiceState,
     runtime: Runtime,
     estate: Arc<Estate>,
+    estates: watch::Sender<Arc<Estate>>,
     program: Program,
     keeper: RepositoryKeeper,
     crew: Crew,
@@ -166,6 +172,7 @@ impl Supervisor {
             jobs: Jobs::new(tell),
             state,
             runtime,
+            estates: watch::Sender::new(estate.clone()),
             estate,
             program,
             keeper,
@@ -420,6 +427,7 @@ impl Supervisor {
                     self.keeper =
                         RepositoryKeeper::start(self.estate.clone(), self.state.clone(), self.runtime.clone());
                 }
+                self.estates.send_replace(self.estate.clone());
                 let estate = self.estate.clone();
                 self.state.change(|view| reloaded(view, &estate, moved, now));
                 if matches!(self.stage, Stage::Serving) {
@@ -547,6 +555,7 @@ fn first_environment(environment: &Environment) -> EnvironmentView {
         outlook: None,
         trouble: None,
         silences: Vec::new(),
+        broken_glass: Vec::new(),
         leads: true,
         workers: Vec::new(),
     }

@@ -19,6 +19,7 @@ pub(crate) fn environment(name: &str) -> EnvironmentView {
         outlook: None,
         trouble: None,
         silences: Vec::new(),
+        broken_glass: Vec::new(),
         leads: true,
         workers: Vec::new(),
     }
@@ -58,6 +59,7 @@ pub(crate) fn nothing(name: &str, now: DateTime<Utc>) -> View {
         gaps: Vec::new(),
         last_drill: None,
         failures: Vec::new(),
+        approvals_waiting: Vec::new(),
         ledger_entries: 0,
         ledger_problems: Vec::new(),
         postgres: Server {

@@ -52,6 +52,8 @@ pub struct View {
     pub last_drill: Option<Drill>,
     /// Attempts that failed since the newest base backup, newest first, three at most.
     pub failures: Vec<summary::SummaryRow>,
+    /// Ids of restores that wait for the approval of a second person.
+    pub approvals_waiting: Vec<String>,
     /// Sound entries in the ledger.
     pub ledger_entries: u64,
     /// What is wrong with the ledger or with names in the archive.

@@ -83,6 +83,21 @@ pub fn filestore_live_piece(environment: &str, tenant: &str, micros: i64, sha256
     format!("{environment}/filestore-live/{tenant}/{micros:016}-{sha256}")
 }
 
+/// Prefix of the objects of one lease.
+pub fn leases(environment: &str, duty: &str) -> String {
+    format!("{environment}/leases/{duty}/")
+}
+
+/// One object of a lease.
+pub fn lease(environment: &str, duty: &str, number: u64) -> String {
+    format!("{environment}/leases/{duty}/{number:020}")
+}
+
+/// The number in the name of a lease's object.
+pub fn lease_number(key: &str) -> Option<u64> {
+    key.rsplit_once('/')?.1.parse().ok()
+}
+
 /// One piece: bytes `offset..end` of the segment, in decimal, zero padded to sort. Pieces are merged as
 /// they become many, so one may cover others; a reader takes the one that reaches farthest.
 pub fn wal_live_piece(environment: &str, timeline: Timeline, segment: &str, offset: u64, end: u64) -> String {

@@ -1,8 +1,9 @@
-//! Object stores: opening one from its URL, create-only writing with read-back, one retry policy.
+//! Object stores: opening one from its URL, create-only writing with read-back, one retry policy; leases in one.
 
 mod failure;
 pub mod fault;
 pub mod layout;
+pub mod lease;
 mod local;
 pub mod open;
 pub mod probe;
@@ -18,5 +19,9 @@ pub use store::{Created, ObjectInfo, RetryPolicy, Store};
 mod contract;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod lease_simulation;
+#[cfg(test)]
+mod lease_tests;
 #[cfg(test)]
 mod moto;

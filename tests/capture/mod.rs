@@ -1,6 +1,7 @@
 //! Filestore captures by the program itself, and what comes back from them.
 
 mod configuration;
+mod drift;
 mod elsewhere;
 mod estate;
 mod watch;

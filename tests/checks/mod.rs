@@ -1,6 +1,7 @@
 //! Checks that compare with the source, checks that are tried on a live database, and checks that are themselves
 //! checked.
 
+mod pages;
 mod series;
 
 use std::fs;
@@ -98,6 +99,11 @@ impl Site {
     fn drill(&self, more: &[&str]) -> crate::common::Output {
         let reports = self.estate.scratch.join("reports").display().to_string();
         self.estate.run(&[&["drill", "run", "--report", &reports], more].concat())
+    }
+
+    fn assert_nothing_left(&self) {
+        let left: Vec<_> = fs::read_dir(self.estate.scratch.join("drills")).expect("a directory").collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 }
 
@@ -324,8 +330,7 @@ fn every_damage_turns_a_check_red_and_fewer_checks_find_less() {
     for id in ["attachments-deleted", "attachments-corrupted", "filestore-emptied"] {
         assert_eq!(by(id), ["F4"]);
     }
-    let left: Vec<_> = fs::read_dir(site.estate.scratch.join("drills")).expect("a directory").collect();
-    assert!(left.is_empty(), "{left:?}");
+    site.assert_nothing_left();
 
     // An ordinary drill is green, compared with the source, and tells the last score.
     let record = site.drill(&[]).ok().json()["drill"].clone();

@@ -8,6 +8,7 @@ use crate::common::{Cluster, Lifeboat, Output, Scratch};
 
 mod damage;
 mod doctor;
+mod policy;
 mod show;
 
 /// An estate with one environment, `production`, in a folder.

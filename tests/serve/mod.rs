@@ -65,7 +65,7 @@ impl Served {
     /// A host of it, a member of the repository.
     pub(crate) fn host(&self, name: &str) -> Host {
         let config = self.scratch.write(&format!("{name}.toml"), self.text(name));
-        let temporary = self.scratch.join(&format!("tmp-{name}"));
+        let temporary = self.scratch.join(format!("tmp-{name}"));
         fs::create_dir_all(&temporary).expect("a directory");
         let lifeboat = Lifeboat::new(&config).env("TMPDIR", temporary.to_str().expect("UTF-8"));
         lifeboat.run(&["init"]).ok();

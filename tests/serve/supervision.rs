@@ -60,7 +60,7 @@ fn a_service_that_is_killed_leaves_no_process_and_the_next_one_goes_on() {
     assert_eq!(children.len(), 1, "the job is a child");
     service.kill9();
     wait_until("its job ends with it", PATIENCE, || children.iter().all(|pid| !alive(*pid)));
-    let mut service = host.serve();
+    let service = host.serve();
     wait_until("WAL is received again", PATIENCE, || received(&cluster, "one"));
     cluster.psql("postgres", "CREATE TABLE after_the_kill AS SELECT 1");
     wait_until("and goes on", PATIENCE, || received(&cluster, "one"));

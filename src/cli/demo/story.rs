@@ -18,8 +18,9 @@ use super::seed::{self, Scale, SeedSummary};
 use super::teller::{Act, Teller};
 use super::till::{Balance, Sold, Till};
 use crate::cli::context::{Context, Keys};
+use crate::cli::drill_conduct::{Aim, Conducted, Wish, conduct};
+use crate::cli::restore as restore_command;
 use crate::cli::text::counted;
-use crate::cli::{drill, restore as restore_command};
 use crate::configuration::store as configuration;
 use crate::error::{ErrorKind, Result, ResultExt, internal};
 use crate::event::Event;
@@ -51,7 +52,7 @@ pub(super) struct Ended {
     pub(super) journal: Vec<Sold>,
     pub(super) balance: Balance,
     pub(super) journal_file: PathBuf,
-    pub(super) drill: drill::Conducted,
+    pub(super) drill: Conducted,
     pub(super) acts: Vec<Act>,
 }
 
@@ -101,8 +102,8 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
     let there = counted(balance.restored as u64, "sale is", "sales are");
     teller.result(&format!("{there} there, {} lost", counted(balance.lost.len() as u64, "is", "are")));
 
-    let wish = drill::Wish {
-        aim: drill::Aim::Target(Target::Latest),
+    let wish = Wish {
+        aim: Aim::Target(Target::Latest),
         incident_time: Some(disaster.at),
         ask_source: false,
         report: place.report(),
@@ -113,7 +114,7 @@ pub(super) async fn play(place: &Place, major: u32, bin_dir: &Path, teller: &Tel
         .act(
             "drill",
             "A drill: restored once more, from the repository alone, checked by rules and by PostgreSQL's own judges.",
-            drill::conduct(&context, environment, &wish),
+            conduct(&context, environment, &wish),
         )
         .await?;
     let journal_file = place.report().join(format!("sales-{}.csv", drill.record.id));
@@ -188,7 +189,7 @@ async fn back_up(context: &Context, repository: &Repository, teller: &Teller, ti
         .await?;
     teller.result(&format!("{files} files"));
     let path = std::env::var_os("PATH");
-    let export = configuration::export(repository, environment, level, path.as_deref(), runtime);
+    let export = configuration::export(repository, environment, &[], level, path.as_deref(), runtime);
     let sentence = "The configuration is exported: of PostgreSQL, of Odoo, roles, extensions.";
     let export = teller.act("configuration export", sentence, export).await?;
     teller.result(&format!("{} files", export.entry.files));

@@ -67,7 +67,7 @@ pub(super) fn failure(ended: &Ended) -> Option<Error> {
             integrity(format!("{} sales came back that nobody made", phantom.len()))
                 .meaning("the restored database is not what the shop had")
         })
-        .or_else(|| crate::cli::drill::failure(&ended.drill.record))
+        .or_else(|| crate::cli::drill_text::failure(&ended.drill.record))
 }
 
 fn passed(ended: &Ended) -> usize {

@@ -1,7 +1,7 @@
 //! Whether drills of an environment can be sealed on this host: a sandbox is started and ended.
 
 use super::Findings;
-use crate::cli::drill::work_dir;
+use crate::cli::drill_conduct::work_dir;
 use crate::config::{Environment, SandboxKind};
 use crate::drill::sandbox::local::trial;
 use crate::error::{ErrorKind, ResultExt};

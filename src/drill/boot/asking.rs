@@ -15,6 +15,9 @@ const ROWS_KEPT: usize = 5;
 /// Where PDF reports need `wkhtmltopdf`.
 const WKHTMLTOPDF: [&str; 2] = ["/usr/bin/wkhtmltopdf", "/usr/local/bin/wkhtmltopdf"];
 
+/// The assertion that the drill's user is logged in.
+pub(super) const LOGGED_IN: &str = "H2";
+
 /// What is asked for.
 #[derive(Debug)]
 pub(super) struct Questions<'a> {
@@ -63,7 +66,7 @@ impl Asker<'_, '_> {
         let is_in = matches!(outcome, Ok((CheckResult::Passed, ..)));
         self.note(
             Asserted::hard(
-                "H2",
+                LOGGED_IN,
                 "A user can log in",
                 "Users, groups, companies and sessions work, in the database that was restored.",
             ),

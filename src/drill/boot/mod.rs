@@ -5,7 +5,8 @@
 //!  ├──── access        a role of its own, identity of the database, a user and samples to ask for
 //!  ├──── process       started through the sandbox's `Launch`, awaited, ended
 //!  ├──── log           what its log amounts to (pure)
-//!  └──── asking ── web log in, pages, assets, attachments, an invoice
+//!  ├──── asking ── web log in, pages, assets, attachments, an invoice
+//!  └──── pages ── web  what checks of the user's ask for
 //! ```
 //!
 //! `/web/health` is never taken as proof: it answers without the database, and with modules and files missing.
@@ -14,6 +15,7 @@
 mod access;
 mod asking;
 mod log;
+mod pages;
 mod process;
 mod run;
 mod settings;
@@ -22,7 +24,8 @@ mod web;
 #[cfg(test)]
 mod tests;
 
+pub(super) use pages::unanswered;
 pub use run::{Booted, run};
 pub use settings::base_url;
-pub use settings::{PORT, Settings};
+pub use settings::{PORT, Settings, Surroundings};
 pub use web::Way;

@@ -44,7 +44,7 @@ impl Odoo {
         write_for(&file, config, settings)?;
         write_for(&log, "", settings)?;
         let open = || File::options().append(true).open(&log).map_err(|e| failed("cannot open", &log, e));
-        let mut command = settings.launch.command(settings.odoo.program());
+        let mut command = settings.around.launch.command(settings.odoo.program());
         command.args(settings.arguments(database, series)).current_dir(settings.data_dir());
         // Nothing of production's: Odoo 19 would read ODOO_* and PG* too. Python needs UTF-8 for its files.
         command.env("LC_ALL", "C.UTF-8").env("HOME", settings.data_dir()).env("PYTHONUNBUFFERED", "1");
@@ -120,7 +120,7 @@ impl Drop for Odoo {
 /// Makes the directories that Odoo writes to; the restored filestore is where it looks for it.
 fn prepare(settings: &Settings<'_>) -> Result<()> {
     let data = settings.data_dir();
-    for directory in [settings.home, &data, settings.filestore] {
+    for directory in [settings.around.home, &data, settings.around.filestore] {
         if !directory.exists() {
             std::fs::create_dir_all(directory).map_err(|e| failed("cannot create", directory, e))?;
         }
@@ -128,12 +128,13 @@ fn prepare(settings: &Settings<'_>) -> Result<()> {
     // Odoo may pass through its home and write below it only: code of the copy must not be able to put a link
     // where Lifeboat writes for the next database.
     let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-    std::fs::set_permissions(settings.home, passable).map_err(|e| failed("cannot open", settings.home, e))?;
-    hand_over(&data, settings.account)?;
-    hand_over(settings.filestore, settings.account)?;
+    std::fs::set_permissions(settings.around.home, passable)
+        .map_err(|e| failed("cannot open", settings.around.home, e))?;
+    hand_over(&data, settings.around.account)?;
+    hand_over(settings.around.filestore, settings.around.account)?;
     let link = data.join("filestore");
     if link.symlink_metadata().is_err() {
-        std::os::unix::fs::symlink(settings.filestore, &link).map_err(|e| failed("cannot create", &link, e))?;
+        std::os::unix::fs::symlink(settings.around.filestore, &link).map_err(|e| failed("cannot create", &link, e))?;
     }
     Ok(())
 }
@@ -144,7 +145,7 @@ fn write_for(path: &Path, text: &str, settings: &Settings<'_>) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let opened = File::options().create(true).write(true).truncate(true).mode(0o600).open(path);
     opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| failed("cannot write", path, e))?;
-    hand_over(path, settings.account)
+    hand_over(path, settings.around.account)
 }
 
 /// The error of an Odoo that could not even be tried.

@@ -6,8 +6,9 @@ use std::time::Instant;
 use tokio_postgres::config::Host;
 
 use super::access::{self, Identity};
-use super::asking::{Questions, ask};
+use super::asking::{LOGGED_IN, Questions, ask};
 use super::log::{self, Told};
+use super::pages::{Pages, unanswered};
 use super::process::{Odoo, Start, not_started};
 use super::settings::Settings;
 use super::web::Web;
@@ -57,8 +58,13 @@ pub async fn run(server: &PrivateServer, database: &str, series: u32, settings: 
     let start = odoo.ready(settings.odoo.boot_timeout).await?;
     let mut asked = Vec::new();
     if let Start::Loaded(_) = start {
-        let mut web = Web::new(settings.way.clone(), settings.port, settings.odoo.boot_timeout);
+        let mut web = Web::new(settings.around.way.clone(), settings.around.port, settings.odoo.boot_timeout);
         asked = ask(&mut web, &questions).await;
+        let is_in = asked.iter().any(|c| c.id == LOGGED_IN && c.result == CheckResult::Passed);
+        let pages = Pages { client: &client, database, series, web: &web, is_in };
+        asked.extend(pages.ask(settings.checks).await);
+    } else {
+        asked.extend(unanswered(settings.checks, database, "Odoo did not come up on this database"));
     }
     odoo.stop().await?;
     let text = odoo.text();

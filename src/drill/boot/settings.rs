@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::config::DrillOdoo;
+use crate::config::{Check, DrillOdoo};
 use crate::drill::boot::web::Way;
 use crate::drill::neutralise::AddonsPaths;
 use crate::postgres::account::Account;
@@ -15,13 +15,9 @@ pub(super) const ROLE: &str = "lifeboat_odoo";
 /// The port of Odoo in a sandbox, whose network is its own: none that a sinkhole listens on.
 pub const PORT: u16 = 8169;
 
-/// How Odoo is started on restored databases.
-#[derive(Debug)]
-pub struct Settings<'a> {
-    /// The program.
-    pub odoo: &'a DrillOdoo,
-    /// Its add-on directories.
-    pub addons: &'a AddonsPaths,
+/// What Odoo finds around it.
+#[derive(Debug, Clone)]
+pub struct Surroundings<'a> {
     /// How it is started.
     pub launch: &'a dyn Launch,
     /// The account that it runs as; `None` stays the running one.
@@ -36,17 +32,30 @@ pub struct Settings<'a> {
     pub way: Way,
 }
 
+/// How Odoo is started on restored databases.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// The program.
+    pub odoo: &'a DrillOdoo,
+    /// Its add-on directories.
+    pub addons: &'a AddonsPaths,
+    /// Where it is started.
+    pub around: &'a Surroundings<'a>,
+    /// Checks, of which those that ask for a page are asked of it.
+    pub checks: &'a [&'a Check],
+}
+
 impl Settings<'_> {
     pub(super) fn data_dir(&self) -> PathBuf {
-        self.home.join("data")
+        self.around.home.join("data")
     }
 
     pub(super) fn config_file(&self, database: &str) -> PathBuf {
-        self.home.join(format!("{}.conf", file_name(database)))
+        self.around.home.join(format!("{}.conf", file_name(database)))
     }
 
     pub(super) fn log(&self, database: &str) -> PathBuf {
-        self.home.join(format!("{}.log", file_name(database)))
+        self.around.home.join(format!("{}.log", file_name(database)))
     }
 
     /// The text of the `odoo.conf` for one database.
@@ -68,7 +77,7 @@ impl Settings<'_> {
         say("list_db", "False");
         say("admin_passwd", master_password);
         say("http_interface", "127.0.0.1");
-        say("http_port", &self.port.to_string());
+        say("http_port", &self.around.port.to_string());
         say("proxy_mode", "False");
         say("workers", "0");
         say("max_cron_threads", "0");
@@ -97,7 +106,7 @@ impl Settings<'_> {
             "--no-database-list".to_owned(),
             format!("--data-dir={}", self.data_dir().display()),
             "--http-interface=127.0.0.1".to_owned(),
-            format!("--http-port={}", self.port),
+            format!("--http-port={}", self.around.port),
             "--workers=0".to_owned(),
             "--max-cron-threads=0".to_owned(),
             format!("--load={}", server_wide_modules(series)),
@@ -150,9 +159,7 @@ mod tests {
             boot_timeout: Duration::from_secs(1),
             read_only_paths: Vec::new(),
         };
-        let settings = Settings {
-            odoo: &odoo,
-            addons: &AddonsPaths::from(vec!["/usr".into(), "/tmp".into()]),
+        let around = Surroundings {
             launch: &OnHost { account: None },
             account: None,
             filestore: Path::new("/drill/filestore"),
@@ -160,6 +167,8 @@ mod tests {
             port: PORT,
             way: Way::Loopback(PORT),
         };
+        let addons = AddonsPaths::from(vec!["/usr".into(), "/tmp".into()]);
+        let settings = Settings { odoo: &odoo, addons: &addons, around: &around, checks: &[] };
         let arguments = settings.arguments("shop.v1", 19);
         assert_eq!(arguments[0], "/odoo/odoo-bin");
         let last = |start: &str| arguments.iter().rposition(|a| a.starts_with(start)).expect("said");

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Booted, Settings, Way, run};
-use crate::config::DrillOdoo;
+use super::{Booted, Settings, Surroundings, Way, run};
+use crate::config::{self, DrillOdoo, checks_of};
 use crate::drill::neutralise::{self, AddonsPaths};
 use crate::drill::testing::Copy;
 use crate::drill::testing::common::{Scratch, fixture_odoo, free_port, load_fixture, skip};
@@ -27,6 +27,7 @@ struct Trial {
     copy: Copy,
     odoo: DrillOdoo,
     addons: AddonsPaths,
+    checks: Vec<config::Check>,
 }
 
 impl Trial {
@@ -45,14 +46,24 @@ impl Trial {
             boot_timeout: Duration::from_secs(2),
             read_only_paths: Vec::new(),
         };
-        Self { copy, odoo, addons: AddonsPaths::from(vec!["/usr".into()]) }
+        Self { copy, odoo, addons: AddonsPaths::from(vec!["/usr".into()]), checks: Vec::new() }
+    }
+
+    /// The stand-in for Odoo, with checks in a file of the user's.
+    async fn answering(checks: &str) -> Self {
+        let mut trial = Self::small("").await;
+        trial.copy.psql("shop", "INSERT INTO res_users VALUES (2, 'admin', 'secret', true)").await;
+        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/odoo_stand_in.py");
+        let program = trial.copy.scratch.write("odoo.py", std::fs::read(stand_in).expect("the stand-in"));
+        trial.odoo.command = vec!["/usr/bin/python3".into(), program.display().to_string()];
+        trial.odoo.boot_timeout = Duration::from_secs(60);
+        trial.checks = checks_of(&trial.copy.scratch.write("checks.toml", checks)).expect("checks");
+        trial
     }
 
     async fn run(&self, database: &str) -> Booted {
         let port = free_port();
-        let settings = Settings {
-            odoo: &self.odoo,
-            addons: &self.addons,
+        let around = Surroundings {
             launch: &OnHost { account: self.copy.account.clone() },
             account: self.copy.account.as_ref(),
             filestore: &self.copy.scratch.join("odoo/filestore"),
@@ -60,6 +71,8 @@ impl Trial {
             port,
             way: Way::Loopback(port),
         };
+        let checks: Vec<&config::Check> = self.checks.iter().collect();
+        let settings = Settings { odoo: &self.odoo, addons: &self.addons, around: &around, checks: &checks };
         run(&self.copy.server, database, 19, &settings).await.expect("tried")
     }
 }
@@ -128,6 +141,44 @@ async fn what_odoo_gets_is_a_role_that_owns_its_database_and_makes_no_other() {
     assert_eq!(check(&booted, "H4").result, CheckResult::Failed);
 }
 
+/// A page that the Odoo must serve, asked as its user or as nobody.
+fn page(id: &str, http: &str) -> String {
+    format!(
+        "[[check]]\nid = \"{id}\"\ntitle = \"t\"\nseverity = \"hard\"\nwhy = \"w\"\ntimeout = \"2s\"\nhttp = {{ {http} }}\n"
+    )
+}
+
+#[tokio::test]
+async fn pages_are_asked_as_their_checks_say() {
+    let pages = [
+        ("whoever", "path = \"/shop?{database}\", contains = \"<p>shop</p>\"", CheckResult::Passed),
+        ("nobody", "path = \"/my/orders\", contains = \"csrf_token\"", CheckResult::Passed),
+        ("led-away", "path = \"/my/orders\", status = 303", CheckResult::Passed),
+        ("user", "path = \"/my/orders\", login = true, contains = \"Your orders\"", CheckResult::Passed),
+        ("type", "path = \"/shop/price.json\", content_type = \"Application/JSON\"", CheckResult::Passed),
+        ("other-type", "path = \"/shop/price.json\", content_type = \"text/html\"", CheckResult::Failed),
+        ("lost", "path = \"/lost\"", CheckResult::Failed),
+        ("known-to-be-lost", "path = \"/lost\", status = 404", CheckResult::Passed),
+        ("hangs", "path = \"/shop/hangs\"", CheckResult::Failed),
+    ];
+    let file: String = pages.iter().map(|(id, http, _)| page(id, http)).collect();
+    let trial = Trial::answering(&file).await;
+    let booted = trial.run("shop").await;
+    for id in ["B1", "B2", "B3", "B4", "H1", "H2", "H3", "H4", "H5"] {
+        assert_eq!(check(&booted, id).result, CheckResult::Passed, "{:?}", check(&booted, id));
+    }
+    for (id, _, wanted) in &pages {
+        assert_eq!(check(&booted, id).result, *wanted, "{:?}", check(&booted, id));
+    }
+    assert!(check(&booted, "hangs").detail.contains("no answer within 2 s"), "{}", check(&booted, "hangs").detail);
+
+    // Nobody can log in: what only a user sees is not asked, and that is an error.
+    trial.copy.psql("shop", "UPDATE res_users SET active = false").await;
+    let booted = trial.run("shop").await;
+    assert_eq!(check(&booted, "user").result, CheckResult::Error);
+    assert_eq!(check(&booted, "whoever").result, CheckResult::Passed);
+}
+
 /// The fixture on a private server, its filestore, and the Odoo 19 that fits it.
 async fn fixture() -> Option<Trial> {
     let fixture = fixture_odoo()?;
@@ -144,7 +195,7 @@ async fn fixture() -> Option<Trial> {
         read_only_paths: Vec::new(),
     };
     let addons = AddonsPaths::from(vec![root.join("19/odoo/addons"), root.join("19/addons"), copy.addons.clone()]);
-    Some(Trial { copy, odoo, addons })
+    Some(Trial { copy, odoo, addons, checks: Vec::new() })
 }
 
 #[tokio::test]

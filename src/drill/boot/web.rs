@@ -62,12 +62,14 @@ impl Answer {
 }
 
 /// A browser, as far as it goes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Web {
     way: Way,
     host: String,
     limit: Duration,
     cookies: BTreeMap<String, String>,
+    /// The first request that got no answer in time: whoever hangs is not waited for again and again.
+    hangs: Option<String>,
 }
 
 struct Received {
@@ -78,11 +80,27 @@ struct Received {
 impl Web {
     /// For the Odoo that knows itself under `127.0.0.1:port`.
     pub(super) fn new(way: Way, port: u16, limit: Duration) -> Self {
-        Self { way, host: format!("127.0.0.1:{port}"), limit, cookies: BTreeMap::new() }
+        Self { way, host: format!("127.0.0.1:{port}"), limit, cookies: BTreeMap::new(), hangs: None }
+    }
+
+    /// Another window of the same browser, with a time limit of its own for each request; logged in as this one is. That a
+    /// page hangs there does not keep other pages from being asked for here.
+    pub(super) fn window(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
+    }
+
+    /// The same, but nobody is logged in.
+    pub(super) fn anonymous(&self, limit: Duration) -> Self {
+        Self { cookies: BTreeMap::new(), ..self.window(limit) }
     }
 
     /// Fetches a page, following redirections within the same Odoo.
     pub(super) async fn get(&mut self, path: &str) -> Told<Answer> {
+        self.get_until(path, 0).await
+    }
+
+    /// Fetches a page, following redirections within the same Odoo but those with the status `last`.
+    pub(super) async fn get_until(&mut self, path: &str, last: u16) -> Told<Answer> {
         let mut path = path.to_owned();
         for _ in 0..HOPS {
             let mut body = Vec::new();
@@ -97,7 +115,9 @@ impl Web {
                 .await?;
             let text = |name| received.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
             match (received.status, text(LOCATION)) {
-                (301..=303 | 307 | 308, location) if !location.is_empty() => path = self.within(&location)?,
+                (status @ (301..=303 | 307 | 308), location) if status != last && !location.is_empty() => {
+                    path = self.within(&location)?
+                }
                 (status, _) => return Ok(Answer { status, path, content_type: text(CONTENT_TYPE), body }),
             }
         }
@@ -156,6 +176,9 @@ impl Web {
         json: Option<String>,
         mut take: impl FnMut(&[u8]) -> Told<()>,
     ) -> Told<Received> {
+        if let Some(first) = &self.hangs {
+            return Err(format!("{path} was not asked for: Odoo did not answer in time before ({first})"));
+        }
         let what = |e: &dyn std::fmt::Display| format!("{path}: {e}");
         let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
@@ -179,11 +202,13 @@ impl Web {
                 }
             }
             connection.abort();
-            Ok(Received { status: head.status.as_u16(), headers: head.headers })
+            Ok::<_, String>(Received { status: head.status.as_u16(), headers: head.headers })
         };
-        let received = timeout(self.limit, exchange)
-            .await
-            .unwrap_or_else(|_| Err(format!("{path}: no answer within {} s", self.limit.as_secs())))?;
+        let Ok(received) = timeout(self.limit, exchange).await else {
+            self.hangs = Some(path.chars().take(200).collect());
+            return Err(format!("{path}: no answer within {} s", self.limit.as_secs()));
+        };
+        let received = received?;
         for cookie in received.headers.get_all(SET_COOKIE).iter().filter_map(|v| v.to_str().ok()) {
             if let Some((name, value)) = cookie.split(';').next().and_then(|pair| pair.split_once('=')) {
                 self.cookies.insert(name.trim().to_owned(), value.trim().to_owned());

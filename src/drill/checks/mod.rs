@@ -2,7 +2,7 @@
 //!
 //! Each runs in a read-only transaction with a time limit. A check whose tables, columns, modules or Odoo version
 //! are not there is "not applicable", which is said, never counted as passed; one that cannot be run is an error,
-//! which for a hard check fails the drill. Checks of kind `http` need a running Odoo and are not run here.
+//! which for a hard check fails the drill. Checks of kind `http` are asked of a running Odoo, in `drill/boot/pages.rs`.
 
 mod command;
 

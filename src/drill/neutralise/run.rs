@@ -32,18 +32,31 @@ pub struct Settings<'a> {
 }
 
 /// What was done to one database, and the proof.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Neutralisation {
     /// For the record.
     pub record: Neutralised,
     /// The assertions.
     pub checks: Vec<Check>,
+    /// What the original said of itself.
+    pub(super) before: Identity,
+    /// Modules without code.
+    pub(super) imported: u64,
 }
 
 impl Neutralisation {
     /// Whether Odoo may see the database.
     pub fn is_proven(&self) -> bool {
         !self.checks.is_empty() && !self.checks.iter().any(Check::fails_the_drill)
+    }
+
+    /// The assertions once more, about the database as it is now.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn verify(&self, server: &PrivateServer, settings: &Settings<'_>) -> Result<Vec<Check>> {
+        let client = server.sql(&self.record.database).await?;
+        verify(&client, settings.base_url, &self.record, &self.before, self.imported).await
     }
 }
 
@@ -121,7 +134,7 @@ async fn one(
     let checks = verify(&fresh, settings.base_url, &record, &before, imported).await?;
     record.uuid_after = Identity::read(&fresh).await?.uuid;
     record.seconds = began.elapsed().as_secs_f64();
-    Ok(Neutralisation { record, checks })
+    Ok(Neutralisation { record, checks, before, imported })
 }
 
 async fn transaction_id(client: &Client) -> std::result::Result<String, tokio_postgres::Error> {

@@ -128,7 +128,7 @@ async fn each_assertion_turns_red_when_one_thing_is_undone() {
         copy.psql("undone", sql).await;
         let checks = copy.verdicts("undone", &shop).await;
         assert_eq!(red(&checks), [id], "{sql}");
-        assert!(!Neutralisation { record: shop.record.clone(), checks }.is_proven());
+        assert!(!Neutralisation { checks, ..shop.clone() }.is_proven());
         copy.psql("template1", "DROP DATABASE undone WITH (FORCE)").await;
     }
 }

@@ -120,7 +120,7 @@ impl Sandbox {
 
     /// Where attempts to connect out are written, one JSON object on each line.
     pub fn egress_log(&self) -> PathBuf {
-        self.root.join(EGRESS).join("egress.jsonl")
+        egress_log(&self.root)
     }
 
     /// What a local sandbox around these directories is like: it reads `readable` beside the operating system's
@@ -195,6 +195,11 @@ impl Drop for Sandbox {
             let _ = self.journal.close();
         }
     }
+}
+
+/// Where attempts to connect out are written, in the directory of a drill.
+pub(super) fn egress_log(root: &Path) -> PathBuf {
+    root.join(EGRESS).join("egress.jsonl")
 }
 
 /// Whether something is left that nobody asked to keep.

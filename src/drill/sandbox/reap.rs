@@ -1,6 +1,8 @@
 //! Cleaning up after a drill whose Lifeboat was killed. As a rule only directories are left: the sandbox ended
 //! with the pipe. Whatever else is found is ended too, and what cannot be ended is named.
 
+use std::path::PathBuf;
+
 use chrono::{DateTime, Utc};
 
 use super::journal::{Dead, PREFIX};
@@ -9,6 +11,15 @@ use super::processes;
 use crate::error::Result;
 use crate::evidence::drill_record::Cleanup;
 use crate::runtime::blocking;
+
+/// Where the sinkhole of a dead drill wrote what the copy tried to reach. To be read before it is cleaned up.
+pub fn egress_log(dead: &Dead) -> Option<PathBuf> {
+    let root = format!("{PREFIX}{}", dead.begun.id);
+    dead.directories
+        .iter()
+        .find(|dir| dir.file_name().is_some_and(|name| *name == *root))
+        .map(|dir| place::egress_log(dir))
+}
 
 /// Ends the processes of a dead drill, removes what it made, and looks whether it is gone.
 pub async fn clean(dead: &Dead, now: DateTime<Utc>) -> Result<Cleanup> {

@@ -17,42 +17,30 @@ mod facts;
 
 use std::time::Instant;
 
-use async_trait::async_trait;
-
 use self::attachments::verify;
 use self::cases::{CASES, Case, Damage, Sql};
 use self::copy::Copy;
 use self::damage::{change, on_disk};
 pub use self::facts::Facts;
 use super::checks::{Circumstances, Reference};
+use super::neutralise::{self, Means};
 use super::run::Request;
-use super::{checks, judges, reconcile};
+use super::{boot, checks, judges, reconcile};
 use crate::checks::Answers;
-use crate::error::{self, Result};
+use crate::error::Result;
 use crate::event::Event;
 use crate::evidence::drill_record::{AttachmentReconciliation, Check};
 use crate::evidence::selftest::{DamageCase, DamageOutcome};
 use crate::postgres::server::PrivateServer;
+use crate::postgres::sql::explain;
 use crate::restore::tools::work_dir;
 use crate::restore::{Plan, Resolved, Tools};
-
-/// Asserts that a database of a copy is neutralised. A drill that neutralises brings its own assertion here, for the
-/// case in which a mail server is revived.
-#[async_trait]
-pub trait Neutralised: std::fmt::Debug + Send + Sync {
-    /// Neutralises the database as a drill does.
-    async fn neutralise(&self, server: &PrivateServer, database: &str) -> Result<()>;
-    /// The checks that a drill makes of a neutralised database.
-    async fn verify(&self, server: &PrivateServer, database: &str) -> Result<Vec<Check>>;
-}
 
 /// How a self-test is to be run.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Another place behind the target to which recovery could go on.
     pub beyond: Option<Resolved>,
-    /// How this drill neutralises; `None`: it does not.
-    pub neutralised: Option<Box<dyn Neutralised>>,
 }
 
 /// What the undamaged copy told.
@@ -87,7 +75,7 @@ pub async fn before_recovery(tools: &Tools, request: &Request<'_>, options: &Opt
 }
 
 /// The cases that need the recovered, stopped cluster.
-pub async fn after(tools: &Tools, request: &Request<'_>, options: &Options, sound: &Sound<'_>) -> Vec<DamageCase> {
+pub async fn after(tools: &Tools, request: &Request<'_>, sound: &Sound<'_>) -> Vec<DamageCase> {
     match control(tools, request, sound).await {
         Ok(red) if red.is_empty() => {}
         Ok(red) => return not_done_after(&format!("an undamaged copy is red: {}", red.join(", "))),
@@ -96,7 +84,7 @@ pub async fn after(tools: &Tools, request: &Request<'_>, options: &Options, soun
     let mut done = Vec::new();
     for case in CASES.iter().filter(|c| !matches!(c.damage, Damage::LoseSegment | Damage::StopShort)) {
         let began = Instant::now();
-        let came = damaged(tools, request, case, options, sound).await;
+        let came = damaged(tools, request, case, sound).await;
         done.push(told(tools, case, came, began));
     }
     done
@@ -157,6 +145,15 @@ fn told(tools: &Tools, case: &Case, came: Result<Came>, began: Instant) -> Damag
     }
 }
 
+/// Why no mail server can come back to life.
+const NOT_NEUTRALISED: &str =
+    "this drill does not neutralise: [environment.drill.odoo] does not say where Odoo's code is";
+
+/// Makes mail servers of production active again, or gives the dummy the address of one.
+const REVIVE: &str = "UPDATE public.ir_mail_server SET active = true, \
+     smtp_host = CASE smtp_host WHEN 'invalid' THEN 'mail.production.example' ELSE smtp_host END \
+     WHERE smtp_host <> 'invalid' OR NOT EXISTS (SELECT FROM public.ir_mail_server WHERE smtp_host <> 'invalid')";
+
 /// The stop of recovery, as every drill asserts it.
 const STOP: &str = "R1";
 
@@ -189,16 +186,10 @@ async fn recover(tools: &Tools, request: &Request<'_>, case: &Case, options: &Op
     }
 }
 
-async fn damaged(
-    tools: &Tools,
-    request: &Request<'_>,
-    case: &Case,
-    options: &Options,
-    sound: &Sound<'_>,
-) -> Result<Came> {
+async fn damaged(tools: &Tools, request: &Request<'_>, case: &Case, sound: &Sound<'_>) -> Result<Came> {
     let needs_files =
         matches!(case.damage, Damage::DeleteAttachments | Damage::CorruptAttachments | Damage::EmptyFilestore);
-    if let Some(why) = impossible(case, request, options, sound) {
+    if let Some(why) = impossible(case, request, sound) {
         return Ok(Came::Skipped(why));
     }
     let copy = Copy::make(&request.plan, request.sandbox.root().join("damaged"), true, needs_files).await?;
@@ -215,21 +206,13 @@ async fn damaged(
             None => return Ok(Came::Skipped(sql.otherwise.to_owned())),
         },
         Damage::ReviveMailServer => {
-            let (Some(neutralised), Some(database)) = (&options.neutralised, &sound.facts.odoo) else {
-                return Ok(Came::Skipped("this drill does not neutralise".into()));
-            };
-            neutralised.neutralise(&server, database).await?;
-            let client = server.sql(database).await?;
-            let revive = "INSERT INTO public.ir_mail_server (name, smtp_host, smtp_port, smtp_authentication, \
-                          smtp_encryption, active) VALUES ('revived', 'mail.example.com', 25, 'login', 'none', true)";
-            client.batch_execute(revive).await.map_err(|e| error::internal(format!("cannot revive it: {e}")))?;
-            red.extend(reds(&neutralised.verify(&server, database).await?));
+            let came = revived(&server, request, sound.facts).await?;
+            server.stop().await?;
+            return Ok(came);
         }
         _ => {}
     }
-    if !matches!(case.damage, Damage::ReviveMailServer) {
-        red.extend(look(tools, request, &copy.plan, &server, sound).await?);
-    }
+    red.extend(look(tools, request, &copy.plan, &server, sound).await?);
     server.stop().await?;
     // What a drill asks last is asked last here too, and only where nothing was found before.
     if red.is_empty() {
@@ -239,6 +222,27 @@ async fn damaged(
     }
     red.sort();
     red.dedup();
+    Ok(if red.is_empty() { Came::Missed(detail) } else { Came::Found(red, detail) })
+}
+
+/// Neutralises the copy as a drill does, and brings a mail server of production back to life behind its back.
+async fn revived(server: &PrivateServer, request: &Request<'_>, facts: &Facts) -> Result<Came> {
+    let means = Means::of(request.environment, boot::base_url(boot::PORT))?;
+    let (Some(means), Some(database)) = (means, &facts.odoo) else {
+        return Ok(Came::Skipped(NOT_NEUTRALISED.into()));
+    };
+    let Some(done) = neutralise::database(server, database, &means.settings()).await? else {
+        return Ok(Came::Skipped(format!("{database} is not a database of Odoo")));
+    };
+    if !done.is_proven() {
+        // What is red before the damage does not find it.
+        let red = reds(&done.checks).join(", ");
+        return Ok(Came::Missed(format!("{database} is not proven to be neutralised before any damage: {red}")));
+    }
+    let client = server.sql(database).await?;
+    let alive = client.execute(REVIVE, &[]).await.map_err(|e| explain(e, "cannot revive a mail server"))?;
+    let detail = format!("{alive} mail server(s) of {database}");
+    let red = reds(&done.verify(server, &means.settings()).await?);
     Ok(if red.is_empty() { Came::Missed(detail) } else { Came::Found(red, detail) })
 }
 
@@ -284,7 +288,7 @@ fn reds(results: &[Check]) -> Vec<String> {
 }
 
 /// Why a case cannot be done here, where that is known before a copy is made.
-fn impossible(case: &Case, request: &Request<'_>, options: &Options, sound: &Sound<'_>) -> Option<String> {
+fn impossible(case: &Case, request: &Request<'_>, sound: &Sound<'_>) -> Option<String> {
     let facts = sound.facts;
     let reason = match case.damage {
         Damage::TruncateRelation | Damage::FlipPage if facts.relation.is_none() => "no table holds a row",
@@ -296,7 +300,7 @@ fn impossible(case: &Case, request: &Request<'_>, options: &Options, sound: &Sou
         {
             "no attachment was restored"
         }
-        Damage::ReviveMailServer if options.neutralised.is_none() => "this drill does not neutralise",
+        Damage::ReviveMailServer if request.environment.drill.odoo.is_none() => NOT_NEUTRALISED,
         Damage::Sql(Sql { in_odoo: true, .. }) | Damage::ReviveMailServer if facts.odoo.is_none() => {
             "no database of the cluster is Odoo's"
         }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::archive::{self, Archived, Contents, Manifest};
 use super::aside::{self, Aside};
@@ -12,16 +11,17 @@ use super::load::{Target, immutable_functions};
 use super::objects::{self, Counted, Objects};
 use super::place;
 use super::wish::{Destination, IntoCluster, Wish};
+use crate::disk::Owner;
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::evidence::Appended;
 use crate::evidence::drill_record::AttachmentReconciliation;
-use crate::evidence::entry::{FilestoreCapture, Restore, TenantRestore};
-use crate::filestore::restore::{PHASE as ATTACHMENTS, Request, restore as restore_filestore};
-use crate::filestore::{live, referenced};
+use crate::evidence::entry::{Restore, TenantRestore};
+use crate::filestore::restore::PHASE as ATTACHMENTS;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::sql::explain;
+use crate::restore::attachments::{self, Wanted};
 use crate::restore::masking::{self, Masked};
 use crate::restore::phases::Phases;
 use crate::restore::run::{entry, record, require_space};
@@ -322,40 +322,16 @@ impl Session<'_> {
     async fn filestore(
         &self,
         directory: &Path,
-        owner: Option<crate::disk::Owner>,
+        owner: Option<Owner>,
         notes: &mut Vec<String>,
     ) -> Result<Option<AttachmentReconciliation>> {
-        let (tools, found) = (self.tools, self.found);
-        // The name may have been another when its files were captured; the uuid is not.
-        let same =
-            |c: &&FilestoreCapture| c.database == found.name || found.uuid.is_some() && c.database_uuid == found.uuid;
-        let environment = &self.plan.environment;
-        let (live, damaged) = live::index(&tools.repository, environment, &found.name, found.uuid.as_deref()).await?;
-        let captures: Vec<&FilestoreCapture> = tools.catalogue.captures().filter(same).collect();
-        if captures.is_empty() && live.is_none() {
-            notes.push(format!("the filestore of {} was never captured: no attachment was restored", found.name));
-            return Ok(None);
+        let (name, uuid) = (&self.found.name, self.found.uuid.as_deref());
+        let client = self.server.sql(name).await?;
+        let wanted = Wanted { database: name, uuid, directory, owner };
+        let reconciled = attachments::one(self.tools, self.plan, &client, &wanted, notes).await?;
+        if reconciled.is_none() {
+            notes.push(format!("the filestore of {name} was never captured: no attachment was restored"));
         }
-        let request = Request {
-            environment,
-            captures,
-            live: live.map(Arc::new),
-            live_damaged: !damaged.is_empty(),
-            stop: self.plan.target.stop_end,
-            directory,
-            owner,
-        };
-        notes.extend(damaged);
-        let client = self.server.sql(&found.name).await?;
-        let wanted = referenced(&client).await?;
-        let restored = restore_filestore(&tools.repository, &request, wanted, &tools.runtime).await?;
-        Ok(Some(AttachmentReconciliation {
-            database: found.name.clone(),
-            referenced: restored.referenced,
-            present: restored.present,
-            verified: restored.verified,
-            bytes: restored.bytes,
-            missing: restored.missing,
-        }))
+        Ok(reconciled)
     }
 }

@@ -151,6 +151,14 @@ fn of_environment(
         proofs(&mut alerts, environment, view, config, now);
         sizes(&mut alerts, view, config);
     }
+    for said in &environment.broken_glass {
+        alerts.push(
+            Alert::of_service(Condition::BreakGlass, Critical, said.clone())
+                .about(said.chars().take(80).collect::<String>())
+                .meaning("somebody decided alone; the ledger keeps the reason, and a review is due")
+                .todo(format!("lifeboat approval list -e {}", environment.name)),
+        );
+    }
     workers(&mut alerts, environment, now);
     jobs(&mut alerts, environment, estate, now);
     let mine = |owner: &Option<String>| owner.as_deref() == Some(&environment.name);

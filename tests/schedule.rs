@@ -1,0 +1,96 @@
+//! `lifeboat schedule preview`, and the fence of commands that the service starts.
+
+use chrono::{TimeDelta, Utc};
+
+use crate::common::{Lifeboat, Scratch};
+
+/// An estate with two jobs, and a calendar that forbids drills from yesterday until the day after tomorrow.
+fn estate(scratch: &Scratch) -> Lifeboat {
+    let bare = Lifeboat::new(scratch.write("none.toml", ""));
+    let key = scratch.join("recovery.key");
+    let made = bare.run(&["--format", "json", "keygen", "-o", key.to_str().expect("UTF-8")]).ok();
+    let recipient = made.json()["recipient"].as_str().expect("a recipient").to_owned();
+    let day = |days| (Utc::now() + TimeDelta::days(days)).format("%Y-%m-%d");
+    let config = format!(
+        "[repository]\nurl = \"file://{}\"\n[keys]\nrecipients = [\"{recipient}\"]\nstate_dir = \"state\"\n\
+         [[environment]]\nname = \"production\"\npurpose = \"production\"\nowner = \"test\"\n\
+         [environment.objectives]\nrpo = \"60s\"\nrto = \"1h\"\n\
+         [environment.postgres]\ndsn = \"host={} user=x dbname=postgres\"\n\
+         [[job]]\nname = \"export\"\nkind = \"configuration\"\ncron = \"15 6 * * *\"\ntime_zone = \"Europe/Brussels\"\n\
+         [[job]]\nname = \"drill\"\nkind = \"drill\"\ncron = \"0 4 * * *\"\nmax_deferral = \"9d\"\n\
+         [[calendar]]\nname = \"opening\"\ntitle = \"a shop opens\"\neffects = [\"forbid-drills\"]\n\
+         [[calendar.window]]\nstarts = \"{}\"\nends = \"{}\"\n",
+        scratch.join("repository").display(),
+        scratch.join("nobody").display(),
+        day(-1),
+        day(3),
+    );
+    Lifeboat::new(scratch.write("lifeboat.toml", config))
+}
+
+#[test]
+fn a_preview_tells_what_runs_when_and_what_a_calendar_puts_off() {
+    let scratch = Scratch::new();
+    let lifeboat = estate(&scratch);
+    let check = lifeboat.run(&["config", "check"]).ok();
+    assert!(check.stdout.contains("jobs: 2, calendars: 1"), "{}", check.stdout);
+
+    // Nobody has a repository yet: it is shown all the same, and said.
+    let before = lifeboat.run(&["schedule", "preview", "--days", "6"]).ok();
+    assert!(before.stdout.contains("the history is not known"), "{}", before.stdout);
+    lifeboat.run(&["init"]).ok();
+    let after = lifeboat.run(&["schedule", "preview", "--days", "6", "-e", "production"]).ok();
+    assert!(!after.stdout.contains("the history is not known"), "{}", after.stdout);
+    for told in [
+        "15 6 * * *  Europe/Brussels",
+        "put off",
+        "calendar opening: drills are forbidden: a shop opens",
+        " CE",
+        "06:15",
+    ] {
+        assert!(after.stdout.contains(told), "{told} in {}", after.stdout);
+    }
+
+    let preview = lifeboat.run(&["--format", "json", "schedule", "preview", "--days", "6"]).ok().json();
+    assert!(preview["history_unknown"].is_null());
+    let rows = preview["rows"].as_array().expect("rows");
+    let of = |job: &str, what: &str| rows.iter().filter(|row| row["job"] == job && row["what"] == what).count();
+    assert!((5..=6).contains(&of("export", "run")), "{rows:?}");
+    assert!(of("drill", "deferred") >= 2 && of("drill", "run") >= 2, "{rows:?}");
+    let made_up = rows.iter().find(|row| row["job"] == "drill" && row["what"] == "run").expect("a drill");
+    let ends = (Utc::now() + TimeDelta::days(3)).format("%Y-%m-%dT00:00:00Z").to_string();
+    assert_eq!(made_up["at"], ends, "as soon as the calendar lets it");
+    assert_eq!(made_up["calendar"], "opening");
+    assert_eq!(preview["windows"][0]["window"]["calendar"], "opening");
+    lifeboat.run(&["schedule", "preview", "--days", "0"]).expect_code(2);
+    lifeboat.run(&["schedule", "preview", "-e", "prodution"]).expect_code(2);
+}
+
+#[test]
+fn a_drill_by_hand_is_refused_while_a_calendar_forbids_it() {
+    let scratch = Scratch::new();
+    let lifeboat = estate(&scratch);
+    lifeboat.run(&["init"]).ok();
+    let refused = lifeboat.run(&["drill", "run", "-e", "production"]).expect_code(10);
+    for told in ["the calendar opening (a shop opens) forbids drills of production until", "--despite-calendar"] {
+        assert!(refused.stderr.contains(told), "{told} in {}", refused.stderr);
+    }
+    // It goes on to what stands in the way next: this host has no recovery identity.
+    let despite = lifeboat.run(&["drill", "run", "-e", "production", "--despite-calendar"]).expect_code(10);
+    assert!(
+        despite.stderr.contains("no recovery identity") && despite.stderr.contains("forbids drills"),
+        "{}",
+        despite.stderr
+    );
+}
+
+#[test]
+fn a_fence_that_cannot_be_read_stops_a_command() {
+    let scratch = Scratch::new();
+    let lifeboat = estate(&scratch);
+    lifeboat.run(&["init"]).ok();
+    let sound = lifeboat.clone().env("LIFEBOAT_FENCE", "production/jobs:3").run(&["verify", "-e", "production"]);
+    assert_eq!(sound.code(), lifeboat.run(&["verify", "-e", "production"]).code());
+    let refused = lifeboat.env("LIFEBOAT_FENCE", "jobs").run(&["verify", "-e", "production"]).expect_code(2);
+    assert!(refused.stderr.contains("production/jobs:7"), "{}", refused.stderr);
+}
