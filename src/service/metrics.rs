@@ -96,7 +96,7 @@ impl Metrics {
     }
 
     /// Everything as OpenMetrics text.
-    pub fn render(&self, view: &EstateView, firing: &[Firing], now: DateTime<Utc>) -> String {
+    pub fn render(&self, view: &EstateView, now: DateTime<Utc>) -> String {
         let mut registry = Registry::with_prefix("lifeboat");
         service(&mut registry, view);
         let mut figures = EnvironmentFigures::register(&mut registry);
@@ -105,7 +105,7 @@ impl Metrics {
         }
         workers(&mut registry, view);
         jobs(&mut registry, view);
-        alerts(&mut registry, firing);
+        alerts(&mut registry, &view.alerts);
         single(&mut registry, "scrape", "When these figures were read.", timestamp(), seconds(now));
         registry.register("jobs", "Jobs that ended.", self.jobs.clone());
         registry.register("notifications", "Notifications.", self.notifications.clone());
@@ -318,7 +318,8 @@ mod tests {
         view.repository.reachable = Some(true);
         let alert = Alert::of_service(Condition::ClockOff, crate::config::AlertSeverity::Warning, "off");
         let at = DateTime::UNIX_EPOCH;
-        metrics.render(&view, &[Firing { alert, since: at, seen: at, silenced_by: None }], at)
+        view.alerts.push(Firing { alert, since: at, seen: at, silenced_by: None });
+        metrics.render(&view, at)
     }
 
     #[test]

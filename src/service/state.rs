@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 use super::alerts::{Firing, Silence};
+use super::metrics::Metrics;
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
@@ -327,17 +328,23 @@ pub enum Teller {
 pub struct ServiceState {
     view: Arc<watch::Sender<Arc<EstateView>>>,
     news: broadcast::Sender<Arc<News>>,
+    metrics: Metrics,
 }
 
 impl ServiceState {
     /// A state that begins with `view`.
     pub fn new(view: EstateView) -> Self {
-        Self { view: Arc::new(watch::Sender::new(Arc::new(view))), news: broadcast::Sender::new(NEWS) }
+        Self { view: Arc::new(watch::Sender::new(Arc::new(view))), news: broadcast::Sender::new(NEWS), metrics: Metrics::default() }
     }
 
     /// The estate as it is now.
     pub fn view(&self) -> Arc<EstateView> {
         self.view.borrow().clone()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The estate, and every change of it from now on.

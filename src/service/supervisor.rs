@@ -29,7 +29,6 @@ use super::child::{Program, words};
 use super::control::{Asked, Control, Request};
 use super::crew::{self, Crew, Ground};
 use super::jobs::{JobNews, Jobs, show_begun, show_told};
-use super::metrics::Metrics;
 use super::order::Order;
 use super::places::Places;
 use super::repository_keeper::RepositoryKeeper;
@@ -102,11 +101,6 @@ impl Service {
         self.supervisor.state.clone()
     }
 
-    /// What is counted, for [`Metrics::render`].
-    pub fn metrics(&self) -> Metrics {
-        self.supervisor.metrics.clone()
-    }
-
     /// How others in this process ask for something.
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -152,7 +146,6 @@ struct Supervisor {
     loading: Option<JoinHandle<Result<Estate>>>,
     waiting_for_load: Vec<tokio::sync::oneshot::Sender<Result<()>>>,
     stage: Stage,
-    metrics: Metrics,
     /// Tells who must be told what is wrong, by the configuration in force.
     armed: Option<Armed>,
 }
@@ -182,7 +175,6 @@ impl Supervisor {
             loading: None,
             waiting_for_load: Vec::new(),
             stage: Stage::Serving,
-            metrics: Metrics::default(),
             armed: None,
         }
     }
@@ -219,7 +211,6 @@ impl Supervisor {
             estate: self.estate.clone(),
             state: self.state.clone(),
             repository: self.keeper.opened().clone(),
-            metrics: self.metrics.clone(),
             runtime: self.runtime.clone(),
             certificates: Vec::new(),
         };
@@ -350,7 +341,7 @@ impl Supervisor {
         };
         self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
         self.crew.look_soon(&job.environment);
-        self.metrics.job_ended(&job.environment, job.kind, job.outcome);
+        self.state.metrics().job_ended(&job.environment, job.kind, job.outcome);
         self.state.change(|view| view.finished(job));
     }
 
@@ -491,7 +482,7 @@ impl Supervisor {
             }
         }
         if matches!(event, Event::StoreRetry { .. }) {
-            self.metrics.store_retry();
+            self.state.metrics().store_retry();
         }
         let environment = environment.map(str::to_owned);
         self.state.tell(News { at: self.runtime.now(), environment, from, event });

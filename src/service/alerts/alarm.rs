@@ -21,7 +21,6 @@ use crate::evidence::entry::Undelivered;
 use crate::repository::Repository;
 use crate::repository::catalogue::ledger;
 use crate::runtime::{Runtime, blocking};
-use crate::service::metrics::Metrics;
 use crate::service::state::{EstateView, ServiceState};
 
 /// How often the model is looked at.
@@ -40,7 +39,6 @@ pub(in crate::service) struct Alarm {
     pub(in crate::service) state: ServiceState,
     /// The repository, once it is open.
     pub(in crate::service) repository: watch::Receiver<Option<Arc<Repository>>>,
-    pub(in crate::service) metrics: Metrics,
     pub(in crate::service) runtime: Runtime,
     /// Certificates to watch beside those that environments name.
     pub(in crate::service) certificates: Vec<PathBuf>,
@@ -123,7 +121,7 @@ impl Alarm {
         let told =
             futures::future::join_all(tells.iter().map(|tell| channels.tell(&config.receivers, tell, now))).await;
         for (tell, told) in tells.iter().zip(told) {
-            self.metrics.told(&tell.receiver, told.is_ok());
+            self.state.metrics().told(&tell.receiver, told.is_ok());
             match told {
                 Ok(()) => {
                     engine.told(tell, now);
