@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Form, Json};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::service::http::problem::Problem;
 
@@ -16,14 +17,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Given<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let given = Json::<T>::from_request(request, state).await;
-        given.map(|Json(value)| Self(value)).map_err(|refused| match refused.status() {
+        // serde would take a list for an object with the same fields in order; nobody who sends one means that.
+        let given = Json::<Map<String, Value>>::from_request(request, state).await;
+        let Json(fields) = given.map_err(|refused| match refused.status() {
             status @ (StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNSUPPORTED_MEDIA_TYPE) => {
                 Problem::new(status, "bad-request", "Not understood", refused.body_text())
             }
             // Well-formed or not: what this body says is not what is asked for.
             _ => Problem::bad_request(refused.body_text()),
-        })
+        })?;
+        let value = serde_json::from_value(Value::Object(fields));
+        value.map(Self).map_err(|refused| Problem::bad_request(refused.to_string()))
     }
 }
 
