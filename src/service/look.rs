@@ -12,7 +12,7 @@ use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server,
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
-use crate::evidence::approval::{Approval, Status, approvals};
+use crate::evidence::approval::{Approvals, Status, approvals};
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::outlook::Outlook;
 use crate::evidence::summary;
@@ -195,8 +195,8 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
 
 /// Restores that went around their approval a short while ago, a sentence each.
 fn broken_glass(catalogue: &Catalogue, now: DateTime<Utc>) -> Vec<String> {
-    let recent = |approval: &Approval| approval.broken_glass && now - approval.requested.at < GLASS;
-    let said = |approval: Approval| {
+    let recent = |approval: &Approvals| approval.broken_glass && now - approval.requested.at < GLASS;
+    let said = |approval: Approvals| {
         let plan = &approval.plan;
         format!(
             "the glass was broken: {} restored to {} on {} without an approval",

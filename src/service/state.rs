@@ -334,7 +334,11 @@ pub struct ServiceState {
 impl ServiceState {
     /// A state that begins with `view`.
     pub fn new(view: EstateView) -> Self {
-        Self { view: Arc::new(watch::Sender::new(Arc::new(view))), news: broadcast::Sender::new(NEWS), metrics: Metrics::default() }
+        Self {
+            view: Arc::new(watch::Sender::new(Arc::new(view))),
+            news: broadcast::Sender::new(NEWS),
+            metrics: Metrics::default(),
+        }
     }
 
     /// The estate as it is now.
