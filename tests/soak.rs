@@ -7,6 +7,7 @@
 //! PostgreSQL would keep: everything in WAL before the first commit that is later, as `pg_waldump` prints it.
 
 mod chaos;
+mod service;
 mod truth;
 
 use std::sync::atomic::{AtomicBool, Ordering};

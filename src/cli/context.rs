@@ -47,6 +47,11 @@ impl Context {
         Ok(Self { estate: in_force(estate, runtime.now()), runtime })
     }
 
+    /// Loads the configuration as it is written: for the service, which outlives what calendars make of it now.
+    pub(crate) fn as_written(file: Option<&Path>, runtime: Runtime) -> Result<Self> {
+        Ok(Self { estate: Estate::load(&config_file(file)?)?, runtime })
+    }
+
     /// Refuses to do what a calendar forbids now. `despite` says that it shall be done all the same; then the
     /// calendar is only told about.
     pub(crate) fn allowed(&self, environment: &Environment, effect: Effect, despite: Despite<'_>) -> Result<()> {

@@ -44,8 +44,9 @@ mod wal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::config::JobKind;
 use crate::error::{self, Result};
 use context::Context;
 use output::Outcome;
@@ -171,6 +172,13 @@ impl Arguments {
     }
 }
 
+/// Whether this program has the command of a kind of job.
+fn can(kind: JobKind) -> bool {
+    let words = kind.words();
+    let mut program = Arguments::command();
+    words.iter().try_fold(&mut program, |command, word| command.find_subcommand_mut(word)).is_some()
+}
+
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
     let code = if arguments.command.is_restore_command() {
@@ -234,7 +242,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
         Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
-        Command::Serve(arguments) => serve::run(&arguments, context()?).await,
+        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
         Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

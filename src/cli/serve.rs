@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Context, host_name};
 use super::output::Outcome;
 use super::systemd::Manager;
+use crate::config::JobKind;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
 use crate::service::http::Http;
 use crate::service::socket;
-use crate::service::{Control, Service, Setup};
+use crate::service::{Claim, Control, Service, Setup};
 
 /// The program that jobs are run with: this very one, also when its file was replaced meanwhile.
 const THIS_PROGRAM: &str = "/proc/self/exe";
@@ -32,11 +33,14 @@ pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outco
     let stop = CancellationToken::new();
     let instance = arguments.instance.clone().or_else(|| context.estate.service.instance.clone());
     let runtime = context.runtime.clone();
-    let socket = socket::path(&context.state_dir());
+    let state_dir = context.state_dir();
+    let (claim, socket) = (Claim::take(&state_dir)?, socket::path(&state_dir));
     let page = context.estate.service.http.clone();
     let service = Service::new(Setup {
         estate: context.estate,
         instance: instance.unwrap_or_else(host_name),
+        claim,
+        kinds: JobKind::ALL.into_iter().filter(|kind| super::can(*kind)).collect(),
         program: PathBuf::from(THIS_PROGRAM),
         runtime: runtime.clone(),
     });

@@ -40,6 +40,20 @@ impl JobKind {
         Self::Policy,
     ];
 
+    /// The words of its command.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &["backup", "base"],
+            Self::Filestore => &["backup", "filestore"],
+            Self::Configuration => &["backup", "configuration"],
+            Self::Verify => &["verify"],
+            Self::Drill => &["drill", "run"],
+            Self::Prune => &["prune"],
+            Self::Report => &["report"],
+            Self::Policy => &["policy", "check"],
+        }
+    }
+
     /// The word for it in configuration, ledger and JSON.
     pub fn word(self) -> &'static str {
         match self {

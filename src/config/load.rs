@@ -75,8 +75,8 @@ impl Estate {
         files.refuse_unknown_suites()?;
         let names: Vec<&str> = files.environments.iter().map(|e| e.name.as_str()).collect();
         let alerts = raw_alerts.map(|raw| alerts::alerts(files.first(), raw.value, &names)).transpose()?;
-        let (jobs, calendars) = files.schedule()?;
         files.refuse_unknown_environments()?;
+        let (jobs, calendars) = files.schedule()?;
 
         let digest = files.digest();
         let file = std::path::absolute(&path)

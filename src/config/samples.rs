@@ -144,6 +144,7 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     let service = &estate.service;
     assert_eq!((service.instance.as_deref(), service.jobs_at_once, service.drills_at_once), (Some("db1.eu"), 4, 2));
     assert_eq!((service.stop_within, service.refresh_every), (Duration::from_secs(300), Duration::from_secs(10)));
+    assert_eq!(service.lease, Duration::from_secs(90));
     assert!(shop.service.serves("db2.eu") && !shop.service.serves("drills"));
     assert!(shop.service.drills("drills") && !shop.service.drills("db1.eu"));
     assert!(!shop.service.receive_wal && !shop.service.watch_filestore);

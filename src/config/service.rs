@@ -16,7 +16,10 @@ use crate::units::Span;
 const DEFAULT_JOBS: usize = 2;
 const DEFAULT_DRILLS: usize = 1;
 const DEFAULT_STOP: Duration = Duration::from_secs(60);
+const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 const DEFAULT_REFRESH: Duration = Duration::from_secs(30);
+const SHORTEST_LEASE: Duration = Duration::from_secs(2);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 /// More jobs at once than this are no plan, but a mistake.
 const MOST: usize = 64;
 
@@ -33,6 +36,8 @@ pub struct ServiceConfig {
     pub stop_within: Duration,
     /// How often the repository and PostgreSQL are looked at anew.
     pub refresh_every: Duration,
+    /// How long a lease of work lasts unless it is renewed.
+    pub lease: Duration,
     /// The page and the API; `None`: there is none.
     pub http: Option<HttpConfig>,
 }
@@ -45,6 +50,7 @@ impl Default for ServiceConfig {
             drills_at_once: DEFAULT_DRILLS,
             stop_within: DEFAULT_STOP,
             refresh_every: DEFAULT_REFRESH,
+            lease: DEFAULT_LEASE,
             http: None,
         }
     }
@@ -96,6 +102,8 @@ pub(super) struct RawService {
     stop_within: Option<Located<Span>>,
     /// How often the repository and PostgreSQL are looked at anew, for page, API, metrics and alerts; default `30s`.
     refresh_every: Option<Located<Span>>,
+    /// How long an instance has its work unless it says that it is alive, 2s to 1h; the same on all instances; default `60s`.
+    lease: Option<Located<Span>>,
     /// The page and the API; absent: there is none.
     http: Option<RawHttpService>,
 }
@@ -129,6 +137,7 @@ pub(super) fn service(source: &Source, raw: RawService) -> Result<ServiceConfig>
             .map(|span| positive(source, "refresh_every", &span))
             .transpose()?
             .unwrap_or(default.refresh_every),
+        lease: lease(source, raw.lease, default.lease)?,
         http: raw.http.map(|raw| http(source, raw)).transpose()?,
     })
 }
@@ -141,6 +150,18 @@ pub(super) fn environment_service(source: &Source, raw: RawEnvironmentService) -
         receive_wal: raw.receive_wal.unwrap_or(true),
         watch_filestore: raw.watch_filestore.unwrap_or(true),
     })
+}
+
+fn lease(source: &Source, raw: Option<Located<Span>>, default: Duration) -> Result<Duration> {
+    match raw {
+        Some(raw) if !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&raw.value.0) => {
+            let (shortest, longest) = (Span(SHORTEST_LEASE), Span(LONGEST_LEASE));
+            Err(source
+                .error(&raw.span, format!("`lease` is {}; it goes from {shortest} to {longest}", raw.value))
+                .hint("shorter ones let another instance take over sooner, and write to the store more often"))
+        }
+        raw => Ok(raw.map_or(default, |raw| raw.value.0)),
+    }
 }
 
 fn at_once(source: &Source, key: &str, raw: Option<Located<usize>>, default: usize) -> Result<usize> {

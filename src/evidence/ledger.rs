@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 
 use crate::error::{self, Result};
 use crate::event::Event;
+use crate::evidence::cache::LedgerCache;
 use crate::evidence::dsse::{Envelope, IN_TOTO};
 use crate::evidence::entry::{Body, Entry, FORMAT, Recorder};
 use crate::evidence::fence::{Fence, Overtaken};
@@ -61,8 +62,21 @@ impl Ledger {
     /// The ledger of `environment` in the repository `repository_id`, which lives in `store`; entries
     /// count if a key in `trust` signed them.
     pub fn new(store: Store, environment: &str, repository_id: &str, trust: Trust) -> Self {
-        let log = Log { store, repository: repository_id.to_owned(), environment: environment.to_owned(), trust };
+        let log = Log {
+            store,
+            repository: repository_id.to_owned(),
+            environment: environment.to_owned(),
+            trust,
+            cache: None,
+        };
         Self { log, recorder: Recorder::this_program(), fence: None, end: Mutex::new(None) }
+    }
+
+    /// The same with entries that this host has seen before; they are verified like those of the store.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Option<LedgerCache>) -> Self {
+        self.log.cache = cache;
+        self
     }
 
     /// The same for a process that acts under a lease. A fence of another environment has no effect here.

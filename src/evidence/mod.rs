@@ -5,7 +5,7 @@
 //!    │                               ├── odoo_record, egress_record
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
-//!    ├───── read ── trust                                   the one reader, which verifies
+//!    ├───── read ── trust, cache                            the one reader, which verifies
 //!    ├───── checkpoint ── merkle                            the signed head of the log
 //!    └───── fence                                           what keeps out who lost a lease
 //! job_record    what the service did with a job that was due
@@ -23,6 +23,7 @@
 pub mod approval;
 pub mod bodies;
 pub mod bound;
+mod cache;
 pub(crate) mod charts;
 pub mod checkpoint;
 pub mod draw;
@@ -60,6 +61,7 @@ pub mod trust;
 pub mod verify;
 pub(crate) mod wording;
 
+pub use cache::LedgerCache;
 pub use entry::{Body, Entry};
 pub use fence::Fence;
 pub use ledger::{Appended, Ledger};
@@ -69,6 +71,8 @@ pub use statement::{Statement, Subject};
 pub use trust::{Trust, TrustedKey};
 pub use verify::{VerifyReport, verify_ledger};
 
+#[cfg(test)]
+mod cache_tests;
 #[cfg(test)]
 pub(crate) mod examples;
 #[cfg(test)]

@@ -2,19 +2,27 @@
 //! links, identity, and the checkpoint. It collects what is wrong instead of stopping at the first,
 //! because an auditor wants the whole list and a restore may only need the entries that are sound.
 //!
+//! Entries that this host has seen before come from its cache (`cache.rs`) and are verified like all others; the
+//! store is asked from the last of them on. They are those of the store if the store lists the last of them and an
+//! entry behind it, the signed checkpoint, or its own bytes say the same. Otherwise the whole ledger is read, and it
+//! is a problem that the store does not have what it had.
+//!
 //! The checkpoint is read before the entries are listed: whatever it counts was created before it, so
 //! a checkpoint that counts more entries than the listing shows means that entries were removed.
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 
 use crate::error::{self, Error, Result};
+use crate::evidence::cache::LedgerCache;
 use crate::evidence::checkpoint::{self, Checkpoint};
 use crate::evidence::dsse::{Envelope, IN_TOTO};
 use crate::evidence::merkle::{self, Hash};
 use crate::evidence::statement::Statement;
 use crate::evidence::trust::Trust;
+use crate::runtime::blocking;
 use crate::storage::{Store, layout};
 
 /// Gets under way at once.
@@ -116,6 +124,16 @@ pub(crate) struct Log {
     pub(crate) repository: String,
     pub(crate) environment: String,
     pub(crate) trust: Trust,
+    /// Entries that this host has seen; `None`: everything is read from the store.
+    pub(crate) cache: Option<LedgerCache>,
+}
+
+/// What the cache held, verified but for its end, which only the store can confirm.
+struct Remembered {
+    chain: Chain,
+    entries: Vec<LedgerEntry>,
+    findings: Vec<Problem>,
+    last: Bytes,
 }
 
 impl Log {
@@ -178,10 +196,115 @@ impl Log {
 
     /// Reads what follows `chain`, and moves it to the end.
     pub(crate) async fn read(&self, chain: &mut Chain) -> Result<Reading> {
+        let Some(cache) = self.cache.as_ref().filter(|_| chain.sequence == 0) else {
+            return self.read_store(chain, &mut Vec::new()).await;
+        };
+        let mut lost = None;
+        if let Some(remembered) = self.remembered(cache).await? {
+            let known = remembered.chain.sequence;
+            match self.continued(remembered).await? {
+                Ok((end, reading, new)) => {
+                    if reading.problems.is_empty() {
+                        cache.extend(known, &new);
+                    }
+                    *chain = end;
+                    return Ok(reading);
+                }
+                Err(what) => lost = Some(Problem::at(known, what)),
+            }
+        }
+        let mut new = Vec::new();
+        let mut reading = self.read_store(chain, &mut new).await?;
+        match lost {
+            Some(lost) => reading.problems.push(lost),
+            None if reading.problems.is_empty() => cache.extend(0, &new),
+            None => {}
+        }
+        Ok(reading)
+    }
+
+    /// The entries in the cache, verified; a cache in which anything is wrong is forgotten.
+    async fn remembered(&self, cache: &LedgerCache) -> Result<Option<Remembered>> {
+        let (log, cache) = (self.clone(), cache.clone());
+        blocking(move || {
+            let kept = cache.load();
+            let Some(last) = kept.last().cloned() else { return Ok(None) };
+            let (mut chain, mut reading) = (Chain::beginning(), Reading::default());
+            for bytes in kept {
+                let number = chain.sequence + 1;
+                log.take(&mut chain, number, &bytes, &mut reading);
+            }
+            if !reading.problems.is_empty() {
+                cache.forget();
+                return Ok(None);
+            }
+            Ok(Some(Remembered { chain, entries: reading.entries, findings: reading.findings, last }))
+        })
+        .await
+    }
+
+    /// Goes on from what the cache held: the end, everything, and the entries that were new. `Err`: what the store
+    /// says of the last remembered entry, where that is not what this host has seen.
+    async fn continued(
+        &self,
+        remembered: Remembered,
+    ) -> Result<std::result::Result<(Chain, Reading, Vec<Bytes>), String>> {
+        let Remembered { mut chain, entries, findings, last } = remembered;
+        let (known, sha256) = (chain.sequence, chain.sha256.clone());
+        let gone = |how: &str| {
+            let seen = sha256.as_deref().unwrap_or_default();
+            format!(
+                "{how}, but this host has seen it (SHA-256 {seen}): the store was set back or tampered with; if it was \
+                 set back on purpose, remove {}",
+                self.cache.as_ref().map(|cache| cache.path().display().to_string()).unwrap_or_default()
+            )
+        };
+        // From the last remembered one on: that it is listed proves that it is there.
+        let before = Chain { sequence: known - 1, ..Chain::default() };
+        let mut reading = Reading { findings, ..Reading::default() };
+        let checkpoint = self.store.find(&layout::checkpoint(&self.environment)).await?;
+        let mut numbers = self.list(&before, &mut reading).await?;
+        if numbers.first() != Some(&known) {
+            return Ok(Err(gone("missing")));
+        }
+        numbers.remove(0);
+        reading.found = known + numbers.len() as u64;
+        reading.entries = entries;
+        let linked = numbers.first() == Some(&(known + 1));
+        let mut new = Vec::new();
+        self.fetch(numbers, &mut chain, &mut reading, &mut new).await?;
+        self.hold_against_checkpoint(checkpoint.as_deref(), &chain, &mut reading);
+        // An entry that names the last remembered one, or a signed head over exactly the remembered ones, says that
+        // they are the store's. Where neither does, or anything looks wrong, its own bytes do.
+        let signed = reading.checkpoint.as_ref().is_some_and(|(checkpoint, _)| checkpoint.size == known);
+        if !(reading.problems.is_empty() && (linked || signed)) {
+            let there = self.store.find(&layout::ledger_entry(&self.environment, known)).await?;
+            if there.as_ref() != Some(&last) {
+                return Ok(Err(gone("not what it was")));
+            }
+        }
+        Ok(Ok((chain, reading, new)))
+    }
+
+    /// Reads what follows `chain` from the store alone; `bytes` gets the bytes of its entries.
+    async fn read_store(&self, chain: &mut Chain, bytes: &mut Vec<Bytes>) -> Result<Reading> {
         let mut reading = Reading::default();
         let checkpoint = self.store.find(&layout::checkpoint(&self.environment)).await?;
         let numbers = self.list(chain, &mut reading).await?;
         reading.found = numbers.len() as u64;
+        self.fetch(numbers, chain, &mut reading, bytes).await?;
+        self.hold_against_checkpoint(checkpoint.as_deref(), chain, &mut reading);
+        Ok(reading)
+    }
+
+    /// Gets the entries with these numbers, verifies them, and moves `chain` on.
+    async fn fetch(
+        &self,
+        numbers: Vec<u64>,
+        chain: &mut Chain,
+        reading: &mut Reading,
+        new: &mut Vec<Bytes>,
+    ) -> Result<()> {
         let mut objects = futures::stream::iter(numbers)
             .map(|n| async move {
                 let bytes = self.store.find(&layout::ledger_entry(&self.environment, n)).await?;
@@ -189,34 +312,39 @@ impl Log {
             })
             .buffered(PARALLEL);
         while let Some((number, bytes)) = objects.try_next().await? {
-            if number > chain.sequence + 1 {
-                let (first, last) = (chain.sequence + 1, number - 1);
-                let missing = if first == last { "missing".to_owned() } else { format!("missing, up to {last}") };
-                reading.problems.push(Problem::at(first, missing));
-            }
-            let Some(bytes) = bytes else {
-                reading.problems.push(Problem::at(number, "listed, but gone when it was read"));
-                continue;
-            };
-            let mut time = None;
-            match self.entry(chain, number, &bytes) {
-                Ok(entry) => {
-                    time = Some(entry.statement.predicate.recorded_at);
-                    if let (Some(before), Some(now)) = (chain.time, time)
-                        && now < before
-                    {
-                        let what =
-                            format!("recorded at {now}, before the entry it follows ({before}): a clock went back");
-                        reading.findings.push(Problem::at(number, what));
-                    }
-                    reading.entries.push(entry);
+            match bytes {
+                Some(bytes) => {
+                    self.take(chain, number, &bytes, reading);
+                    new.push(bytes);
                 }
-                Err(problem) => reading.problems.push(Problem::at(number, problem.message())),
+                None => reading.problems.push(Problem::at(number, "listed, but gone when it was read")),
             }
-            chain.push(number, &bytes, time);
         }
-        self.hold_against_checkpoint(checkpoint.as_deref(), chain, &mut reading);
-        Ok(reading)
+        Ok(())
+    }
+
+    /// Takes an entry in: verifies it, tells what is wrong, moves `chain` on.
+    fn take(&self, chain: &mut Chain, number: u64, bytes: &Bytes, reading: &mut Reading) {
+        if number > chain.sequence + 1 {
+            let (first, last) = (chain.sequence + 1, number - 1);
+            let missing = if first == last { "missing".to_owned() } else { format!("missing, up to {last}") };
+            reading.problems.push(Problem::at(first, missing));
+        }
+        let mut time = None;
+        match self.entry(chain, number, bytes) {
+            Ok(entry) => {
+                time = Some(entry.statement.predicate.recorded_at);
+                if let (Some(before), Some(now)) = (chain.time, time)
+                    && now < before
+                {
+                    let what = format!("recorded at {now}, before the entry it follows ({before}): a clock went back");
+                    reading.findings.push(Problem::at(number, what));
+                }
+                reading.entries.push(entry);
+            }
+            Err(problem) => reading.problems.push(Problem::at(number, problem.message())),
+        }
+        chain.push(number, bytes, time);
     }
 
     /// Numbers of the entries after `chain`, in order.

@@ -71,6 +71,8 @@ pub async fn verify_ledger(
         repository: repository_id.to_owned(),
         environment: environment.to_owned(),
         trust: trust.clone(),
+        // An auditor believes the store alone.
+        cache: None,
     };
     let mut reading = log.read(&mut Chain::beginning()).await?;
     if let Some(why) = reading.checkpoint_unusable {

@@ -91,10 +91,11 @@ impl Catalogue {
     }
 }
 
-/// The ledger of an environment, behind the fence of `repository` where it has one.
+/// The ledger of an environment, with what this host has seen of it, behind the fence of `repository` where it has one.
 pub async fn ledger(repository: &Repository, environment: &str) -> Result<Ledger> {
     let trust = repository.trust().await?;
-    let ledger = Ledger::new(repository.store.clone(), environment, &repository.descriptor.repository, trust);
+    let ledger = Ledger::new(repository.store.clone(), environment, &repository.descriptor.repository, trust)
+        .with_cache(repository.ledger_cache(environment));
     Ok(ledger.with_fence(repository.fence().cloned()))
 }
 

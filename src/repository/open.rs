@@ -1,11 +1,14 @@
 //! Making a repository and opening one.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::descriptor::{Descriptor, Enrolment, FORMAT, Signer, SignerRole, trusted_signers};
 use super::state_dir::StateDir;
 use crate::error::{self, ErrorKind, Result, ResultExt};
-use crate::evidence::{Fence, Trust, TrustedKey};
+use crate::evidence::{Fence, LedgerCache, Trust, TrustedKey};
 use crate::runtime::Runtime;
 use crate::storage::{Created, RetryPolicy, Store, layout};
 use crate::vault::epoch::parse_recipient;
@@ -22,8 +25,10 @@ pub struct Repository {
     pub seal: SealKeys,
     /// For reading: metadata always, data where a recovery identity was given.
     pub keys: OpenKeys,
-    signer: Option<SigningKey>,
+    signer: Option<Arc<SigningKey>>,
     fence: Option<Fence>,
+    /// Where this host keeps ledger entries that it has seen; `None` where it keeps nothing.
+    caches: Option<PathBuf>,
 }
 
 /// What [`init`] did.
@@ -138,12 +143,13 @@ impl Repository {
                 .hint("run `lifeboat init` to make one, or correct `[repository] url`")
         })?;
         let held = state.load(&descriptor.repository)?;
+        let caches = held.is_some().then(|| state.path().join("ledger"));
         let secrets = match recovery {
             Some(recovery) => Some(epoch_secrets(store, &descriptor, recovery).await?),
             None => None,
         };
-        let (signer, index): (Option<SigningKey>, IndexKey) = match (held, &secrets) {
-            (Some((signing, index)), _) => (Some(signing), index),
+        let (signer, index): (Option<Arc<SigningKey>>, IndexKey) = match (held, &secrets) {
+            (Some((signing, index)), _) => (Some(Arc::new(signing)), index),
             (None, Some(secrets)) => (None, secrets.index.clone()),
             (None, None) => {
                 return Err(error::config(format!("{} holds no keys of this repository", state.path().display()))
@@ -156,7 +162,15 @@ impl Repository {
         })?;
         let seal = SealKeys { epoch: descriptor.epoch, recipient: epoch_recipient, index: index.clone() };
         let epochs = secrets.map(|s| (descriptor.epoch, s.identity)).into_iter().collect();
-        Ok(Self { store: store.clone(), descriptor, seal, keys: OpenKeys { index, epochs }, signer, fence: None })
+        Ok(Self {
+            store: store.clone(),
+            descriptor,
+            seal,
+            keys: OpenKeys { index, epochs },
+            signer,
+            fence: None,
+            caches,
+        })
     }
 
     /// The same for a process that acts under a lease: its ledgers refuse to record anything once another instance
@@ -165,6 +179,18 @@ impl Repository {
     pub fn fenced(mut self, fence: Option<Fence>) -> Self {
         self.fence = fence;
         self
+    }
+
+    /// The same for work under a lease, beside other work of this process.
+    #[must_use]
+    pub fn under(&self, fence: Fence) -> Self {
+        Self { signer: self.signer.clone(), fence: Some(fence), ..self.with_retry(self.store.retry()) }
+    }
+
+    /// What this host has seen of the ledger of `environment`.
+    pub(super) fn ledger_cache(&self, environment: &str) -> Option<LedgerCache> {
+        let folder = self.caches.as_ref()?;
+        Some(LedgerCache::new(folder, &self.descriptor.repository, environment))
     }
 
     /// The lease under which this process acts, where it does under one.
@@ -182,6 +208,7 @@ impl Repository {
             keys: self.keys.clone(),
             signer: None,
             fence: self.fence.clone(),
+            caches: self.caches.clone(),
         }
     }
 
@@ -208,7 +235,7 @@ impl Repository {
 
     /// The key that signs this host's ledger entries.
     pub fn signer(&self) -> Result<&SigningKey> {
-        self.signer.as_ref().ok_or_else(|| {
+        self.signer.as_deref().ok_or_else(|| {
             error::config("this host has no signing key for this repository, so it may not record anything")
                 .hint("run `lifeboat init` with the recovery identity configured; it enrols this host")
         })
@@ -240,8 +267,6 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use object_store::memory::InMemory;
 
     use super::*;

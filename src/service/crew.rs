@@ -15,6 +15,7 @@ use super::worker::{Report, Said, Work, Worker};
 use crate::config::{Environment, Estate};
 use crate::error::Result;
 use crate::event::Event;
+use crate::evidence::Fence;
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
 
@@ -39,7 +40,7 @@ pub(super) struct Crew {
 struct Member {
     environment: Arc<Environment>,
     looks: Looks,
-    workers: BTreeMap<WorkerKind, Worker>,
+    workers: BTreeMap<WorkerKind, (Fence, Worker)>,
 }
 
 /// What everybody works with.
@@ -60,11 +61,12 @@ impl Crew {
         Self { members: BTreeMap::new(), numbers: HashMap::new(), last: 0, turns, reports, state, runtime }
     }
 
-    /// Has each environment served as the configuration says; `wanted` tells which workers are this instance's.
+    /// Has each environment served as the configuration says; `lease` tells under which lease a worker of this
+    /// instance works, where there is to be one.
     pub(super) fn arrange(
         &mut self,
         ground: &Ground<'_>,
-        wanted: impl Fn(&Environment, WorkerKind) -> bool,
+        lease: impl Fn(&Environment, WorkerKind) -> Option<Fence>,
     ) -> Result<()> {
         let mut before = std::mem::take(&mut self.members);
         for environment in &ground.estate.environments {
@@ -77,11 +79,11 @@ impl Crew {
         }
         // Environments that are configured no more.
         for (_, member) in before {
-            member.workers.values().for_each(Worker::stop);
+            member.workers.values().for_each(|(_, worker)| worker.stop());
         }
         for environment in &ground.estate.environments {
             for kind in [WorkerKind::Wal, WorkerKind::Filestore] {
-                self.arrange_one(ground, environment, kind, wanted(environment, kind))?;
+                self.arrange_one(ground, environment, kind, lease(environment, kind))?;
             }
         }
         self.numbers.retain(|_, (name, _)| self.members.contains_key(name));
@@ -100,7 +102,7 @@ impl Crew {
             runtime: self.runtime.clone(),
         });
         let workers = old.map(|member| member.workers).unwrap_or_default();
-        workers.values().for_each(Worker::stop);
+        workers.values().for_each(|(_, worker)| worker.stop());
         self.numbers.retain(|_, (name, _)| *name != environment.name);
         Member { environment, looks, workers }
     }
@@ -110,37 +112,33 @@ impl Crew {
         ground: &Ground<'_>,
         environment: &Environment,
         kind: WorkerKind,
-        wanted: bool,
+        lease: Option<Fence>,
     ) -> Result<()> {
         let Some(member) = self.members.get_mut(&environment.name) else { return Ok(()) };
-        let there = member.workers.get(&kind);
-        let works = there.is_some_and(|worker| !worker.is_stopping());
-        match (wanted, works) {
-            (true, true) | (false, false) => Ok(()),
-            (false, true) => {
-                if let Some(worker) = there {
-                    worker.stop();
-                }
-                Ok(())
-            }
-            (true, false) => {
-                self.last += 1;
-                let work = Work {
-                    kind,
-                    environment: member.environment.clone(),
-                    level: ground.estate.repository.compression_level,
-                    state_dir: StateDir::new(&ground.estate.keys.state_dir),
-                    repository: ground.repository.clone(),
-                    runtime: self.runtime.clone(),
-                };
-                let before = member.workers.remove(&kind);
-                let worker = Worker::start(work, self.last, before, self.reports.clone())?;
-                member.workers.insert(kind, worker);
-                self.numbers.retain(|_, (name, of)| *name != environment.name || *of != kind);
-                self.numbers.insert(self.last, (environment.name.clone(), kind));
-                Ok(())
-            }
+        let there = member.workers.get(&kind).filter(|(_, worker)| !worker.is_stopping());
+        if there.map(|(fence, _)| fence) == lease.as_ref() {
+            return Ok(());
         }
+        if let Some((_, worker)) = there {
+            worker.stop();
+        }
+        let Some(fence) = lease else { return Ok(()) };
+        self.last += 1;
+        let work = Work {
+            kind,
+            environment: member.environment.clone(),
+            level: ground.estate.repository.compression_level,
+            state_dir: StateDir::new(&ground.estate.keys.state_dir),
+            fence: fence.clone(),
+            repository: ground.repository.clone(),
+            runtime: self.runtime.clone(),
+        };
+        let before = member.workers.remove(&kind).map(|(_, worker)| worker);
+        let worker = Worker::start(work, self.last, before, self.reports.clone())?;
+        member.workers.insert(kind, (fence, worker));
+        self.numbers.retain(|_, (name, of)| *name != environment.name || *of != kind);
+        self.numbers.insert(self.last, (environment.name.clone(), kind));
+        Ok(())
     }
 
     /// Looks at an environment soon.
@@ -152,12 +150,12 @@ impl Crew {
 
     /// Asks all workers to stop.
     pub(super) fn stop(&self) {
-        self.members.values().flat_map(|member| member.workers.values()).for_each(Worker::stop);
+        self.members.values().flat_map(|member| member.workers.values()).for_each(|(_, worker)| worker.stop());
     }
 
     /// Whether all workers have stopped.
     pub(super) fn has_stopped(&mut self) -> bool {
-        self.members.values_mut().flat_map(|member| member.workers.values_mut()).all(Worker::has_ended)
+        self.members.values_mut().flat_map(|member| member.workers.values_mut()).all(|(_, worker)| worker.has_ended())
     }
 
     /// Which worker a report is of; `None` for one that was replaced.
@@ -166,24 +164,47 @@ impl Crew {
     }
 }
 
+/// Shows how it stands with a worker that is not this instance's.
+pub(super) fn note_idle(
+    view: &mut EstateView,
+    environment: &str,
+    kind: WorkerKind,
+    state: WorkerState,
+    now: DateTime<Utc>,
+) {
+    if let Some(worker) = shown(view, environment, kind, now)
+        && worker.state != state
+    {
+        (worker.state, worker.since) = (state, now);
+    }
+}
+
+/// A worker, as the view shows it.
+fn shown<'a>(
+    view: &'a mut EstateView,
+    environment: &str,
+    kind: WorkerKind,
+    now: DateTime<Utc>,
+) -> Option<&'a mut WorkerView> {
+    let workers = &mut view.environment_mut(environment)?.workers;
+    if let Some(at) = workers.iter().position(|worker| worker.kind == kind) {
+        return workers.get_mut(at);
+    }
+    workers.push(WorkerView {
+        kind,
+        state: WorkerState::Stopped,
+        since: now,
+        restarts: 0,
+        last_failure: None,
+        last_warning: None,
+        durable: None,
+    });
+    workers.last_mut()
+}
+
 /// Keeps what a worker said.
 pub(super) fn note(view: &mut EstateView, environment: &str, kind: WorkerKind, said: &Said, now: DateTime<Utc>) {
-    let Some(environment) = view.environment_mut(environment) else { return };
-    let worker = match environment.workers.iter_mut().position(|worker| worker.kind == kind) {
-        Some(at) => &mut environment.workers[at],
-        None => {
-            environment.workers.push(WorkerView {
-                kind,
-                state: WorkerState::Stopped,
-                since: now,
-                restarts: 0,
-                last_failure: None,
-                last_warning: None,
-                durable: None,
-            });
-            environment.workers.last_mut().expect("one was just added")
-        }
-    };
+    let Some(worker) = shown(view, environment, kind, now) else { return };
     let mut becomes = |state: WorkerState| {
         if worker.state != state {
             (worker.state, worker.since) = (state, now);

@@ -14,12 +14,15 @@ use super::places::{Busy, Places, may_begin};
 use super::state::{FinishedJob, JobOutcome, PhaseView, RunningJob};
 use crate::error::{self, Result};
 use crate::event::Event;
+use crate::evidence::Fence;
 use crate::units::Span;
 
 /// A job that told nothing for this long gives its place to others.
 const SILENT: Duration = Duration::from_secs(300);
 /// How long a job may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
+/// Tells a command under which lease it runs; `cli/context.rs` reads it.
+const FENCE_VARIABLE: &str = "LIFEBOAT_FENCE";
 /// Warnings of a running job that are shown.
 const WARNINGS: usize = 5;
 
@@ -43,6 +46,8 @@ pub(super) struct Jobs {
 #[derive(Debug)]
 struct Running {
     order: Order,
+    /// The lease that it runs under.
+    fence: Fence,
     stop: CancellationToken,
     started_at: DateTime<Utc>,
     /// When it last told anything.
@@ -71,36 +76,38 @@ impl Jobs {
         Ok(shown)
     }
 
-    /// Starts what may begin; call it on the main thread (see [`Program::start`]). What began, and what could not
-    /// be started.
+    /// Starts what may begin, each under the lease that `lease` knows for it; call it on the main thread (see
+    /// [`Program::start`]). What began, and what could not be started.
     pub(super) fn begin(
         &mut self,
         program: &Program,
         places: Places,
+        lease: impl Fn(&Order) -> Option<Fence>,
         now: DateTime<Utc>,
-    ) -> (Vec<Order>, Vec<FinishedJob>) {
+    ) -> (Vec<Order>, Vec<(Fence, FinishedJob)>) {
         let (mut begun, mut failed) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < self.waiting.len() {
             let busy: Vec<Busy<'_>> = self.running.values().map(Running::busy).collect();
-            if !may_begin(&self.waiting[at], &busy, places) {
+            let fence = lease(&self.waiting[at]).filter(|_| may_begin(&self.waiting[at], &busy, places));
+            let Some(fence) = fence else {
                 at += 1;
                 continue;
-            }
+            };
             let Some(order) = self.waiting.remove(at) else { break };
-            match self.start(program, &order, now) {
+            match self.start(program, &order, fence.clone(), now) {
                 Ok(()) => begun.push(order),
                 Err(failure) => {
                     let exit = Exit { status: Err(failure), cut: None, result: Value::Null, log: Vec::new() };
-                    failed.push(finished(order, now, exit, now));
+                    failed.push((fence, finished(order, now, exit, now)));
                 }
             }
         }
         (begun, failed)
     }
 
-    fn start(&mut self, program: &Program, order: &Order, now: DateTime<Utc>) -> Result<()> {
-        let child = program.start(&order.command(), &[])?;
+    fn start(&mut self, program: &Program, order: &Order, fence: Fence, now: DateTime<Utc>) -> Result<()> {
+        let child = program.start(&order.command(), &[(FENCE_VARIABLE, fence.to_string())])?;
         let stop = CancellationToken::new();
         let limits = Limits { time: order.time_limit, grace: GRACE };
         let (run, news) = (order.run.clone(), self.news.clone());
@@ -113,7 +120,7 @@ impl Jobs {
         tokio::spawn(async move {
             let _ = news.send(JobNews::Ended(ended_run, following.await));
         });
-        self.running.insert(run, Running { order: order.clone(), stop, started_at: now, sign: Instant::now() });
+        self.running.insert(run, Running { order: order.clone(), fence, stop, started_at: now, sign: Instant::now() });
         Ok(())
     }
 
@@ -125,9 +132,9 @@ impl Jobs {
     }
 
     /// A job ended: what is kept of it.
-    pub(super) fn ended(&mut self, run: &str, exit: Exit, now: DateTime<Utc>) -> Option<FinishedJob> {
+    pub(super) fn ended(&mut self, run: &str, exit: Exit, now: DateTime<Utc>) -> Option<(Fence, FinishedJob)> {
         let running = self.running.remove(run)?;
-        Some(finished(running.order, running.started_at, exit, now))
+        Some((running.fence, finished(running.order, running.started_at, exit, now)))
     }
 
     /// Ends a job that runs, or forgets one that waits (which is returned).
@@ -144,6 +151,18 @@ impl Jobs {
             None => Err(error::usage(format!("no run {run} waits or runs here"))
                 .hint("it may have ended, or run on another instance")),
         }
+    }
+
+    /// Ends what runs under a lease that is another instance's now.
+    pub(super) fn stop_under(&self, lost: impl Fn(&Fence) -> bool) {
+        self.running.values().filter(|running| lost(&running.fence)).for_each(|running| running.stop.cancel());
+    }
+
+    /// Forgets those of them that wait.
+    pub(super) fn drop_waiting(&mut self, which: impl Fn(&Order) -> bool) -> Vec<Order> {
+        let (dropped, kept): (Vec<Order>, Vec<Order>) = self.waiting.drain(..).partition(which);
+        self.waiting = kept.into();
+        dropped
     }
 
     /// Forgets all that wait.
@@ -247,6 +266,7 @@ fn finished(order: Order, started_at: DateTime<Utc>, exit: Exit, now: DateTime<U
         environment: order.environment,
         scheduled_for: order.scheduled_for,
         requested_by: order.requested_by,
+        attempt: order.attempt,
         started_at,
         finished_at: now,
         outcome,

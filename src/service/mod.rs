@@ -1,12 +1,16 @@
 //! The service that keeps an estate safe for years with nobody looking: `lifeboat serve`.
 //!
 //! ```text
-//! supervisor ─┬─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
+//! supervisor, hearing, answering
+//!             ├─ duties ── shares, claim     leases: what is this instance's to do
+//!             ├─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
 //!             │        └─ looks      a task each: what the repository holds, what PostgreSQL says
 //!             ├─ jobs ── order, places, child     jobs are child processes
 //!             ├─ alerts ── channels   what is wrong, and who is told
 //!             ├─ repository_keeper   opens the repository, however long that takes
 //!             └─ state               the one model that page, API, metrics and alerts read
+//! planning                what is due: asks `schedule/`, which decides
+//! recorder                what became of jobs, into the ledger
 //! control, socket    how others ask the service for something
 //! access, look, view what `lifeboat show` uses too: the way in, looking, what was seen
 //! ```
@@ -14,12 +18,17 @@
 pub mod access;
 pub mod advice;
 pub mod alerts;
+mod answering;
 mod answers;
 pub(crate) mod api;
 mod child;
+mod claim;
 mod control;
 mod crew;
+mod duties;
+mod hearing;
 pub mod http;
+mod initial;
 mod jobs;
 pub mod look;
 mod looks;
@@ -27,7 +36,10 @@ pub mod metrics;
 mod order;
 mod pages;
 mod places;
+mod planning;
+mod recorder;
 mod repository_keeper;
+mod shares;
 pub mod socket;
 pub mod state;
 mod supervisor;
@@ -36,6 +48,7 @@ pub(crate) mod testing;
 pub mod view;
 mod worker;
 
+pub use claim::Claim;
 pub use control::Control;
 pub use order::{Order, new_run, time_limit};
 pub use supervisor::{Service, Setup, Sign};

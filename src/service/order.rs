@@ -24,6 +24,8 @@ pub struct Order {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// Who asked for it; `None` where it was due.
     pub requested_by: Option<String>,
+    /// Which attempt at its occurrence it is, from 1.
+    pub attempt: u32,
     /// It is ended after this long.
     pub time_limit: Duration,
 }
@@ -42,24 +44,21 @@ impl Order {
             arguments,
             scheduled_for: None,
             requested_by: Some(who.to_owned()),
+            attempt: 1,
             time_limit: time_limit(kind),
         })
     }
 
     /// The arguments after `lifeboat`.
     pub fn command(&self) -> Vec<String> {
-        let words: &[&str] = match self.kind {
-            JobKind::Base => &["backup", "base"],
-            JobKind::Filestore => &["backup", "filestore"],
-            JobKind::Configuration => &["backup", "configuration"],
-            JobKind::Verify => &["verify"],
-            JobKind::Drill => &["drill", "run"],
-            JobKind::Prune => &["prune"],
-            JobKind::Report => &["report"],
-            JobKind::Policy => &["policy", "check"],
-        };
         let environment = ["-e", &self.environment];
-        words.iter().chain(&environment).map(|w| (*w).to_owned()).chain(self.arguments.iter().cloned()).collect()
+        self.kind
+            .words()
+            .iter()
+            .chain(&environment)
+            .map(|w| (*w).to_owned())
+            .chain(self.arguments.iter().cloned())
+            .collect()
     }
 
     /// Whether it reads or writes much: of these, an environment has one at a time.

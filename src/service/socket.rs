@@ -71,16 +71,11 @@ impl Drop for Listening {
     }
 }
 
-/// Listens for questions.
+/// Listens for questions; whoever has claimed the state directory may.
 ///
 /// # Errors
-/// Config, where another service of this state directory runs, or the socket cannot be made.
+/// Config, where the socket cannot be made.
 pub fn listen(path: &Path, state: ServiceState, control: Control, runtime: &Runtime) -> Result<Listening> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(error::config(format!("another service answers at {}", path.display()))
-            .meaning("two services may share a repository, but not a state directory")
-            .hint("stop the other one, or give each its own `[keys] state_dir`"));
-    }
     let failed = || format!("cannot listen at {}", path.display());
     // What a service that was killed left behind.
     match std::fs::remove_file(path) {

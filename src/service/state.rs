@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
+use crate::evidence::job_record;
 use crate::evidence::outlook::Outlook;
 use crate::units::Lsn;
 
@@ -170,9 +171,9 @@ pub struct WorkerView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum WorkerState {
-    /// Another instance does it.
+    /// Another instance does it, or it is not known yet who does.
     Elsewhere {
-        /// Its name, where known.
+        /// Its name, where known: the store was not asked yet, or does not answer.
         instance: Option<String>,
     },
     /// It works.
@@ -246,6 +247,17 @@ pub enum JobOutcome {
     Interrupted,
 }
 
+impl From<JobOutcome> for job_record::JobOutcome {
+    fn from(outcome: JobOutcome) -> Self {
+        match outcome {
+            JobOutcome::Done => Self::Done,
+            JobOutcome::Partial => Self::Partial,
+            JobOutcome::Failed => Self::Failed,
+            JobOutcome::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
 /// A job that ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FinishedJob {
@@ -263,6 +275,8 @@ pub struct FinishedJob {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// Who asked for it; `None` where it was due.
     pub requested_by: Option<String>,
+    /// Which attempt at its occurrence it was, from 1.
+    pub attempt: u32,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// When it ended.
@@ -435,6 +449,7 @@ pub(crate) mod tests {
             command: Vec::new(),
             scheduled_for: None,
             requested_by: Some("anna".into()),
+            attempt: 1,
             started_at: DateTime::UNIX_EPOCH,
             finished_at: DateTime::UNIX_EPOCH,
             outcome: JobOutcome::Done,

@@ -12,40 +12,43 @@
 //!
 //! It must be awaited on the main thread: see [`Program::start`].
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::alerts::{Alarm, Armed};
 use super::child::{Program, words};
-use super::control::{Asked, Control, Request};
-use super::crew::{self, Crew, Ground};
-use super::jobs::{JobNews, Jobs, show_begun, show_told};
-use super::order::Order;
+use super::claim::Claim;
+use super::control::{Asked, Control};
+use super::crew::{Crew, Ground};
+use super::duties::{Duties, DutyNews, Instance, Post};
+use super::initial::{first_view, status};
+use super::jobs::{JobNews, Jobs, show_begun};
 use super::places::Places;
+use super::planning::{Planning, Read};
+use super::recorder::{Recorded, Recorder};
 use super::repository_keeper::RepositoryKeeper;
-use super::state::{
-    ConfigProblem, EnvironmentView, EstateView, FinishedJob, JobOutcome, News, ObjectivesInForce, RepositoryState,
-    ServiceState, Teller, WorkerKind,
-};
-use super::worker::{Report, Said};
-use crate::config::{Environment, Estate};
-use crate::error::{self, ErrorKind, Result, ResultExt};
+use super::shares::{duty_of, lease_of, posts, terms};
+use super::state::{News, ServiceState, Teller, WorkerKind};
+use super::worker::Report;
+use crate::config::{Estate, JobKind};
+use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
-use crate::runtime::{Runtime, blocking};
+use crate::runtime::Runtime;
+use crate::units::Span;
 
 /// The loop turns at least this often.
 const TICK: Duration = Duration::from_secs(1);
 /// Workers may take this long to store what they have when the service stops.
 const LAST_WORK: Duration = Duration::from_secs(60);
+/// Records of ended jobs may take this long to be written when the service stops, and leases to be given up.
+const LAST_RECORDS: Duration = Duration::from_secs(20);
 /// News that are taken at once.
 const BATCH: usize = 256;
 
@@ -56,6 +59,10 @@ pub struct Setup {
     pub estate: Estate,
     /// The name of this instance.
     pub instance: String,
+    /// The state directory, which is this service's alone.
+    pub claim: Claim,
+    /// The kinds of jobs that the program can do.
+    pub kinds: Vec<JobKind>,
     /// The program that jobs are run with: this one.
     pub program: PathBuf,
     /// Clock, and where news for people go.
@@ -122,45 +129,70 @@ impl Service {
 
 /// How far the service is.
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+pub(super) enum Stage {
     Serving,
     /// Running jobs may go on until then.
     Jobs(Instant),
     /// Jobs have ended; workers store what they have until then.
     Workers(Instant),
+    /// Workers have ended; what became of jobs is written into the ledger until then.
+    Records(Instant),
+    /// Leases are given up until then, so that others need not wait for their end.
+    Leases(Instant),
 }
 
-struct Supervisor {
-    state: ServiceState,
-    runtime: Runtime,
-    estate: Arc<Estate>,
-    estates: watch::Sender<Arc<Estate>>,
-    program: Program,
-    keeper: RepositoryKeeper,
-    crew: Crew,
-    jobs: Jobs,
-    reports: mpsc::UnboundedReceiver<Report>,
-    job_news: mpsc::UnboundedReceiver<JobNews>,
-    asked: mpsc::Receiver<Asked>,
+pub(super) struct Supervisor {
+    pub(super) state: ServiceState,
+    pub(super) runtime: Runtime,
+    pub(super) estate: Arc<Estate>,
+    pub(super) estates: watch::Sender<Arc<Estate>>,
+    pub(super) program: Program,
+    pub(super) keeper: RepositoryKeeper,
+    pub(super) claim: Claim,
+    pub(super) duties: Duties,
+    pub(super) crew: Crew,
+    pub(super) jobs: Jobs,
+    pub(super) recorder: Recorder,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+    pub(super) job_news: mpsc::UnboundedReceiver<JobNews>,
+    pub(super) duty_news: mpsc::UnboundedReceiver<DutyNews>,
+    pub(super) recorded: mpsc::UnboundedReceiver<Recorded>,
+    pub(super) reads: mpsc::UnboundedReceiver<Read>,
+    pub(super) planning: Planning,
+    /// The kinds of jobs that the program can do.
+    pub(super) kinds: Vec<JobKind>,
+    pub(super) asked: mpsc::Receiver<Asked>,
     /// A configuration that is being loaded, and who waits for it.
-    loading: Option<JoinHandle<Result<Estate>>>,
-    waiting_for_load: Vec<tokio::sync::oneshot::Sender<Result<()>>>,
-    stage: Stage,
+    pub(super) loading: Option<JoinHandle<Result<Estate>>>,
+    pub(super) waiting_for_load: Vec<oneshot::Sender<Result<()>>>,
+    pub(super) stage: Stage,
     /// Tells who must be told what is wrong, by the configuration in force.
-    armed: Option<Armed>,
+    pub(super) armed: Option<Armed>,
 }
 
 impl Supervisor {
     fn new(setup: Setup, asked: mpsc::Receiver<Asked>) -> Self {
-        let Setup { estate, instance, program, runtime } = setup;
+        let Setup { estate, instance, claim, kinds, program, runtime } = setup;
         let estate = Arc::new(estate);
         let now = runtime.now();
-        let state = ServiceState::new(first_view(&estate, instance, now));
+        let state = ServiceState::new(first_view(&estate, instance.clone(), now));
         let (report, reports) = mpsc::unbounded_channel();
         let (tell, job_news) = mpsc::unbounded_channel();
+        let (duty, duty_news) = mpsc::unbounded_channel();
+        let (record, recorded) = mpsc::unbounded_channel();
+        let (read, reads) = mpsc::unbounded_channel();
+        let terms = terms(estate.service.lease);
+        let (process, dead) = (claim.process.clone(), claim.dead.clone());
+        let instance = Instance { name: instance, process, dead, terms };
         let keeper = RepositoryKeeper::start(estate.clone(), state.clone(), runtime.clone());
         let program = program_for(program, &estate);
         Self {
+            duties: Duties::new(instance, duty, runtime.clone()),
+            recorder: Recorder::new(record, runtime.clone()),
+            planning: Planning::new(&estate, now, read),
+            kinds,
+            reads,
+            claim,
             crew: Crew::new(state.clone(), report, runtime.clone()),
             jobs: Jobs::new(tell),
             state,
@@ -171,6 +203,8 @@ impl Supervisor {
             keeper,
             reports,
             job_news,
+            duty_news,
+            recorded,
             asked,
             loading: None,
             waiting_for_load: Vec::new(),
@@ -180,43 +214,66 @@ impl Supervisor {
     }
 
     async fn run(mut self, stop: &CancellationToken, sign: &dyn Fn(Sign)) -> Result<()> {
+        self.arm()?;
         self.arrange(false)?;
         sign(Sign::Ready);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut reports, mut job_news) = (Vec::new(), Vec::new());
+        let (mut reports, mut job_news, mut duty_news) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let stopping = !matches!(self.stage, Stage::Serving);
             tokio::select! {
                 _ = tick.tick() => {
                     sign(Sign::Alive);
                     sign(Sign::Status(status(&self.state.view())));
+                    self.plan();
                 }
                 _ = self.reports.recv_many(&mut reports, BATCH) => self.workers_said(reports.drain(..)),
                 _ = self.job_news.recv_many(&mut job_news, BATCH) => self.jobs_told(job_news.drain(..)),
+                _ = self.duty_news.recv_many(&mut duty_news, BATCH) => self.duties_changed(duty_news.drain(..))?,
+                Some(recorded) = self.recorded.recv() => self.recorded(&recorded),
+                Some(read) = self.reads.recv() => self.ledger_read(read),
                 Some(asked) = self.asked.recv() => self.answer(asked, sign),
                 loaded = loaded(&mut self.loading) => self.loaded(loaded, sign)?,
                 () = stop.cancelled(), if !stopping => self.begin_to_stop(sign),
             }
             if self.advance() {
-                return Ok(());
+                break;
             }
         }
+        if self.duties.are_given_up() {
+            self.claim.end();
+        }
+        Ok(())
     }
 
     /// Has everybody work who should; `moved`: everybody anew.
-    fn arrange(&mut self, moved: bool) -> Result<()> {
+    pub(super) fn arrange(&mut self, moved: bool) -> Result<()> {
         let instance = self.state.view().instance.clone();
+        let wanted: Vec<Post> = self.estate.environments.iter().flat_map(|e| posts(e, &instance)).collect();
+        self.duties.seek(&wanted, self.keeper.opened(), moved);
+        let ground = Ground { estate: &self.estate, repository: self.keeper.opened(), moved };
+        let duties = &self.duties;
+        self.crew.arrange(&ground, |environment, kind| duties.fence(&environment.name, duty_of(kind)).cloned())
+    }
+
+    /// Has alarms go by the configuration in force.
+    pub(super) fn arm(&mut self) -> Result<()> {
         let alarm = Alarm {
             estate: self.estate.clone(),
             state: self.state.clone(),
             repository: self.keeper.opened().clone(),
             runtime: self.runtime.clone(),
-            certificates: Vec::new(),
+            certificates: self.certificates(),
         };
         self.armed = Some(alarm.start()?);
-        let ground = Ground { estate: &self.estate, repository: self.keeper.opened(), moved };
-        self.crew.arrange(&ground, |environment, kind| wanted(environment, kind, &instance))
+        Ok(())
+    }
+
+    /// Certificates of the page.
+    fn certificates(&self) -> Vec<PathBuf> {
+        let http = self.estate.service.http.as_ref();
+        http.and_then(|http| http.tls.as_ref()).map(|tls| tls.certificate.clone()).into_iter().collect()
     }
 
     /// What follows from what has just happened. Whether all is over.
@@ -244,8 +301,17 @@ impl Supervisor {
                         ),
                     );
                 }
-                return all || now >= until;
+                if all || now >= until {
+                    self.stage = Stage::Records(now + LAST_RECORDS);
+                }
             }
+            Stage::Records(until) => {
+                if self.recorder.is_idle() || now >= until {
+                    self.duties.give_up();
+                    self.stage = Stage::Leases(now + LAST_RECORDS);
+                }
+            }
+            Stage::Leases(until) => return self.duties.are_given_up() || now >= until,
         }
         false
     }
@@ -254,7 +320,7 @@ impl Supervisor {
         let service = &self.estate.service;
         let places = Places { jobs: service.jobs_at_once, drills: service.drills_at_once };
         let now = self.runtime.now();
-        let (begun, failed) = self.jobs.begin(&self.program, places, now);
+        let (begun, failed) = self.jobs.begin(&self.program, places, |order| lease_of(&self.duties, order), now);
         if begun.is_empty() && failed.is_empty() {
             return;
         }
@@ -269,182 +335,7 @@ impl Supervisor {
                 }
             }
         });
-        failed.into_iter().for_each(|job| self.finish(job));
-    }
-
-    fn workers_said(&self, reports: impl Iterator<Item = Report>) {
-        let now = self.runtime.now();
-        let said: Vec<_> =
-            reports.filter_map(|r| self.crew.whose(&r).map(|(name, kind)| (name, kind, r.said))).collect();
-        self.state.change(|view| {
-            for (environment, kind, said) in &said {
-                crew::note(view, environment, *kind, said, now);
-            }
-        });
-        for (environment, kind, said) in said {
-            let event = match said {
-                Said::Told(event) => event,
-                Said::Failed(failure, pause) => Event::Warning(format!(
-                    "failed, and is started again after {}: {failure}",
-                    crate::units::Span(pause)
-                )),
-                Said::Running | Said::Stopped => continue,
-            };
-            self.tell(Some(&environment), Teller::Worker(kind), event);
-        }
-    }
-
-    fn jobs_told(&mut self, news: impl Iterator<Item = JobNews>) {
-        let now = self.runtime.now();
-        let mut told = Vec::new();
-        for news in news {
-            match news {
-                JobNews::Told(run, event) => {
-                    if let Some(order) = self.jobs.told(&run) {
-                        told.push((order.environment.clone(), run, event));
-                    }
-                }
-                JobNews::Ended(run, exit) => {
-                    self.show(std::mem::take(&mut told), now);
-                    if let Some(job) = self.jobs.ended(&run, exit, now) {
-                        self.finish(job);
-                    }
-                }
-            }
-        }
-        self.show(told, now);
-    }
-
-    fn show(&self, told: Vec<(String, String, Event)>, now: DateTime<Utc>) {
-        if told.is_empty() {
-            return;
-        }
-        self.state.change(|view| {
-            for (_, run, event) in &told {
-                if let Some(job) = view.jobs_running.iter_mut().find(|job| job.run == *run) {
-                    show_told(job, event, now);
-                }
-            }
-        });
-        for (environment, run, event) in told {
-            self.tell(Some(&environment), Teller::Job(run), event);
-        }
-    }
-
-    fn finish(&self, job: FinishedJob) {
-        let what = format!("{} of {}", job.kind, job.environment);
-        let event = match job.outcome {
-            JobOutcome::Done => Event::Note(format!("{what}: done")),
-            JobOutcome::Partial => Event::Warning(format!("{what}: done in part: {}", job.message)),
-            JobOutcome::Failed => Event::Warning(format!("{what}: failed: {}", job.message)),
-            JobOutcome::Interrupted => Event::Warning(format!("{what}: interrupted: {}", job.message)),
-        };
-        self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
-        self.crew.look_soon(&job.environment);
-        self.state.metrics().job_ended(&job.environment, job.kind, job.outcome);
-        self.state.change(|view| view.finished(job));
-    }
-
-    fn answer(&mut self, (request, answer): Asked, sign: &dyn Fn(Sign)) {
-        let said = match request {
-            Request::Start(order) => self.start(order),
-            Request::Stop { run, who } => self.jobs.stop(&run).map(|waited| {
-                self.tell(None, Teller::Job(run.clone()), Event::Note(format!("{run} is stopped by {who}")));
-                self.state.change(|view| match waited {
-                    Some(_) => view.jobs_running.retain(|job| job.run != run),
-                    None => {
-                        view.jobs_running.iter_mut().filter(|job| job.run == run).for_each(|job| job.stopping = true)
-                    }
-                });
-            }),
-            Request::Reload => {
-                self.waiting_for_load.push(answer);
-                self.load(sign);
-                return;
-            }
-        };
-        // Who asked may have gone.
-        let _ = answer.send(said);
-    }
-
-    /// Takes an order, if this instance may run it.
-    fn start(&mut self, order: Order) -> Result<()> {
-        self.refuse(self.estate.environment(&order.environment)?, order.kind)?;
-        let shown = self.jobs.take(order, self.runtime.now())?;
-        self.state.change(|view| view.jobs_running.push(shown));
-        Ok(())
-    }
-
-    /// Whether this instance may run such a job now.
-    fn refuse(&self, environment: &Environment, kind: crate::config::JobKind) -> Result<()> {
-        let view = self.state.view();
-        if view.stopping {
-            return Err(error::denied("the service is being stopped").meaning("nothing was begun"));
-        }
-        let (serves, hosts) = match kind {
-            crate::config::JobKind::Drill => (environment.service.drills(&view.instance), "drill_hosts"),
-            _ => (environment.service.serves(&view.instance), "hosts"),
-        };
-        match serves {
-            true => Ok(()),
-            false => Err(error::denied(format!(
-                "this instance, {}, is not among the `{hosts}` of {}",
-                view.instance, environment.name
-            ))
-            .meaning("nothing was begun")
-            .hint("ask an instance that is, or change [environment.service]")),
-        }
-    }
-
-    /// Begins to load the configuration again, unless that is under way.
-    fn load(&mut self, sign: &dyn Fn(Sign)) {
-        if self.loading.is_some() {
-            return;
-        }
-        sign(Sign::Reloading);
-        let file = self.estate.file.clone();
-        self.loading = Some(tokio::spawn(blocking(move || Estate::load(&file))));
-    }
-
-    /// Puts a configuration into force, or says why not.
-    fn loaded(&mut self, loaded: Result<Estate>, sign: &dyn Fn(Sign)) -> Result<()> {
-        let now = self.runtime.now();
-        let answer = match loaded {
-            Ok(estate) => {
-                let moved = estate.repository != self.estate.repository || estate.keys != self.estate.keys;
-                self.estate = Arc::new(estate);
-                self.program = program_for(self.program.path.clone(), &self.estate);
-                if moved {
-                    self.keeper =
-                        RepositoryKeeper::start(self.estate.clone(), self.state.clone(), self.runtime.clone());
-                }
-                self.estates.send_replace(self.estate.clone());
-                let estate = self.estate.clone();
-                self.state.change(|view| reloaded(view, &estate, moved, now));
-                if matches!(self.stage, Stage::Serving) {
-                    self.arrange(moved)?;
-                }
-                self.tell(None, Teller::Service, Event::Note("the configuration was loaded again".to_owned()));
-                Ok(())
-            }
-            Err(refused) => {
-                let text = format!("the configuration is refused, the one before it stays in force: {refused}");
-                self.tell(None, Teller::Service, Event::Warning(text));
-                let (message, hints) = (refused.message(), refused.hints().to_vec());
-                self.state.change(|view| view.config_problem = Some(ConfigProblem { at: now, message, hints }));
-                Err(refused)
-            }
-        };
-        sign(Sign::Ready);
-        let text = answer.as_ref().err().map(|refused| (refused.message(), refused.hints().to_vec()));
-        for waiting in self.waiting_for_load.drain(..) {
-            let said = text.as_ref().map_or(Ok(()), |(message, hints)| {
-                let refused = error::config(message.clone()).meaning("the configuration before it stays in force");
-                Err(hints.iter().fold(refused, |refused, hint| refused.hint(hint.clone())))
-            });
-            let _ = waiting.send(said);
-        }
-        Ok(())
+        failed.into_iter().for_each(|(fence, job)| self.finish(fence, job));
     }
 
     fn begin_to_stop(&mut self, sign: &dyn Fn(Sign)) {
@@ -458,13 +349,13 @@ impl Supervisor {
         });
         let text = match self.jobs.running() {
             0 => "stopping: storing what was received".to_owned(),
-            n => format!("stopping: {n} running jobs may go on for {}", crate::units::Span(within)),
+            n => format!("stopping: {n} running jobs may go on for {}", Span(within)),
         };
         self.tell(None, Teller::Service, Event::Note(text));
     }
 
     /// Tells people and readers of news. What only moves a figure is not for people.
-    fn tell(&self, environment: Option<&str>, from: Teller, event: Event) {
+    pub(super) fn tell(&self, environment: Option<&str>, from: Teller, event: Event) {
         let who = match &from {
             Teller::Service => None,
             Teller::Worker(WorkerKind::Wal) => Some("wal"),
@@ -481,10 +372,10 @@ impl Supervisor {
                 }
             }
         }
+        let environment = environment.map(str::to_owned);
         if matches!(event, Event::StoreRetry { .. }) {
             self.state.metrics().store_retry();
         }
-        let environment = environment.map(str::to_owned);
         self.state.tell(News { at: self.runtime.now(), environment, from, event });
     }
 }
@@ -496,125 +387,7 @@ async fn loaded(loading: &mut Option<JoinHandle<Result<Estate>>>) -> Result<Esta
     *loading = None;
     loaded?
 }
-
-/// Whether this instance does such work for an environment.
-fn wanted(environment: &Environment, kind: WorkerKind, instance: &str) -> bool {
-    let service = &environment.service;
-    service.serves(instance)
-        && match kind {
-            WorkerKind::Wal => service.receive_wal,
-            WorkerKind::Filestore => service.watch_filestore && !environment.odoo.is_empty(),
-        }
-}
-
-fn program_for(path: PathBuf, estate: &Estate) -> Program {
+pub(super) fn program_for(path: PathBuf, estate: &Estate) -> Program {
     let configuration = serde_json::to_vec(&estate.text).expect("the words of a configuration are plain data");
     Program { path, config_file: estate.file.clone(), configuration: Bytes::from(configuration) }
-}
-
-fn first_view(estate: &Estate, instance: String, now: DateTime<Utc>) -> EstateView {
-    let url = estate.repository.url.clone();
-    EstateView {
-        instance,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: now,
-        stopping: false,
-        config_file: estate.file.clone(),
-        config_generation: 1,
-        config_loaded_at: now,
-        config_problem: None,
-        repository: RepositoryState { url, reachable: None, since: now, error: None },
-        environments: estate.environments.iter().map(first_environment).collect(),
-        jobs_running: Vec::new(),
-        recent_jobs: VecDeque::new(),
-        alerts: Vec::new(),
-        next: Vec::new(),
-    }
-}
-
-fn first_environment(environment: &Environment) -> EnvironmentView {
-    EnvironmentView {
-        name: environment.name.clone(),
-        purpose: environment.purpose,
-        owner: environment.owner.clone(),
-        objectives: ObjectivesInForce {
-            rpo_seconds: environment.objectives.rpo.as_secs_f64(),
-            rto_seconds: environment.objectives.rto.as_secs_f64(),
-            calendar: None,
-        },
-        view: None,
-        outlook: None,
-        trouble: None,
-        silences: Vec::new(),
-        broken_glass: Vec::new(),
-        leads: true,
-        workers: Vec::new(),
-    }
-}
-
-/// Shows a new configuration; what is known of environments that stay is kept.
-fn reloaded(view: &mut EstateView, estate: &Estate, moved: bool, now: DateTime<Utc>) {
-    view.config_generation += 1;
-    (view.config_loaded_at, view.config_problem) = (now, None);
-    if moved {
-        let url = estate.repository.url.clone();
-        view.repository = RepositoryState { url, reachable: None, since: now, error: None };
-    }
-    let mut before = std::mem::take(&mut view.environments);
-    view.environments = estate
-        .environments
-        .iter()
-        .map(|environment| {
-            let mut shown = first_environment(environment);
-            if let Some(at) = before.iter().position(|known| known.name == environment.name) {
-                let known = before.swap_remove(at);
-                (shown.view, shown.outlook, shown.workers) = (known.view, known.outlook, known.workers);
-                shown.silences = known.silences;
-            }
-            shown
-        })
-        .collect();
-}
-
-/// One line for `systemctl status`.
-fn status(view: &EstateView) -> String {
-    let wrong = view.environments.iter().filter(|e| {
-        e.trouble.is_some() || e.view.as_ref().is_some_and(|v| v.unreadable.is_some() || !v.broken.is_empty())
-    });
-    let wrong: Vec<&str> = wrong.map(|e| e.name.as_str()).collect();
-    let mut text = match view.environments.len() {
-        1 => "1 environment".to_owned(),
-        n => format!("{n} environments"),
-    };
-    match view.jobs_running.iter().filter(|job| job.started_at.is_some()).count() {
-        0 => {}
-        1 => text += ", 1 job runs",
-        n => text += &format!(", {n} jobs run"),
-    }
-    if view.config_problem.is_some() {
-        text += "; the changed configuration is refused";
-    }
-    if view.repository.reachable == Some(false) {
-        text += "; the repository is away";
-    }
-    if !wrong.is_empty() {
-        text += &format!("; to look at: {}", wrong.join(", "));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::service::state::tests::empty;
-
-    #[test]
-    fn the_status_is_one_line_that_says_what_is_wrong() {
-        let mut view = empty();
-        assert_eq!(status(&view), "0 environments");
-        view.repository.reachable = Some(false);
-        view.config_problem = Some(ConfigProblem { at: DateTime::UNIX_EPOCH, message: "x".into(), hints: Vec::new() });
-        let said = status(&view);
-        assert_eq!(said, "0 environments; the changed configuration is refused; the repository is away");
-    }
 }

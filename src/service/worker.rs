@@ -17,6 +17,7 @@ use super::state::WorkerKind;
 use crate::config::Environment;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::event::Event;
+use crate::evidence::Fence;
 use crate::filestore::watch::{WatchOptions, watch};
 use crate::postgres::block_files::BlockFiles;
 use crate::postgres::wal_receive::{ReceiveOptions, Slot, Until, receive};
@@ -52,6 +53,8 @@ pub(super) struct Work {
     /// zstd level.
     pub(super) level: i32,
     pub(super) state_dir: StateDir,
+    /// The lease that it works under.
+    pub(super) fence: Fence,
     /// The repository, once it is open.
     pub(super) repository: watch::Receiver<Option<Arc<Repository>>>,
     pub(super) runtime: Runtime,
@@ -170,6 +173,8 @@ impl Work {
             () = stop.cancelled() => return Ok(()),
         };
         let Some(repository) = opened else { return Ok(()) };
+        // What is recorded once another instance has taken over is refused by the ledger.
+        let repository = repository.under(self.fence.clone());
         say(Said::Running);
         match self.kind {
             WorkerKind::Wal => {

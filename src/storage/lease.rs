@@ -112,6 +112,8 @@ struct Top {
 pub struct Contender {
     seat: Seat,
     watched: Option<Watched>,
+    /// Processes that have ended for certain.
+    dead: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -246,7 +248,14 @@ impl Contender {
             process: hex::encode(id),
             terms,
         };
-        Ok(Self { seat, watched: None })
+        Ok(Self { seat, watched: None, dead: Vec::new() })
+    }
+
+    /// Names the process that contends, and processes that have ended for certain: leases under their names are taken
+    /// as those of this very process are, without waiting for their end. What they began is fenced off all the same.
+    pub fn is_process(&mut self, process: &str, dead: &[String]) {
+        self.seat.process = process.to_owned();
+        self.dead = dead.to_vec();
     }
 
     /// The duty that it wants.
@@ -279,7 +288,7 @@ impl Contender {
                 let before = match () {
                     () if holding.released => Before::Released(holding),
                     () if holding.process == self.seat.process => Before::Own(holding),
-                    () if watched > patience => Before::Expired(holding),
+                    () if watched > patience || self.dead.contains(&holding.process) => Before::Expired(holding),
                     () => return Ok(Attempt::Held(holding)),
                 };
                 (number, generation, before)

@@ -17,19 +17,7 @@ use lifeboat::vault::RecoveryIdentity;
 use serde_json::Value;
 use sha1::{Digest, Sha1};
 
-use crate::common::{Cluster, Lifeboat, Output, Scratch, blocking};
-
-/// A small Odoo: the tables that a capture looks at.
-const TABLES: &str = "
-    CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, type varchar DEFAULT 'binary', res_model varchar,
-        res_id int, res_field varchar, store_fname varchar, url varchar, db_datas bytea, file_size int, checksum varchar,
-        create_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'), write_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
-    CREATE TABLE ir_config_parameter (key varchar, value text);
-    CREATE TABLE ir_module_module (id serial, name varchar, state varchar, latest_version varchar, author varchar,
-        license varchar);
-    CREATE TABLE ir_cron (id serial, cron_name varchar, active boolean, nextcall timestamp);
-    INSERT INTO ir_module_module (name, state, latest_version) VALUES ('sale', 'installed', '19.0.1.0');
-    INSERT INTO ir_config_parameter VALUES ('database.uuid', '11111111-2222-3333-4444-555555555555')";
+use crate::common::{Cluster, Lifeboat, ODOO_TABLES, Output, Scratch, blocking};
 
 /// An estate with one environment, `production`, and one Odoo database, `shop`.
 pub(super) struct Estate {
@@ -76,7 +64,7 @@ impl Estate {
 
     pub(super) fn create(&self, database: &str) {
         self.cluster.psql("postgres", &format!("CREATE DATABASE {database}"));
-        self.cluster.psql(database, TABLES);
+        self.cluster.psql(database, ODOO_TABLES);
     }
 
     pub(super) fn run(&self, command: &str) -> Output {

@@ -7,6 +7,18 @@ use std::process::{Command, Stdio};
 use super::cluster::{Cluster, run_tool, tool};
 use super::scratch::own;
 
+/// A small Odoo: the tables that a capture looks at.
+pub(crate) const ODOO_TABLES: &str = "
+    CREATE TABLE ir_attachment (id serial PRIMARY KEY, name varchar, type varchar DEFAULT 'binary', res_model varchar,
+        res_id int, res_field varchar, store_fname varchar, url varchar, db_datas bytea, file_size int, checksum varchar,
+        create_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'), write_date timestamp DEFAULT (now() AT TIME ZONE 'UTC'));
+    CREATE TABLE ir_config_parameter (key varchar, value text);
+    CREATE TABLE ir_module_module (id serial, name varchar, state varchar, latest_version varchar, author varchar,
+        license varchar);
+    CREATE TABLE ir_cron (id serial, cron_name varchar, active boolean, nextcall timestamp);
+    INSERT INTO ir_module_module (name, state, latest_version) VALUES ('sale', 'installed', '19.0.1.0');
+    INSERT INTO ir_config_parameter VALUES ('database.uuid', '11111111-2222-3333-4444-555555555555')";
+
 /// Where the fixture's two files are.
 #[derive(Debug, Clone)]
 pub(crate) struct Fixture {

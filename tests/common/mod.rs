@@ -22,7 +22,7 @@ mod wait;
 
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};
-pub(crate) use self::fixture::{Fixture, fixture_odoo, load_fixture};
+pub(crate) use self::fixture::{Fixture, ODOO_TABLES, fixture_odoo, load_fixture};
 pub(crate) use self::journal::{Ack, Journal, JournalResult};
 pub(crate) use self::lifeboat::{Lifeboat, Output, Running};
 pub(crate) use self::moto::Moto;

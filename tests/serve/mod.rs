@@ -1,6 +1,9 @@
 //! `lifeboat serve`: several environments served by one process, whatever happens to any of them.
 
+mod idle;
+mod instances;
 mod reload;
+mod scheduled;
 mod stop;
 mod supervision;
 
@@ -19,6 +22,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Served {
     pub(crate) scratch: Scratch,
     head: String,
+    schedule: String,
     environments: Vec<String>,
 }
 
@@ -36,9 +40,11 @@ impl Served {
         let head = format!(
             "[repository]\n{repository}\nretry_for = \"5s\"\n[keys]\nrecipients = [\"{recipient}\"]\n\
              identity = {{ file = \"recovery.key\" }}\nstate_dir = \"STATE\"\n\
-             [service]\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
+             [service]\nlease = \"4s\"\nrefresh_every = \"1s\"\nstop_within = \"10s\"\n"
         );
-        Self { scratch: scratch.clone(), head, environments: Vec::new() }
+        // Something stands in place of what is built in, so that only what a test asks for is done.
+        let schedule = "[[job]]\nname = \"never\"\nkind = \"configuration\"\ncron = \"0 0 29 2 *\"\n".to_owned();
+        Self { scratch: scratch.clone(), head, schedule, environments: Vec::new() }
     }
 
     /// One more environment.
@@ -52,6 +58,12 @@ impl Served {
         self
     }
 
+    /// Other jobs; with none, those that are built in.
+    pub(crate) fn schedule(mut self, lines: &str) -> Self {
+        self.schedule = lines.to_owned();
+        self
+    }
+
     /// More lines before the environments.
     pub(crate) fn head(mut self, lines: &str) -> Self {
         self.head.push_str(lines);
@@ -59,7 +71,7 @@ impl Served {
     }
 
     fn text(&self, state: &str) -> String {
-        self.head.replace("STATE", state) + &self.environments.concat()
+        self.head.replace("STATE", state) + &self.schedule + &self.environments.concat()
     }
 
     /// A host of it, a member of the repository.
@@ -122,11 +134,29 @@ impl Host {
         asked.ok().json()["run"].as_str().expect("a run").to_owned()
     }
 
+    /// The same as soon as this service may.
+    #[track_caller]
+    pub(crate) fn ask_in_time(&self, kind: &str, environment: &str) -> String {
+        let mut run = None;
+        wait_until("the job is taken", PATIENCE, || {
+            let asked = self.lifeboat.run(&["--format", "json", "service", "run", kind, "-e", environment]);
+            run = asked.json()["run"].as_str().map(str::to_owned);
+            run.is_some()
+        });
+        run.expect("it was just there")
+    }
+
     /// Waits until a run has ended; how.
     #[track_caller]
     pub(crate) fn ended(&self, run: &str, running: &mut Running) -> Value {
         let status = self.until("the job ends", running, |status| ended(status, run).is_some());
         ended(&status, run).cloned().expect("it was just there")
+    }
+
+    /// Entries about jobs of an environment that say so.
+    pub(crate) fn jobs(&self, environment: &str, saying: &str) -> Vec<Value> {
+        let entries = self.entries(environment, "job").into_iter();
+        entries.filter(|entry| entry["summary"].as_str().is_some_and(|said| said.contains(saying))).collect()
     }
 
     /// Entries of a kind in the ledger of an environment.

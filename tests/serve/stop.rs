@@ -1,5 +1,7 @@
 //! SIGTERM: running jobs may finish, then are ended in order; workers store what they have.
 
+use std::os::unix::net::UnixDatagram;
+
 use super::*;
 
 #[test]
@@ -48,11 +50,46 @@ fn a_second_service_on_one_state_directory_is_refused_and_stale_sockets_are_not_
     let host = served.host("here");
     let service = host.serve();
     let second = host.lifeboat.run(&["serve"]).expect_code(3);
-    assert!(second.stderr.contains("another service answers"), "{}", second.stderr);
+    assert!(second.stderr.contains("another service uses"), "{}", second.stderr);
     service.kill9();
     let service = host.serve();
     service.signal(Signal::SIGINT);
     service.wait(PATIENCE).ok();
     let silent = host.lifeboat.run(&["service", "status"]).expect_code(4);
     assert!(silent.stderr.contains("no service answers"), "{}", silent.stderr);
+}
+
+#[test]
+fn systemd_is_told_what_it_must_know() {
+    let scratch = Scratch::new();
+    let cluster = Cluster::builder(&scratch).start();
+    let served = Served::new(&scratch).environment("one", &cluster.dsn(), "");
+    let mut host = served.host("here");
+    let path = scratch.join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    let until = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|e| panic!("{wanted}: {e}"));
+            let said = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if said.contains(wanted) {
+                return said;
+            }
+        }
+    };
+    host.lifeboat = host.lifeboat.env("NOTIFY_SOCKET", path.to_str().expect("UTF-8"));
+    let service = host.lifeboat.spawn(&["serve"]);
+    until("READY=1");
+    until("STATUS=1 environment");
+    until("WATCHDOG=1");
+    // A process that a job starts is not the service: a restored PostgreSQL must not speak for it.
+    let run = host.ask_in_time("base", "one");
+    wait_until("the job ends", PATIENCE, || ended(&host.status(), &run).is_some());
+    service.signal(Signal::SIGHUP);
+    assert!(until("RELOADING=1").contains("MONOTONIC_USEC="), "which Type=notify-reload asks for");
+    until("READY=1");
+    service.signal(Signal::SIGTERM);
+    until("STOPPING=1");
+    service.wait(PATIENCE).ok();
 }

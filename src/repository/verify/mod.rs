@@ -232,7 +232,8 @@ impl Check<'_> {
             Err(damage) => {
                 let wal = layout::wal(self.environment);
                 self.damage(&wal, damage, vec!["what the WAL archive covers cannot be told".into()])?;
-                let ledger = super::catalogue::ledger(self.repository, self.environment).await?;
+                // What this host has seen before proves nothing about what the store holds now.
+                let ledger = super::catalogue::ledger(self.repository, self.environment).await?.with_cache(None);
                 self.entries = ledger.read().await?.entries;
             }
         }

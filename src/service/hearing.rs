@@ -1,0 +1,233 @@
+//! What the supervisor hears: from workers, jobs, leases and the ledger; and what it makes of it.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::crew;
+use super::duties::{DutyNews, Standing};
+use super::jobs::{JobNews, show_told};
+use super::planning::{Due, Read};
+use super::recorder::Recorded;
+use super::shares::{duty_for, record, worker_of};
+use super::state::{FinishedJob, JobOutcome, ObjectivesInForce, Teller, WorkerState};
+use super::supervisor::{Stage, Supervisor};
+use super::worker::{Report, Said};
+use crate::config::JobKind;
+use crate::error::Result;
+use crate::event::Event;
+use crate::evidence::Fence;
+use crate::repository::duty::Duty;
+use crate::units::Span;
+
+impl Supervisor {
+    /// Leases were taken, lost or not renewed.
+    pub(super) fn duties_changed(&mut self, news: impl Iterator<Item = DutyNews>) -> Result<()> {
+        let now = self.runtime.now();
+        let mut changed = false;
+        for news in news {
+            let (environment, duty) = &news.post;
+            let (before, trouble) = self.duties.note(&news);
+            if let Some(failure) = news.failure.as_ref().filter(|_| trouble) {
+                let text = format!("the lease of {} is in doubt: {failure}", duty.name());
+                self.tell(Some(environment), Teller::Service, Event::Warning(text));
+            }
+            let Some(before) = before else { continue };
+            changed = true;
+            if matches!(duty, Duty::Jobs | Duty::Drills) && !before.holds_as(&news.standing) {
+                // What another instance did meanwhile stands in the ledger.
+                self.planning.forget(environment);
+            }
+            if matches!(news.standing, Standing::Elsewhere(_)) {
+                self.drop_waiting(environment, *duty);
+            }
+            if let Standing::Elsewhere(instance) = &news.standing {
+                let text = format!("{instance} does {} of {environment}", duty.name());
+                self.tell(Some(environment), Teller::Service, Event::Note(text));
+            }
+            if *duty == Duty::Jobs {
+                let leads = !matches!(news.standing, Standing::Elsewhere(_));
+                self.state.change(|view| {
+                    if let Some(environment) = view.environment_mut(environment) {
+                        environment.leads = leads;
+                    }
+                });
+            }
+            let idle = match &news.standing {
+                Standing::Seeking => WorkerState::Elsewhere { instance: None },
+                Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: Some(instance.clone()) },
+                Standing::Ours { .. } => continue,
+            };
+            if let Some(kind) = worker_of(*duty) {
+                self.state.change(|view| crew::note_idle(view, environment, kind, idle, now));
+            }
+        }
+        if !changed || !matches!(self.stage, Stage::Serving) {
+            return Ok(());
+        }
+        let duties = &self.duties;
+        self.jobs.stop_under(|fence| {
+            let duty = Duty::ALL.into_iter().find(|duty| duty.name() == fence.duty);
+            duty.is_some_and(|duty| {
+                duties.fence(&fence.environment, duty).is_some_and(|ours| ours != fence)
+                    || matches!(duties.standing(&fence.environment, duty), Standing::Elsewhere(_))
+            })
+        });
+        self.arrange(false)
+    }
+
+    /// What became of a job stands in the ledger, or never will.
+    pub(super) fn recorded(&mut self, recorded: &Recorded) {
+        let (environment, record, written) = match recorded {
+            Recorded::Written(environment, record) => (environment, record, true),
+            Recorded::Refused(environment, record) => (environment, record, false),
+        };
+        self.planning.recorded(environment, record, written);
+        self.crew.look_soon(environment);
+    }
+
+    /// Something was read of a ledger.
+    pub(super) fn ledger_read(&mut self, read: Read) {
+        if let Some((environment, failure)) = self.planning.was_read(read, self.runtime.now()) {
+            let text = format!("what is due is not known, because the ledger cannot be read: {failure}");
+            self.tell(Some(&environment), Teller::Service, Event::Warning(text));
+        }
+    }
+
+    /// Forgets jobs that wait for a place under a duty that another instance has.
+    fn drop_waiting(&mut self, environment: &str, duty: Duty) {
+        let dropped = self.jobs.drop_waiting(|order| order.environment == environment && duty_for(order.kind) == duty);
+        if dropped.is_empty() {
+            return;
+        }
+        dropped.iter().for_each(|order| self.planning.given_up(order));
+        self.state.change(|view| view.jobs_running.retain(|job| dropped.iter().all(|order| order.run != job.run)));
+    }
+
+    /// Has done what is due.
+    pub(super) fn plan(&mut self) {
+        if !matches!(self.stage, Stage::Serving) {
+            return;
+        }
+        let (now, view) = (self.runtime.now(), self.state.view());
+        for environment in &view.environments {
+            if let Some(view) = &environment.view {
+                self.planning.has_entries(&environment.name, view.ledger_entries);
+            }
+        }
+        self.planning.read(&self.duties.of_jobs(), self.keeper.opened(), now);
+        let (duties, kinds) = (&self.duties, &self.kinds);
+        let may = |environment: &str, kind| {
+            let standing = duties.standing(environment, duty_for(kind));
+            kinds.contains(&kind) && matches!(standing, Standing::Ours { valid: true, .. })
+        };
+        let Some((due, next)) = self.planning.due(now, &view.instance, may) else { return };
+        for due in due {
+            match due {
+                Due::Run(order) => match self.jobs.take(order.clone(), now) {
+                    Ok(shown) => self.state.change(|view| view.jobs_running.push(shown)),
+                    // The same was asked for and waits; this one's turn comes after it.
+                    Err(_) => {
+                        self.planning.given_up(&order);
+                        self.planning.wake(now + TimeDelta::seconds(10));
+                    }
+                },
+                Due::Record(environment, record) => {
+                    let drill = record.job_kind == JobKind::Drill.word();
+                    let duty = if drill { Duty::Drills } else { Duty::Jobs };
+                    match self.duties.fence(&environment, duty).cloned() {
+                        Some(fence) => self.recorder.write(fence, record, self.keeper.opened()),
+                        None => self.planning.recorded(&environment, &record, false),
+                    }
+                }
+            }
+        }
+        let calendars = self.planning.planner().calendars();
+        let estate = &self.estate;
+        self.state.change(|view| {
+            view.next = next;
+            for shown in &mut view.environments {
+                let Some(environment) = estate.environments.iter().find(|e| e.name == shown.name) else { continue };
+                let usual = environment.objectives;
+                let found = calendars.objectives(&environment.name, usual.rpo, usual.rto, now);
+                shown.objectives = ObjectivesInForce {
+                    rpo_seconds: found.rpo.as_secs_f64(),
+                    rto_seconds: found.rto.as_secs_f64(),
+                    calendar: (!found.calendars.is_empty()).then(|| found.calendars.join(", ")),
+                };
+            }
+        });
+    }
+
+    pub(super) fn workers_said(&self, reports: impl Iterator<Item = Report>) {
+        let now = self.runtime.now();
+        let said: Vec<_> =
+            reports.filter_map(|r| self.crew.whose(&r).map(|(name, kind)| (name, kind, r.said))).collect();
+        self.state.change(|view| {
+            for (environment, kind, said) in &said {
+                crew::note(view, environment, *kind, said, now);
+            }
+        });
+        for (environment, kind, said) in said {
+            let event = match said {
+                Said::Told(event) => event,
+                Said::Failed(failure, pause) => {
+                    Event::Warning(format!("failed, and is started again after {}: {failure}", Span(pause)))
+                }
+                Said::Running | Said::Stopped => continue,
+            };
+            self.tell(Some(&environment), Teller::Worker(kind), event);
+        }
+    }
+
+    pub(super) fn jobs_told(&mut self, news: impl Iterator<Item = JobNews>) {
+        let now = self.runtime.now();
+        let mut told = Vec::new();
+        for news in news {
+            match news {
+                JobNews::Told(run, event) => {
+                    if let Some(order) = self.jobs.told(&run) {
+                        told.push((order.environment.clone(), run, event));
+                    }
+                }
+                JobNews::Ended(run, exit) => {
+                    self.show(std::mem::take(&mut told), now);
+                    if let Some((fence, job)) = self.jobs.ended(&run, exit, now) {
+                        self.finish(fence, job);
+                    }
+                }
+            }
+        }
+        self.show(told, now);
+    }
+
+    pub(super) fn show(&self, told: Vec<(String, String, Event)>, now: DateTime<Utc>) {
+        if told.is_empty() {
+            return;
+        }
+        self.state.change(|view| {
+            for (_, run, event) in &told {
+                if let Some(job) = view.jobs_running.iter_mut().find(|job| job.run == *run) {
+                    show_told(job, event, now);
+                }
+            }
+        });
+        for (environment, run, event) in told {
+            self.tell(Some(&environment), Teller::Job(run), event);
+        }
+    }
+
+    pub(super) fn finish(&mut self, fence: Fence, job: FinishedJob) {
+        let what = format!("{} of {}", job.kind, job.environment);
+        let event = match job.outcome {
+            JobOutcome::Done => Event::Note(format!("{what}: done")),
+            JobOutcome::Partial => Event::Warning(format!("{what}: done in part: {}", job.message)),
+            JobOutcome::Failed => Event::Warning(format!("{what}: failed: {}", job.message)),
+            JobOutcome::Interrupted => Event::Warning(format!("{what}: interrupted: {}", job.message)),
+        };
+        self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
+        let record = record(&job, &self.state.view().instance);
+        self.recorder.write(fence, record, self.keeper.opened());
+        self.crew.look_soon(&job.environment);
+        self.state.metrics().job_ended(&job.environment, job.kind, job.outcome);
+        self.state.change(|view| view.finished(job));
+    }
+}
