@@ -15,8 +15,7 @@ use tokio_postgres::NoTls;
 use super::chaos::{Load, Random};
 use super::{Log, PATIENCE, Plan};
 use crate::common::{
-    Cluster, Estate, FlakyProxy, Moto, ODOO_TABLES, Running, Scratch, file_url, own, pgbench_init, skip, tool,
-    wait_until,
+    Cluster, Estate, FlakyProxy, Moto, ODOO_TABLES, Running, Scratch, own, pgbench_init, skip, tool, wait_until,
 };
 use crate::serve::{Host, Served, received};
 

@@ -172,6 +172,7 @@ fn finished(kind: JobKind, outcome: JobOutcome) -> Arc<FinishedJob> {
         finished_at: at(-30),
         outcome,
         exit_code: Some(4),
+        attempt: 1,
         message: "no".into(),
         hints: Vec::new(),
         result: Value::Null,
