@@ -19,14 +19,14 @@ use super::sandbox::{Limits, Sandbox, Seal};
 use super::stages::stages;
 use super::{odoo, selftest};
 use crate::config::{Check, Environment};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::drill_record::DrillRecord;
 use crate::evidence::sampled::Sampling;
 use crate::evidence::{Appended, Body};
 use crate::postgres::wal_range;
 use crate::repository::base_manifest::BaseManifest;
-use crate::repository::catalogue::ledger;
+use crate::repository::catalogue::{Catalogue, ledger};
 use crate::restore::phases::Phases;
 use crate::restore::{Plan, Tools};
 
@@ -108,6 +108,10 @@ pub async fn run(tools: &Tools, mut request: Request<'_>) -> Result<Done> {
         }
         Err(e) => (None, Err(e)),
     };
+    let outcome = match outcome {
+        Err(failure) => Err(explained(tools, &request.plan, failure).await),
+        done => done,
+    };
     if let Err(e) = &outcome {
         tools.runtime.emit(Event::Warning(format!("the drill failed: {e}")));
     }
@@ -130,6 +134,22 @@ pub async fn run(tools: &Tools, mut request: Request<'_>) -> Result<Done> {
         tools.runtime.emit(Event::Warning(format!("the drill is recorded, but its journal is left: {e}")));
     }
     Ok(Done { record, appended })
+}
+
+/// The failure of a drill, which is that of its restore point where retention gave that up while the drill ran.
+async fn explained(tools: &Tools, plan: &Plan, failure: Error) -> Error {
+    let Ok(now) = Catalogue::load(&tools.repository, &plan.environment).await else { return failure };
+    let base = &plan.base.id;
+    let gone = |id: &str| !now.captures().any(|capture| capture.id == id);
+    let what = match plan.filestores.iter().find(|filestore| gone(&filestore.capture)) {
+        _ if !now.bases().any(|kept| kept.id == *base) => format!("base backup {base}"),
+        Some(filestore) => format!("filestore capture {}", filestore.capture),
+        None => return failure,
+    };
+    let why = failure.message();
+    error::not_recoverable(format!("the restore point expired while the drill ran: retention gave up {what} ({why})"))
+        .meaning("this says nothing about the restore points that are kept")
+        .hint("run the drill again, to a time within the recovery window")
 }
 
 /// Counts what the disaster took. That it cannot be counted fails no drill; the record says why.

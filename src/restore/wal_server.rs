@@ -226,8 +226,13 @@ async fn serve(listener: UnixListener, shelf: Arc<Shelf>) {
             Ok(None) => "ABSENT\n".to_owned(),
             Err(e) => format!("FAILED {}\n", e.message().replace('\n', " ")),
         };
-        if let Err(e) = file {
-            *shelf.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+        let failure = match file {
+            Ok(Some(_)) => None,
+            Ok(None) => shelf.vanished(&name),
+            Err(e) => Some(e),
+        };
+        if failure.is_some() {
+            *shelf.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
         }
         answers.spawn(answer(stream, text));
     }
@@ -302,6 +307,18 @@ impl Shelf {
         }
         let wal = self.catalogue.wal.as_ref()?;
         wal.complete(&self.line, number).or_else(|| wal.live(&self.line, number).map(|l| l.0))
+    }
+
+    /// What the absence of a file means that was there when recovery was planned: retention, or somebody else, took it.
+    fn vanished(&self, name: &str) -> Option<Error> {
+        let Ok(WalFileName::Segment(segment)) = name.parse() else { return None };
+        let number = segment.number(self.segment_size).ok()?;
+        let was_there = number <= self.last && self.expected(number) == Some(segment);
+        was_there.then(|| {
+            error::not_recoverable(format!(
+                "segment {segment} of WAL was in the archive when recovery was planned, and is not there any more"
+            ))
+        })
     }
 
     async fn file(&self, name: WalFileName) -> Result<Option<Placed>> {

@@ -27,13 +27,13 @@ const STAGES: [&str; 10] = [
     "recording",
 ];
 
-fn journal(drills: &Path) -> Option<PathBuf> {
+pub(super) fn journal(drills: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(drills).ok()?.flatten().map(|entry| entry.path());
     entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "journal"))
 }
 
 /// The stages that a journal names, in order.
-fn stages(journal: &Path) -> Vec<String> {
+pub(super) fn stages(journal: &Path) -> Vec<String> {
     let text = fs::read_to_string(journal).unwrap_or_default();
     let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     lines.filter_map(|line| Some(line["stage"].as_str()?.to_owned())).collect()
