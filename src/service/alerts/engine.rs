@@ -109,15 +109,15 @@ impl Engine {
             wanted.entry(name.clone()).or_insert_with(|| (receiver_of(name).to_owned(), BTreeMap::new()));
         }
         let mut tells = Vec::new();
-        for (name, (receiver, firing)) in wanted {
+        for (name, (receiver, mut firing)) in wanted {
             let group = self.groups.entry(name.clone()).or_default();
+            // What has gone again before anybody was told of it need not be told.
+            firing.retain(|key, firing| firing.seen == now || group.told.contains_key(key));
             let resolved: Vec<Firing> =
                 group.told.iter().filter(|(key, _)| !self.firing.contains_key(*key)).map(|(_, f)| f.clone()).collect();
             let grown =
                 firing.iter().any(|(key, f)| group.told.get(key).is_none_or(|t| t.alert.severity < f.alert.severity));
-            if grown && group.first_untold.is_none() {
-                group.first_untold = Some(now);
-            }
+            group.first_untold = group.first_untold.or(Some(now)).filter(|_| grown);
             let due = match &config.receivers[&receiver] {
                 Receiver::Alertmanager { .. } => !firing.is_empty() || !resolved.is_empty(),
                 _ => due(group, now, grown, !resolved.is_empty(), !firing.is_empty(), config),
