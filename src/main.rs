@@ -6,7 +6,7 @@ use lifeboat::cli::{self, Arguments};
 
 fn main() -> ExitCode {
     // Before anything that might start a thread: the processes of a sandbox are this program too.
-    if let Some(code) = lifeboat::drill::sandbox::local::dispatch(std::env::args_os()) {
+    if let Some(code) = lifeboat::drill::dispatch(std::env::args_os()) {
         return code;
     }
     // Both providers may be compiled in one day; rustls then refuses to choose.

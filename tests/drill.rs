@@ -51,6 +51,11 @@ impl Site {
         receiver.kill9();
     }
 
+    /// Directory of the PostgreSQL that the cluster runs.
+    pub(crate) fn bin_dir(&self) -> &Path {
+        self.cluster.bin_dir()
+    }
+
     pub(crate) fn reports(&self) -> PathBuf {
         self.estate.scratch.join("reports")
     }

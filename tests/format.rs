@@ -10,7 +10,7 @@ use crate::common::{Cluster, Lifeboat, Scratch, skip};
 const ATTACHMENT: (&str, &str) = ("lifeboat\n", "6f/6ffb92623c16ef3fba80a16bb3167b59f1d6e3ea");
 
 /// The Python that `deploy/test.sh` prepared, or else the machine's, where it has what is needed.
-fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let candidates = [std::env::var("LIFEBOAT_TEST_PYTHON").ok(), Some("python3".to_owned())];
     let works = |program: &str, arguments: &[&str]| {
         Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())

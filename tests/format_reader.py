@@ -172,9 +172,22 @@ def root(leaves):
     split = 1 << ((len(leaves) - 1).bit_length() - 1)
     return hashlib.sha256(b"\x01" + root(leaves[:split]) + root(leaves[split:])).digest()
 
+class Gone:
+    """What retention gave up: numbers of entries, and of segments by timeline."""
+    def __init__(self):
+        self.entries, self.wal = set(), {}
+
+    def see(self, body):
+        change = {"retire": set.update, "delete": set.update, "revive": set.difference_update}.get(body["kind"])
+        if change:
+            numbers = lambda ranges: [n for first, last in ranges for n in range(first, last + 1)]
+            change(self.entries, numbers(body["gone"]["entries"]))
+            for wal in body["gone"]["wal"]:
+                change(self.wal.setdefault(wal["timeline"], set()), numbers(wal["segments"]))
+
 def ledger(repository, environment):
-    """All entries in order, each verified."""
-    entries, leaves, previous = [], [], None
+    """All entries in order, each verified, but for those of backups that retention gave up."""
+    entries, leaves, previous, subjects, gone = [], [], None, [], Gone()
     for number, path in enumerate(sorted((repository.root / environment / "ledger").glob("*.json")), start=1):
         must(path.name == f"{number:020}.json", f"ledger entry {number} is missing")
         data = path.read_bytes()
@@ -191,14 +204,17 @@ def ledger(repository, environment):
         must(types == ("https://in-toto.io/Statement/v1", "urn:lifeboat:ledger-entry:v1", 1), f"{path.name}: types")
         place = (entry["repository"], entry["environment"], entry["sequence"], entry["previous"])
         must(place == (repository.id, environment, number, previous), f"{path.name}: place and link")
-        for subject in statement["subject"]:
-            if subject["name"] != f"{environment}/ledger/":  # the empty log, subject of a first entry about nothing
-                must(sha256(repository.get(subject["name"])) == subject["digest"]["sha256"], subject["name"])
-        if entry["body"]["kind"] == "wal_range":
-            check_range(repository, environment, entry["body"])
+        subjects.append(statement["subject"])
+        gone.see(entry["body"])
         entries.append(entry)
         leaves.append(leaf(data))
         previous = sha256(data)
+    for entry, about in zip(entries, subjects):
+        for subject in about if entry["sequence"] not in gone.entries else []:
+            if subject["name"] != f"{environment}/ledger/":  # the empty log, subject of a first entry about nothing
+                must(sha256(repository.get(subject["name"])) == subject["digest"]["sha256"], subject["name"])
+        if entry["body"]["kind"] == "wal_range":
+            check_range(repository, environment, entry["body"], gone.wal)
     text, signature_line = repository.get(f"{environment}/ledger/checkpoint").decode().split("\n\n")
     origin, size, tree = text.split("\n")
     must(origin == f"lifeboat/{repository.id}/{environment}" and int(size) <= len(leaves), "checkpoint")
@@ -207,14 +223,17 @@ def ledger(repository, environment):
     name = origin.encode() + b"\n\x01"
     by = [i for i, raw in repository.signers.items() if hashlib.sha256(name + raw).digest()[:4] == note[:4]]
     repository.check(by[0] if by else "nobody", text.encode() + b"\n", note[4:])
-    return entries
+    return [entry for entry in entries if entry["sequence"] not in gone.entries]
 
-def check_range(repository, environment, body):
+def check_range(repository, environment, body, gone):
     (timeline, *first), (_, *last) = ([int(n[i : i + 8], 16) for i in (0, 8, 16)] for n in (body["first"], body["last"]))
     high, low = (int(half, 16) for half in body["end_lsn"].split("/"))
     size = ((high << 32 | low) - (last[0] << 32)) // (last[1] + 1)
     per_log, leaves = (1 << 32) // size, []
-    for number in range(first[0] * per_log + first[1], last[0] * per_log + last[1] + 1):
+    numbers = range(first[0] * per_log + first[1], last[0] * per_log + last[1] + 1)
+    if gone.get(timeline, set()).intersection(numbers):
+        return  # the digest is over all of them
+    for number in numbers:
         name = f"{timeline:08X}{number // per_log:08X}{number % per_log:08X}"
         data = repository.get(f"{environment}/wal/{timeline:08X}/{name}")
         leaves.append(leaf(f"{name} {len(data)} {sha256(data)}".encode()))

@@ -14,6 +14,7 @@ mod inspect;
 mod lines;
 mod odoo;
 mod restore;
+mod retention;
 mod runbook;
 mod sampling;
 mod sandbox;

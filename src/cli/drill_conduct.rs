@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::context::{Context, Keys, host_name};
 use super::drills::tell_of_the_dead;
-use super::restore::tools;
-use crate::config::{Environment, Probe};
+use super::restore::{tools, tools_at};
+use crate::config::{Environment, Probe, SandboxKind};
 use crate::drill::outlook::outlook;
 use crate::drill::sandbox::Begun;
 use crate::drill::sandbox::place::Ground;
@@ -174,7 +174,11 @@ async fn prepare<'a>(
         force: false,
     };
     let plan = restore::plan(&catalogue, resolved, &wishes)?;
-    let tools = tools(context, environment, repository.clone(), catalogue, &plan)?;
+    let tools = match environment.drill.sandbox {
+        // The sandbox finds PostgreSQL in its image; this host need not have any.
+        SandboxKind::Container(_) => tools_at(context, environment, repository.clone(), catalogue, PathBuf::new())?,
+        SandboxKind::Local | SandboxKind::None => tools(context, environment, repository.clone(), catalogue, &plan)?,
+    };
     let request = drill::Request {
         environment,
         checks: context.estate.checks_for(environment).collect(),

@@ -19,11 +19,13 @@ mod evidence;
 mod exit;
 mod filestore;
 mod hand_over;
+mod hold;
 mod init;
 mod keygen;
 mod output;
 mod person;
 mod policy;
+mod prune;
 mod refresh;
 mod report;
 mod restore;
@@ -121,6 +123,11 @@ enum Command {
     Schedule(schedule::Command),
     /// Verify that everything the ledger promises is in the repository, undamaged
     Verify(verify::Arguments),
+    /// Delete what the rules of retention give up, in two phases, and tell for each recovery point why it stays or goes
+    Prune(prune::Arguments),
+    /// Keep recovery points whatever the rules say
+    #[command(subcommand)]
+    Hold(hold::Command),
     /// Hold the estate against what the organisation has decided that environments must have
     #[command(subcommand)]
     Policy(policy::Command),
@@ -237,6 +244,8 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Alert(command) => alert::run(&command, &context()?).await,
         Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
+        Command::Prune(arguments) => prune::run(&arguments, &context()?).await,
+        Command::Hold(command) => hold::run(&command, &context()?).await,
         Command::Report(arguments) => report::run(&arguments, &context()?).await,
         Command::Policy(policy::Command::Check(arguments)) => policy::run(&arguments, &context()?).await,
         Command::Policy(policy::Command::Schema) => Ok(policy::schema()),

@@ -228,7 +228,7 @@ fn missing(done: &restore::Done) -> Option<error::Error> {
     })
 }
 
-/// Everything that a restore or a drill of `environment` works with.
+/// Everything that a restore of `environment` works with, or a drill that runs this host's PostgreSQL.
 pub(crate) fn tools(
     context: &Context,
     environment: &Environment,
@@ -237,6 +237,17 @@ pub(crate) fn tools(
     plan: &Plan,
 ) -> Result<Tools> {
     let major = restore::tools::major(&plan.base.server_version);
+    tools_at(context, environment, repository, catalogue, bin_dir(&environment.postgres, major)?)
+}
+
+/// The same with PostgreSQL's programs in `bin_dir`, where they are started.
+pub(crate) fn tools_at(
+    context: &Context,
+    environment: &Environment,
+    repository: Arc<Repository>,
+    catalogue: Arc<Catalogue>,
+    bin_dir: PathBuf,
+) -> Result<Tools> {
     let dsn: tokio_postgres::Config =
         environment.postgres.dsn.parse().or_err(ErrorKind::Config, || "the dsn does not parse".to_owned())?;
     let program =
@@ -251,7 +262,7 @@ pub(crate) fn tools(
     Ok(Tools {
         repository,
         catalogue,
-        bin_dir: bin_dir(&environment.postgres, major)?,
+        bin_dir,
         program,
         operator_command,
         launch: Arc::new(OnHost { account: account.clone() }),

@@ -9,7 +9,9 @@ use super::{Format, event_lines, terminal};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::runtime::Runtime;
 
+// Groups of arguments are named after their types, and that of the program is called so too.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(super) struct Arguments {
     /// How the program that started this one is told what happens, on standard error
     #[arg(long, global = true, hide = true, value_enum)]

@@ -13,11 +13,13 @@ use super::alerts::AlertsConfig;
 use super::calendar::Calendar;
 use super::check::Check;
 use super::drift::DriftRule;
+use super::drill_container::DrillContainer;
 use super::drill_odoo::DrillOdoo;
 use super::job::Job;
 use super::masking::MaskingRule;
 use super::repository::{KeysConfig, RepositoryConfig};
 use super::restore::RestoreConfig;
+use super::retention::Retention;
 use super::runbook::RunbookConfig;
 use super::secret::SecretRef;
 use super::service::{EnvironmentService, ServiceConfig};
@@ -107,6 +109,8 @@ pub struct Environment {
     pub configuration: ConfigurationSources,
     /// How its drills run.
     pub drill: DrillConfig,
+    /// Which recovery points are kept; `None`: all of them, for ever.
+    pub retention: Option<Retention>,
     /// What a restore of it needs.
     pub restore: RestoreConfig,
     /// What the service does for it, and where.
@@ -265,12 +269,13 @@ pub struct DrillConfig {
 }
 
 /// What keeps the programs of a drill in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SandboxKind {
     /// Namespaces of this host: no route out, no file but the drill's own and those of the operating system.
     #[default]
     Local,
+    /// Containers of an engine on this host: no route out, no file but the drill's own and those of the images.
+    Container(DrillContainer),
     /// Nothing: a directory of its own and a server without TCP. Odoo is not started, and the report says so.
     None,
 }

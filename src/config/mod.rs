@@ -9,6 +9,7 @@ mod calendar;
 mod check;
 mod cron;
 mod drift;
+mod drill_container;
 mod drill_odoo;
 mod estate;
 mod glob;
@@ -23,6 +24,7 @@ mod raw;
 mod read;
 mod repository;
 mod restore;
+mod retention;
 mod runbook;
 #[cfg(test)]
 mod samples;
@@ -39,6 +41,7 @@ pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use cron::CronExpression;
 pub use drift::{DriftBetween, DriftRule, DriftSeverity, builtin_drift_rules};
+pub use drill_container::{DrillContainer, ImageReference};
 pub use drill_odoo::DrillOdoo;
 pub use estate::{
     Assumed, CheckpointMode, ConfigurationSources, DrillConfig, Environment, Estate, Objectives, OdooConfig,
@@ -51,8 +54,9 @@ pub use job_kind::JobKind;
 pub use load::checks_of;
 pub use masking::{MaskingRule, Rule};
 pub use policy::{DrillDuty, Policy, PolicyException, PolicyRule};
-pub use repository::{KeysConfig, RepositoryConfig};
+pub use repository::{KeysConfig, LockMode, ObjectLockConfig, RepositoryConfig};
 pub use restore::RestoreConfig;
+pub use retention::Retention;
 pub use runbook::RunbookConfig;
 pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;

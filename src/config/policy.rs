@@ -8,7 +8,9 @@ use chrono::NaiveDate;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::calendar::Effect;
 use super::estate::{Environment, Estate, Purpose};
+use super::job_kind::JobKind;
 use super::raw::Located;
 use super::read::text;
 use super::repository::positive;
@@ -70,6 +72,12 @@ pub struct PolicyRule {
     pub filestore_every: Option<Duration>,
     /// What its drills must be like.
     pub drill: Option<DrillDuty>,
+    /// The service does these by schedule.
+    pub scheduled: Vec<JobKind>,
+    /// A restore of it needs the approval of a second person.
+    pub approvals: bool,
+    /// Some calendar has these effects for it.
+    pub calendars: Vec<Effect>,
     /// No unmasked copy of another environment is loaded into it.
     pub masked_refresh_only: bool,
     /// Critical drift is looked at: the newest drift entry holds none older than this.
@@ -174,6 +182,15 @@ struct RawRule {
     filestore_every: Option<Located<Span>>,
     /// What drills must be like.
     drill: Option<RawDrillDuty>,
+    /// The service does these by schedule: `base`, `drill`, `verify` …
+    #[serde(default)]
+    scheduled: Vec<JobKind>,
+    /// A restore of it needs the approval of a second person.
+    #[serde(default)]
+    approvals: bool,
+    /// Some calendar has these effects for it: `forbid-drills`, `forbid-restores`, `slow-base-backups`.
+    #[serde(default)]
+    calendars: Vec<Effect>,
     /// Copies of other environments are loaded into it masked and neutralised only.
     #[serde(default)]
     masked_refresh_only: bool,
@@ -319,6 +336,9 @@ fn rule(source: &Source, raw: RawRule, estate: &Estate) -> Result<PolicyRule> {
         configuration_every: span("configuration_every", &raw.configuration_every)?,
         filestore_every: span("filestore_every", &raw.filestore_every)?,
         drill: drill.map(duty).transpose()?,
+        scheduled: raw.scheduled,
+        approvals: raw.approvals,
+        calendars: raw.calendars,
         masked_refresh_only: raw.masked_refresh_only,
         critical_drift_within: span("critical_drift_within", &raw.critical_drift_within)?,
     })

@@ -18,10 +18,12 @@ use super::alerts::RawAlerts;
 use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
+use super::drill_container::RawDrillContainer;
 use super::drill_odoo::RawDrillOdoo;
-use super::estate::{CheckpointMode, Purpose, ReaderMode, SandboxKind};
+use super::estate::{CheckpointMode, Purpose, ReaderMode};
 use super::job::RawJob;
 use super::policy::RawPolicySection;
+use super::repository::LockMode;
 use super::restore::RawRestore;
 use super::runbook::RawRunbook;
 use super::service::{RawEnvironmentService, RawService};
@@ -119,6 +121,19 @@ pub(super) struct RawRepository {
     pub(super) retry_for: Option<Located<Span>>,
     /// zstd level from 1 (fast) to 19 (small); default 3.
     pub(super) compression_level: Option<Located<i32>>,
+    /// Lock objects against deletion, where the bucket has Object Lock; absent: not.
+    pub(super) object_lock: Option<Located<RawObjectLock>>,
+}
+
+/// How objects are locked against deletion.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ObjectLock")]
+pub(super) struct RawObjectLock {
+    /// `governance` (may be lifted with a special permission) or `compliance` (by nobody).
+    pub(super) mode: LockMode,
+    /// For how many days from when an object is stored; `lifeboat prune` moves the dates of what is needed on.
+    pub(super) days: Located<u32>,
 }
 
 /// Who can read backups.
@@ -163,6 +178,33 @@ pub(super) struct RawEnvironment {
     pub(super) restore: Option<RawRestore>,
     /// What the service does for it, and where.
     pub(super) service: Option<RawEnvironmentService>,
+    /// Which recovery points are kept; absent: nothing is ever deleted.
+    pub(super) retention: Option<RawRetention>,
+}
+
+/// Which recovery points of an environment are kept. `lifeboat prune` carries it out.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Retention")]
+pub(super) struct RawRetention {
+    /// Every moment of the last so long, counted back from the newest recovery point, for example `30d`.
+    pub(super) recent: Located<Span>,
+    /// The last base backup of each of so many days that have one; default 0.
+    pub(super) daily: Option<u32>,
+    /// The last base backup of each of so many weeks (from Monday) that have one; default 0.
+    pub(super) weekly: Option<u32>,
+    /// The last base backup of each of so many months that have one; default 0.
+    pub(super) monthly: Option<u32>,
+    /// The last base backup of each of so many years that have one; default 0.
+    pub(super) yearly: Option<u32>,
+    /// So many base backups that can be restored are kept whatever their age; at least 1, default 2.
+    pub(super) minimum_base_backups: Option<Located<u32>>,
+    /// Pause between retiring, which can be taken back, and deleting; default `7d`.
+    pub(super) delete_after: Option<Located<Span>>,
+    /// Objects that no backup refers to are left alone for so long, for somebody may be writing it; default `3d`.
+    pub(super) unreferenced_after: Option<Located<Span>>,
+    /// Time zone in which days, weeks, months and years begin; default `UTC`.
+    pub(super) time_zone: Option<Located<String>>,
 }
 
 /// Objectives of an environment.
@@ -268,14 +310,29 @@ pub(super) struct RawDrill {
     /// Installed modules that may stay un-neutralised although their source is not found or their script fails.
     #[serde(default)]
     pub(super) allow_unneutralised: Vec<Located<String>>,
-    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
-    pub(super) sandbox: Option<SandboxKind>,
+    /// What keeps the programs of a drill in: `local` (default; namespaces of this host, no route out), `container` (Podman or Docker, no route out) or `none` (not sealed: PostgreSQL runs beside everything else, Odoo is not started).
+    pub(super) sandbox: Option<Located<RawSandbox>>,
+    /// Engine and images for `sandbox = "container"`.
+    pub(super) container: Option<RawDrillContainer>,
     /// Most disk that a drill may take; absent: what is free, less a reserve.
     pub(super) max_disk: Option<Located<ByteSize>>,
     /// Most memory that the processes of a drill may take together; absent: no limit.
     pub(super) max_memory: Option<Located<ByteSize>>,
     /// Longest time that a drill may take; absent: no limit.
     pub(super) max_duration: Option<Located<Span>>,
+}
+
+/// Kinds of sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "Sandbox")]
+pub(super) enum RawSandbox {
+    /// Namespaces of this host.
+    Local,
+    /// Containers of an engine on this host.
+    Container,
+    /// Nothing.
+    None,
 }
 
 /// One assertion about a restored database.

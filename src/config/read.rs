@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
 
+use super::drill_container::{RawDrillContainer, drill_container};
 use super::drill_odoo::drill_odoo;
-use super::estate::{Assumed, ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig};
+use super::estate::{
+    Assumed, ConfigurationSources, DrillConfig, Environment, Objectives, OdooConfig, PostgresConfig, SandboxKind,
+};
 use super::raw::{
-    Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres,
+    Located, RawAssumed, RawConfiguration, RawDrill, RawEnvironment, RawObjectives, RawOdoo, RawPostgres, RawSandbox,
 };
 use super::repository::{optional_secret, positive};
 use super::restore::restore;
+use super::retention::retention;
 use super::service::environment_service;
 use super::source::Source;
 use crate::error::Result;
@@ -58,6 +62,7 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
         odoo: odoo(source, raw.odoo)?,
         configuration: configuration(source, raw.configuration)?,
         drill,
+        retention: raw.retention.map(|raw| retention(source, raw)).transpose()?,
         restore: raw.restore.map(|raw| restore(source, raw)).transpose()?.unwrap_or_default(),
         service: raw.service.map(|raw| environment_service(source, raw)).transpose()?.unwrap_or_default(),
     };
@@ -65,17 +70,41 @@ pub(super) fn environment(source: &Source, raw: RawEnvironment) -> Result<(Envir
 }
 
 fn drill(source: &Source, raw: RawDrill) -> Result<DrillConfig> {
+    let sandbox = sandbox(source, raw.sandbox.as_ref(), raw.container, raw.odoo.is_some())?;
     Ok(DrillConfig {
         work_dir: raw.work_dir.map(|l| source.resolve(&l.value)),
         report_dir: raw.report_dir.map(|l| source.resolve(&l.value)),
         checks: raw.checks.map(|l| l.value.into_iter().map(|s| s.value).collect()),
         odoo: raw.odoo.map(|odoo| drill_odoo(source, odoo)).transpose()?,
         allow_unneutralised: raw.allow_unneutralised.into_iter().map(|l| l.value).collect(),
-        sandbox: raw.sandbox.unwrap_or_default(),
+        sandbox,
         max_disk: raw.max_disk.map(|l| l.value),
         max_memory: raw.max_memory.map(|l| l.value),
         max_duration: raw.max_duration.map(|l| positive(source, "max_duration", &l)).transpose()?,
     })
+}
+
+/// A table of containers may wait for its turn, but it must be right.
+fn sandbox(
+    source: &Source,
+    kind: Option<&Located<RawSandbox>>,
+    container: Option<RawDrillContainer>,
+    starts_odoo: bool,
+) -> Result<SandboxKind> {
+    let container = container.map(|raw| drill_container(source, raw)).transpose()?;
+    match (kind.map(|kind| (kind, kind.value)), container) {
+        (None | Some((_, RawSandbox::Local)), _) => Ok(SandboxKind::Local),
+        (Some((_, RawSandbox::None)), _) => Ok(SandboxKind::None),
+        (Some((kind, RawSandbox::Container)), None) => Err(source
+            .error(&kind.span, "`sandbox = \"container\"` needs to know the engine and the image")
+            .hint("add [environment.drill.container] with `socket` and `postgres`, an image by its digest")),
+        (Some((kind, RawSandbox::Container)), Some(container)) if starts_odoo && container.odoo.is_none() => {
+            Err(source
+                .error(&kind.span, "[environment.drill.odoo] says how Odoo is started, but no image holds one")
+                .hint("add `odoo` to [environment.drill.container], an image by its digest"))
+        }
+        (Some((_, RawSandbox::Container)), Some(container)) => Ok(SandboxKind::Container(container)),
+    }
 }
 
 fn is_environment_name(name: &str) -> bool {

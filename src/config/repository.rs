@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::raw::{Located, RawKeys, RawRepository, RawSecret};
@@ -30,6 +32,36 @@ pub struct RepositoryConfig {
     pub retry_for: Duration,
     /// zstd level, 1 to 19.
     pub compression_level: i32,
+    /// How objects are locked; only of `s3://`.
+    pub object_lock: Option<ObjectLockConfig>,
+}
+
+/// How objects are locked against deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLockConfig {
+    /// Who may lift a lock before its date.
+    pub mode: LockMode,
+    /// For how many days; at least 1.
+    pub days: u32,
+}
+
+/// Who may lift a lock before its date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LockMode {
+    /// Whoever has `s3:BypassGovernanceRetention`.
+    Governance,
+    /// Nobody.
+    Compliance,
+}
+
+impl std::fmt::Display for LockMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Governance => "governance",
+            Self::Compliance => "compliance",
+        })
+    }
 }
 
 /// Who can read backups, and where this host keeps its own keys.
@@ -43,6 +75,8 @@ pub struct KeysConfig {
     pub state_dir: PathBuf,
 }
 
+/// Longer locks than ten years are a slip of the finger that nobody can take back.
+const MOST_LOCKED_DAYS: u32 = 3650;
 const DEFAULT_RETRY: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
 
@@ -55,6 +89,7 @@ pub(super) fn repository(source: &Source, raw: RawRepository) -> Result<Reposito
         ("access_key_id", raw.access_key_id.as_ref().map(|l| &l.span)),
         ("secret_access_key", raw.secret_access_key.as_ref().map(|l| &l.span)),
         ("session_token", raw.session_token.as_ref().map(|l| &l.span)),
+        ("object_lock", raw.object_lock.as_ref().map(|l| &l.span)),
     ];
     if url.scheme() != "s3"
         && let Some((key, span)) = keys.iter().find_map(|(key, span)| Some((key, (*span)?)))
@@ -95,8 +130,18 @@ pub(super) fn repository(source: &Source, raw: RawRepository) -> Result<Reposito
         }
         level => level.map_or(3, |l| l.value),
     };
+    let object_lock = match raw.object_lock.map(|l| l.value) {
+        Some(lock) if lock.days.value == 0 || lock.days.value > MOST_LOCKED_DAYS => {
+            return Err(source
+                .error(&lock.days.span, format!("objects cannot be locked for {} days", lock.days.value))
+                .meaning("`lifeboat prune` moves the dates of what is needed on, so a lock need not outlast a backup")
+                .hint(format!("write 1 to {MOST_LOCKED_DAYS}; 30 is usual")));
+        }
+        lock => lock.map(|lock| ObjectLockConfig { mode: lock.mode, days: lock.days.value }),
+    };
     Ok(RepositoryConfig {
         url: raw.url.value,
+        object_lock,
         endpoint: raw.endpoint.map(|l| l.value),
         region: raw.region.map(|l| l.value),
         access_key_id: optional_secret(source, raw.access_key_id)?,

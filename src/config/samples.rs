@@ -132,11 +132,28 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     assert_eq!(shop.configuration.files[0], "/etc/traefik/**/*.yml");
     assert_eq!(shop.configuration.files[1], here("values.yaml").display().to_string());
     assert!(!shop.configuration.process_environment);
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let kept = shop.retention.as_ref().expect("configured");
+    assert_eq!((kept.recent, kept.delete_after, kept.unreferenced_after), (days(14), days(3), days(1)));
+    assert_eq!((kept.daily, kept.weekly, kept.monthly, kept.yearly), (7, 8, 12, 3));
+    assert_eq!((kept.minimum_base_backups, kept.time_zone), (4, chrono_tz::Europe::Berlin));
+    assert_eq!(sample("minimal.toml").environments[0].retention, None, "nothing is ever deleted");
+    assert_eq!(repository.object_lock, Some(ObjectLockConfig { mode: LockMode::Compliance, days: 45 }));
     assert_eq!(shop.drill.work_dir.as_deref(), Some(Path::new("/srv/drills")));
     assert_eq!(shop.drill.sandbox, SandboxKind::None);
     assert_eq!((shop.drill.max_disk, shop.drill.max_memory), (Some(ByteSize(40 << 30)), Some(ByteSize(4 << 30))));
     assert_eq!(shop.drill.max_duration, Some(Duration::from_secs(7200)));
     assert_eq!(sample("minimal.toml").environments[0].drill.sandbox, SandboxKind::Local);
+    let image = |text: String| text.parse::<ImageReference>().expect("a digest");
+    let container = DrillContainer {
+        socket: "/run/docker.sock".into(),
+        postgres: image(format!("docker.io/library/postgres@sha256:{}", "1".repeat(64))),
+        odoo: Some(image(format!("sha256:{}", "2".repeat(64)))),
+        bin_dir: Some("/usr/local/bin".into()),
+        nano_cpus: Some(1_500_000_000),
+        processes: 1024,
+    };
+    assert_eq!(sample("drill-container.toml").environments[0].drill.sandbox, SandboxKind::Container(container));
     assert_eq!(
         (shop.drill.report_dir.clone(), shop.drill.checks.clone()),
         (Some(here("reports")), Some(vec!["own".into()]))

@@ -13,7 +13,7 @@ use super::suggest::nearest;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt as _};
 
 /// Sections that stand below an `[[environment]]`.
-const SECTIONS: [&str; 6] = ["objectives", "postgres", "odoo", "configuration", "drill", "restore"];
+const SECTIONS: [&str; 7] = ["objectives", "postgres", "odoo", "configuration", "drill", "restore", "retention"];
 
 /// A configuration file that was read.
 #[derive(Debug)]

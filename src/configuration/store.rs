@@ -31,6 +31,7 @@ use crate::repository::catalogue::ledger;
 use crate::repository::fetch::fetch;
 use crate::repository::meta::MetaWriter;
 use crate::repository::pack_stream::{self, Position};
+use crate::repository::retention::guard::{self, Uses};
 use crate::repository::{Repository, StreamWriter};
 use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
@@ -229,7 +230,8 @@ async fn commit(
     subjects.push(Subject::new(layout::meta(environment, &masked_object), &masked_object));
     subjects.extend(written.packs.iter().map(|p| Subject::new(layout::pack(environment, &p.sha256), &p.sha256)));
     let body = Body::ConfigurationExport(entry.clone());
-    let appended = ledger.append(runtime, repository.signer()?, subjects, body).await?;
+    let uses = Uses { since: entries.last().map_or(0, |e| e.sequence), ..Uses::default() };
+    let appended = guard::commit(ledger, repository, environment, subjects, body, &uses, runtime).await?;
     let stored_bytes = written.stored_bytes + manifest.size + masked_size;
     let rules = Rules { own: rules, environment };
     let drift = tell_drift(repository, ledger, &entries, (&entry, masked), rules, runtime).await;

@@ -71,12 +71,12 @@ impl Judge {
         let path = bin_dir.join(program);
         let mut command = launch.command(&path);
         command.current_dir("/").stdin(Stdio::null());
-        Self { program, command, there: path.exists() }
+        Self { program, command, there: launch.has(&path) }
     }
 
     async fn run(mut self, id: &str, title: &str, why: &str) -> Result<Check> {
         if !self.there {
-            let missing = format!("{} is not installed on this host", self.program);
+            let missing = format!("{} is not installed with the restored server", self.program);
             return Ok(not_applicable(id, title, why, &missing));
         }
         let began = Instant::now();

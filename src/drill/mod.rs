@@ -25,7 +25,22 @@ mod stages;
 #[cfg(test)]
 mod testing;
 
+use std::ffi::OsString;
+use std::process::ExitCode;
+
 pub use reap::{Reaped, reap};
 pub use run::{Done, Request, run};
 pub use sampling::{Chosen, Sample, choose};
 pub use sandbox::Sandbox;
+
+/// Begins the first words of the command lines of a sandbox's own processes.
+const ROLES: &str = "sandbox:";
+
+/// Runs this process as a part of a sandbox if its command line says so. To be called before anything starts a
+/// thread: a process with threads cannot change its user namespace.
+pub fn dispatch(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut arguments = arguments.skip(1);
+    let role = arguments.next()?.into_string().ok().filter(|role| role.starts_with(ROLES))?;
+    let arguments: Vec<OsString> = arguments.collect();
+    sandbox::dispatch(&role, &arguments).or_else(|| neutralise::dispatch(&role, &arguments))
+}

@@ -6,10 +6,10 @@
 
 use std::path::Path;
 
-use crate::config::{self, DrillOdoo, Environment};
+use crate::config::{self, DrillOdoo, Environment, SandboxKind};
 use crate::drill::boot::{self, Surroundings};
 use crate::drill::checks;
-use crate::drill::neutralise::{self, AddonsPaths, Means, Neutralisation};
+use crate::drill::neutralise::{self, AddonsPaths, Elsewhere, Means, Neutralisation};
 use crate::error::Result;
 use crate::evidence::drill_record::Check;
 use crate::evidence::egress_record::Egress;
@@ -27,6 +27,8 @@ pub struct Inputs<'a> {
     pub around: Option<Surroundings<'a>>,
     /// The checks of the drill, of which those that ask for a page are asked here.
     pub checks: &'a [&'a config::Check],
+    /// Where Odoo's installation is, if it is not this host's.
+    pub elsewhere: Option<Elsewhere<'a>>,
 }
 
 /// What came of it.
@@ -44,6 +46,8 @@ pub struct Outcome {
     proven: Vec<(String, u32)>,
     /// Odoo databases that are not.
     unproven: Vec<String>,
+    /// What they were neutralised with.
+    means: Option<Means>,
 }
 
 impl Inputs<'_> {
@@ -72,12 +76,14 @@ impl Inputs<'_> {
 pub async fn neutralise(inputs: &Inputs<'_>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     outcome.findings.extend(inputs.why_not());
-    let (Some(_), Some(means)) = (&inputs.around, Means::of(inputs.environment, boot::base_url(boot::PORT))?) else {
+    let means = Means::at(inputs.environment, boot::base_url(boot::PORT), inputs.elsewhere.as_ref()).await?;
+    let (Some(_), Some(means)) = (&inputs.around, means) else {
         return Ok(outcome);
     };
     for done in neutralise::run(inputs.server, &means.settings()).await? {
         outcome.add(done);
     }
+    outcome.means = Some(means);
     if outcome.neutralised.is_empty() {
         outcome.findings.push("Odoo was not started: no restored database is Odoo's".into());
     }
@@ -110,9 +116,8 @@ pub async fn boot(inputs: &Inputs<'_>, outcome: &mut Outcome) -> Result<()> {
         let why = "no Odoo was started on this database: it is not proven to be neutralised";
         outcome.checks.extend(boot::unanswered(inputs.checks, &database, why));
     }
-    let Some((odoo, around)) = inputs.odoo() else { return Ok(()) };
-    let addons = AddonsPaths::of(inputs.environment, odoo)?;
-    let settings = boot::Settings { odoo, addons: &addons, around, checks: inputs.checks };
+    let (Some((odoo, around)), Some(means)) = (inputs.odoo(), outcome.means.take()) else { return Ok(()) };
+    let settings = boot::Settings { odoo, addons: means.addons(), around, checks: inputs.checks };
     for (database, series) in std::mem::take(&mut outcome.proven) {
         let booted = boot::run(inputs.server, &database, series, &settings).await?;
         outcome.checks.extend(booted.checks);
@@ -128,12 +133,16 @@ pub fn egress(log: &Path, neutralised: &[Neutralised]) -> Option<Egress> {
     Some(Egress::of(&String::from_utf8_lossy(&written), neutralised))
 }
 
-/// What a sandbox must let the drill's Odoo read.
+/// What a sandbox must let the drill's Odoo read of this host. Containers have Odoo in an image: of this host they are
+/// shown what was named for that, and nothing else.
 ///
 /// # Errors
 /// Configuration, where it cannot be told.
 pub fn readable(environment: &Environment) -> Result<Vec<std::path::PathBuf>> {
     let Some(odoo) = &environment.drill.odoo else { return Ok(Vec::new()) };
+    if let SandboxKind::Container(_) = environment.drill.sandbox {
+        return Ok(odoo.read_only_paths.clone());
+    }
     let mut paths = odoo.reads();
     paths.extend(AddonsPaths::of(environment, odoo)?.as_slice().iter().cloned());
     paths.sort();

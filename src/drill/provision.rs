@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::run::Request;
+use super::sandbox::container::{self, Container};
 use super::sandbox::local::Local;
 use super::sandbox::unsealed::Unsealed;
 use super::sandbox::{Limits, Sandbox, Seal};
@@ -12,8 +13,11 @@ use crate::config::SandboxKind;
 use crate::error::Result;
 use crate::evidence::drill_record::{self, Cleanup};
 use crate::repository::base_manifest::BaseManifest;
-use crate::restore::Tools;
 use crate::restore::wal_server::AHEAD;
+use crate::restore::{self, Tools};
+
+/// Directories that an image has of its own.
+const SYSTEM: [&str; 8] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc"];
 
 /// Sees that there is room, and seals the sandbox before anything is restored into it.
 pub(super) async fn provision(
@@ -25,16 +29,31 @@ pub(super) async fn provision(
     let limits = Limits::from(&request.environment.drill);
     // Of WAL, recovery has as much on disk as is fetched ahead, at least for a moment.
     let wal = plan.target.wal_bytes.min(AHEAD);
-    limits.admit(plan.bytes + wal + program_bytes(&tools.program, sandbox.root()), sandbox.root())?;
-    let seal: Arc<dyn Seal> = match request.environment.drill.sandbox {
+    let program = program_bytes(&tools.program, sandbox.root());
+    let libraries = match request.environment.drill.sandbox {
+        SandboxKind::Container(_) => container::LIBRARIES,
+        SandboxKind::Local | SandboxKind::None => 0,
+    };
+    limits.admit(plan.bytes + wal + program + libraries, sandbox.root())?;
+    let seal: Arc<dyn Seal> = match &request.environment.drill.sandbox {
         SandboxKind::Local => {
             let mut readable = installation(&tools.bin_dir);
             readable.extend(request.readable.iter().cloned());
             Arc::new(Local::start(&tools.program, sandbox.spec(readable, &request.ports, limits.memory)).await?)
         }
+        SandboxKind::Container(config) => {
+            // What the operating system has is the image's own there.
+            let own = |path: &&PathBuf| !SYSTEM.iter().any(|system| path.starts_with(system));
+            let readable = request.readable.iter().filter(own).cloned().collect();
+            let ports = &request.ports;
+            let major = Some(restore::tools::major(&plan.base.server_version));
+            let spec = sandbox.container(config.clone(), readable, ports, limits.memory, major);
+            Arc::new(Container::start(&tools.program, spec, sandbox.journal()).await?)
+        }
         SandboxKind::None => Arc::new(Unsealed::new(sandbox.root().to_owned(), tools.account.clone())),
     };
     let facts = seal.facts();
+    let warnings = facts.warnings.iter().map(|warning| format!("the engine warns: {warning}"));
     *described = Some(drill_record::Sandbox {
         kind: facts.kind.to_owned(),
         account: facts.account,
@@ -43,7 +62,13 @@ pub(super) async fn provision(
         sealed: Some(facts.sealed),
         namespaces: facts.namespaces,
         landlock_abi: facts.landlock_abi,
-        limits: limits.words(),
+        engine: facts.engine,
+        images: facts
+            .images
+            .into_iter()
+            .map(|image| drill_record::Image { part: image.part, reference: image.reference, id: image.id })
+            .collect(),
+        limits: limits.words().into_iter().chain(warnings).collect(),
     });
     Ok((seal, tools.manifest(plan).await?))
 }

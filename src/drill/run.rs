@@ -15,6 +15,7 @@ use super::loss::{self, Loss, SourceState};
 use super::provision::{destroy, provision};
 use super::record::{Findings, record};
 use super::sandbox::limits::Watch;
+use super::sandbox::reap::MAKING;
 use super::sandbox::{Limits, Sandbox, Seal};
 use super::stages::stages;
 use super::{odoo, selftest};
@@ -100,7 +101,7 @@ pub async fn run(tools: &Tools, mut request: Request<'_>) -> Result<Done> {
         (noted, _) => noted,
     });
     let mut found = Findings::default();
-    let provisioned = phases.time("provisioning", None, provision(tools, &request, &mut found.sandbox)).await;
+    let provisioned = phases.time(MAKING, None, provision(tools, &request, &mut found.sandbox)).await;
     let (seal, outcome) = match provisioned {
         Ok((seal, manifest)) => {
             let outcome = watched(tools, &request, seal.as_ref(), manifest, began, &mut phases, &mut found).await;

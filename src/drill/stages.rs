@@ -8,12 +8,14 @@ use std::sync::Arc;
 use super::boot::{self, Surroundings, Way};
 use super::checks::Circumstances;
 use super::compare::Baseline;
+use super::neutralise::Elsewhere;
 use super::record::Findings;
 use super::run::Request;
-use super::sandbox::Seal;
+use super::sandbox::{Part, Seal};
 use super::{checks, judges, odoo, reconcile, selftest};
 use crate::error::Result;
 use crate::evidence::sampled::Restored;
+use crate::postgres::launch::Launch;
 use crate::postgres::server::PrivateServer;
 use crate::postgres::source::databases;
 use crate::repository::base_manifest::BaseManifest;
@@ -31,7 +33,10 @@ pub(super) async fn stages(
 ) -> Result<()> {
     let plan = &request.plan;
     let mut tools = tools.clone();
-    tools.launch = seal.launch();
+    tools.launch = seal.launch(Part::Server);
+    if let Some(bin_dir) = seal.bin_dir() {
+        bin_dir.clone_into(&mut tools.bin_dir);
+    }
     // Whatever has a socket must lie where the sandbox sees it, and be found by whoever clears up.
     tools.temporary = request.sandbox.short().to_owned();
     if request.sandbox.program().exists() {
@@ -84,6 +89,7 @@ pub(super) async fn stages(
     found.checks.push(pages);
     found.validated_after = Some(phases.seconds() - aside);
     if let Some(facts) = &facts {
+        let odoo = seal.launch(Part::Odoo);
         let red: Vec<&str> = found.checks.iter().filter(|c| c.fails_the_drill()).map(|c| c.id.as_str()).collect();
         let cases = match red.is_empty() {
             true => {
@@ -92,6 +98,7 @@ pub(super) async fn stages(
                     attachments: &found.attachments.reconciled,
                     answers: baseline.at_the_target(),
                     why_not: baseline.why_not().unwrap_or("the source was asked in another state"),
+                    elsewhere: elsewhere(seal, odoo.as_ref()),
                 };
                 let cases = async { Ok(selftest::after(&tools, request, &sound).await) };
                 phases.time("self-test of the checks", None, cases).await?
@@ -145,18 +152,30 @@ async fn examine(
         return Ok(());
     }
     let (filestore, home) = (request.sandbox.filestore(), request.sandbox.root().join("odoo"));
+    let launch = seal.launch(Part::Odoo);
     // Without a seal there is no way in, and then no Odoo is started.
     let around = seal.way_in(boot::PORT).map(|socket| Surroundings {
-        launch: tools.launch.as_ref(),
+        launch: launch.as_ref(),
         account: tools.account.as_ref(),
         filestore: &filestore,
         home: &home,
         port: boot::PORT,
         way: Way::Unix(socket),
     });
-    let inputs = odoo::Inputs { environment: request.environment, server, around, checks: &request.checks };
+    let inputs = odoo::Inputs {
+        environment: request.environment,
+        server,
+        around,
+        checks: &request.checks,
+        elsewhere: elsewhere(seal, launch.as_ref()),
+    };
     found.odoo = phases.time("neutralising", None, odoo::neutralise(&inputs)).await?;
     let booted = phases.time("starting Odoo", None, odoo::boot(&inputs, &mut found.odoo)).await;
     found.checks.append(&mut found.odoo.checks);
     booted
+}
+
+/// Where Odoo's installation is, if it is not this host's.
+fn elsewhere<'a>(seal: &'a dyn Seal, launch: &'a dyn Launch) -> Option<Elsewhere<'a>> {
+    seal.own_program().map(|start| Elsewhere { launch, start })
 }

@@ -183,7 +183,7 @@ pub struct Target {
 /// Where a drill restores to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// `local`, or `none`.
+    /// `local`, `container`, or `none`.
     pub kind: String,
     /// The account that the server ran as.
     pub account: String,
@@ -203,6 +203,23 @@ pub struct Sandbox {
     /// Limits of disk, memory and time that were enforced.
     #[serde(default)]
     pub limits: Vec<String>,
+    /// Name and version of the engine that ran its containers; null where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The images that its containers ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
+}
+
+/// An image that a container of a drill ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// What it was for: `postgres`, `odoo`.
+    pub part: String,
+    /// As it was pinned, by its digest.
+    pub reference: String,
+    /// Its id, as the engine told it of the running container.
+    pub id: String,
 }
 
 /// A span of the work.

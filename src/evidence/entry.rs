@@ -9,6 +9,7 @@ pub use crate::evidence::bodies::{
     BaseBackup, Baseline, Collection, ConfigurationExport, DamagedBlock, FilestoreCapture, NotCovered, Restore,
     RestorePoint, Suspect, TenantRestore, WalNeeded, WalRange,
 };
+use crate::evidence::bodies_retention::{Delete, Deleted, Hold, LockExtension, Release, Retire, Revive};
 use crate::evidence::draw::{DrillDraw, Revealed};
 use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
@@ -92,6 +93,20 @@ pub enum Body {
     Silence(SilenceChange),
     /// Somebody could not be told that something is wrong.
     Undelivered(Undelivered),
+    /// Something is to be deleted, after a delay.
+    Retire(Retire),
+    /// Something that was retired is needed after all.
+    Revive(Revive),
+    /// Nothing may refer to this any more: it is being deleted.
+    Delete(Delete),
+    /// Objects of a deletion are gone.
+    Deleted(Deleted),
+    /// Somebody holds recovery points.
+    Hold(Hold),
+    /// A hold was removed.
+    Release(Release),
+    /// Lock dates of what is still referenced were moved on.
+    LockExtension(LockExtension),
     /// A scheduled job was run, put off or missed.
     Job(JobRecord),
     /// An instance took over a duty from one that may be alive.
@@ -116,6 +131,13 @@ impl Body {
             Body::Skipped(_) => "skipped",
             Body::Silence(_) => "silence",
             Body::Undelivered(_) => "undelivered",
+            Body::Retire(_) => "retire",
+            Body::Revive(_) => "revive",
+            Body::Delete(_) => "delete",
+            Body::Deleted(_) => "deleted",
+            Body::Hold(_) => "hold",
+            Body::Release(_) => "release",
+            Body::LockExtension(_) => "lock_extension",
             Body::Job(_) => "job",
             Body::Lease(_) => "lease",
         }

@@ -127,6 +127,8 @@ pub(crate) fn passed() -> DrillRecord {
             namespaces: ["ipc", "mnt", "net", "pid", "user", "uts"].map(Into::into).to_vec(),
             landlock_abi: Some(7),
             limits: vec!["disk: 40.0 GiB".into()],
+            engine: None,
+            images: Vec::new(),
         }),
         phases: vec![
             Phase {

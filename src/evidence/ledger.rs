@@ -127,6 +127,31 @@ impl Ledger {
         subjects: Vec<Subject>,
         body: Body,
     ) -> Result<Appended> {
+        let appended = self.append_or_yield(runtime, signer, subjects, body, None).await?;
+        Ok(appended.expect("only an entry that was to have a certain number yields"))
+    }
+
+    /// The same, but only as the entry that follows number `known`: `None` where the ledger has gone on, and nothing was
+    /// recorded. Whoever decided by the entries up to `known` knows then that nothing came in between.
+    pub async fn append_after(
+        &self,
+        runtime: &Runtime,
+        signer: &SigningKey,
+        subjects: Vec<Subject>,
+        body: Body,
+        known: u64,
+    ) -> Result<Option<Appended>> {
+        self.append_or_yield(runtime, signer, subjects, body, Some(known)).await
+    }
+
+    async fn append_or_yield(
+        &self,
+        runtime: &Runtime,
+        signer: &SigningKey,
+        subjects: Vec<Subject>,
+        body: Body,
+        known: Option<u64>,
+    ) -> Result<Option<Appended>> {
         let key_id = signer.verifying_key().id();
         if self.log.trust.find(&key_id).is_none() {
             return Err(error::denied(format!("the signing key {key_id} is not enrolled in this repository"))
@@ -139,11 +164,17 @@ impl Ledger {
             unread => unread.insert(self.first_look(runtime).await?),
         };
         let id = random_id()?;
+        if known.is_some_and(|known| end.chain.sequence < known) {
+            self.catch_up(end).await?;
+        }
         loop {
             if let (Some(overtaken), Some(fence)) = (&end.overtaken, &self.fence) {
                 return Err(overtaken.refusal(fence));
             }
             let chain = &mut end.chain;
+            if known.is_some_and(|known| chain.sequence != known) {
+                return Ok(None);
+            }
             let entry = Entry {
                 format: FORMAT,
                 id: id.clone(),
@@ -165,7 +196,7 @@ impl Ledger {
                     chain.push(sequence, &bytes, Some(time));
                     self.write_checkpoint(runtime, signer, chain).await;
                     let sha256 = chain.sha256.clone().expect("an entry was just pushed");
-                    return Ok(Appended { sequence, sha256, previous, signer: key_id });
+                    return Ok(Some(Appended { sequence, sha256, previous, signer: key_id }));
                 }
             }
         }
@@ -310,6 +341,26 @@ mod tests {
         let mut expected: Vec<String> = (1..=4).flat_map(|w| (0..10).map(move |n| format!("{w}-{n}"))).collect();
         expected.sort_unstable();
         assert_eq!(all, expected);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_is_to_follow_a_certain_one_follows_it_or_is_not_written() {
+        let store = memory();
+        let (one, two) = (ledger(&store, &[1]), ledger(&store, &[1]));
+        let steps = [
+            (&one, 0, "a", Some(1)),
+            (&two, 0, "somebody was there before", None),
+            (&two, 1, "b", Some(2)),
+            (&one, 1, "this process had not seen it", None),
+            (&one, 2, "c", Some(3)),
+        ];
+        for (writer, known, what, number) in steps {
+            let runtime = Runtime::silent();
+            let appended =
+                writer.append_after(&runtime, &key(1), Vec::new(), body(what), known).await.expect("reached");
+            assert_eq!(appended.map(|a| a.sequence), number, "{what}");
+        }
+        assert_eq!(told(&one.entries().await.expect("sound")), ["a", "b", "c"]);
     }
 
     struct Stopped;

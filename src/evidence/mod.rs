@@ -1,7 +1,7 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, notices, drill_record (judge, selftest)   what an entry says
+//! ledger ── statement ── entry ── bodies, bodies_retention, notices, drill_record (judge, selftest)   what an entry says
 //!    │                               ├── odoo_record, egress_record
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
@@ -22,6 +22,7 @@
 
 pub mod approval;
 pub mod bodies;
+pub mod bodies_retention;
 pub mod bound;
 mod cache;
 pub(crate) mod charts;

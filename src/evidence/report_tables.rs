@@ -152,6 +152,8 @@ pub(crate) fn sandbox(sandbox: &Sandbox) -> String {
         parts.push(format!("namespaces: {}", sandbox.namespaces.join(", ")));
     }
     parts.extend(sandbox.landlock_abi.map(|abi| format!("Landlock {abi}")));
+    parts.extend(sandbox.engine.iter().cloned());
+    parts.extend(sandbox.images.iter().map(|image| format!("{} image {} ({})", image.part, image.reference, image.id)));
     if !sandbox.limits.is_empty() {
         parts.push(format!("limits: {}", sandbox.limits.join(", ")));
     }

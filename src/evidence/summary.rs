@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::evidence::approval::{Approval, Step};
+use crate::evidence::bodies_retention::Gone;
 use crate::evidence::entry::{Body, TenantRestore};
 use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::evidence::read::LedgerEntry;
@@ -169,6 +170,40 @@ fn line(body: &Body) -> (String, bool) {
             let alerts = counted(u.alerts.len() as u64, "alert", "alerts");
             (format!("{} could not be told of {alerts} by {}: {}", u.receiver, u.instance, u.reason), true)
         }
+        Body::Retire(r) => {
+            let objects = counted(r.objects, "object", "objects");
+            (
+                format!("{}, {objects} ({}), not deleted before {}", gone(&r.gone), bytes(r.bytes), time(r.not_before)),
+                false,
+            )
+        }
+        Body::Revive(r) => (format!("{} back: {}", gone(&r.gone), r.reason), false),
+        Body::Delete(d) => {
+            let spared = if d.spared > 0 { format!(", {} spared", number(d.spared)) } else { String::new() };
+            let objects = counted(d.objects, "object", "objects");
+            (format!("{}, {objects} ({}){spared}", gone(&d.gone), bytes(d.bytes)), false)
+        }
+        Body::Deleted(d) => {
+            let left = match d.left {
+                0 => String::new(),
+                left => format!(", {} left that the store keeps locked", counted(left, "object", "objects")),
+            };
+            let objects = counted(d.objects, "object", "objects");
+            (format!("{objects} of entry {} ({}){left}", d.delete, bytes(d.bytes)), false)
+        }
+        Body::Hold(h) => {
+            let until = h.until.map_or_else(|| "until it is released".to_owned(), |t| format!("until {}", time(t)));
+            (format!("{}: {} {until}: {}", h.id, h.requested, h.reason), false)
+        }
+        Body::Release(r) => (format!("{}: {}", r.hold, r.reason), false),
+        Body::LockExtension(l) => {
+            let failed = match l.failed {
+                0 => String::new(),
+                failed => format!(", {} failed", number(failed)),
+            };
+            let objects = counted(l.objects, "object", "objects");
+            (format!("{objects} locked ({}) until {}{failed}", l.mode, time(l.until)), l.failed > 0)
+        }
         Body::Job(j) => job(j),
         Body::Lease(l) => {
             let before = match (&l.previous_owner, l.previous_generation) {
@@ -178,6 +213,19 @@ fn line(body: &Body) -> (String, bool) {
             (format!("{} does {} from now on (generation {}){before}", l.owner, l.duty, l.generation), false)
         }
     }
+}
+
+/// What an entry about retention is about.
+fn gone(gone: &Gone) -> String {
+    let segments = gone.wal.iter().map(|w| w.segments.count()).sum();
+    let parts = [
+        (gone.base_backups, "base backup", "base backups"),
+        (gone.filestore_captures, "filestore capture", "filestore captures"),
+        (gone.configuration_exports, "configuration export", "configuration exports"),
+        (segments, "WAL segment", "WAL segments"),
+    ];
+    let named: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|p| counted(p.0, p.1, p.2)).collect();
+    if named.is_empty() { "leftovers only".to_owned() } else { named.join(", ") }
 }
 
 /// What became of an occurrence of a job, and whether that is bad news.

@@ -10,9 +10,10 @@
 //! file and stores only its small index object. What is not committed does not exist: a killed capture
 //! leaves unreferenced objects and nothing else.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::index::{Changes, Index, seconds};
 use super::ingest::{Ingested, NewFiles, PATIENCE, PHASE, ingest};
@@ -35,6 +36,8 @@ use crate::postgres::backup::record_failure;
 use crate::postgres::base_backup::new_id;
 use crate::postgres::source::Source;
 use crate::repository::catalogue::ledger;
+use crate::repository::retention::State;
+use crate::repository::retention::guard::{self, Uses};
 use crate::repository::{PackInfo, Repository, Written, pack_stream};
 use crate::runtime::{Runtime, blocking};
 use crate::storage::layout;
@@ -110,6 +113,10 @@ pub(super) async fn one(
     result
 }
 
+/// A name is forgotten when it was last seen this long before the oldest moment that can be restored: no transaction is
+/// open longer, and clocks of two hosts differ by less.
+const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(2);
+
 struct Capture<'a> {
     repository: &'a Repository,
     environment: &'a Environment,
@@ -134,9 +141,14 @@ impl Capture<'_> {
         let uuid = database_uuid(&client).await?;
         let entries = self.ledger.entries().await?;
         let known_until = entries.last().map_or(0, |e| e.sequence);
-        let before = self.previous(&entries, uuid.as_deref()).cloned();
+        let state = State::of(&entries);
+        let before = self.previous(state.living(&entries), uuid.as_deref());
+        let built_on = before.map(|(sequence, _)| sequence);
+        let before = before.map(|(_, capture)| capture.clone());
+        let doomed = guard::doomed(self.repository, &self.environment.name, &state).await?;
+        let floor = self.environment.retention.as_ref().and_then(|_| state.oldest_moment(&entries));
         drop(entries);
-        let pieces = self.pieces(uuid.as_deref()).await?;
+        let pieces = self.pieces(uuid.as_deref(), &doomed).await?;
         let (restore_point, note) = restore_point::set(&client, &id).await?;
         if let Some(note) = note {
             self.runtime.emit(Event::Warning(format!("{}: {note}", self.tenant.database)));
@@ -214,7 +226,9 @@ impl Capture<'_> {
             }),
         };
         let touched = changes.gone.into_iter().chain(changes.back).collect();
-        let (entry, appended, index_bytes) = self.commit(index, entry, touched, known_until).await?;
+        let uses = Uses { since: known_until, entries: built_on.into_iter().collect(), wal: None };
+        let floor = floor.map(|oldest| seconds(oldest - FORGOTTEN_AFTER).get());
+        let (entry, appended, index_bytes) = self.commit(index, entry, touched, (uses, floor)).await?;
         self.forget(pieces).await;
         Ok(Captured {
             entry,
@@ -228,10 +242,13 @@ impl Capture<'_> {
 
     /// What a watcher stored since the last capture. Read after the ledger: what is taken over meanwhile by
     /// another capture is in the entry that it appends, which this one will follow.
-    async fn pieces(&self, uuid: Option<&str>) -> Result<Vec<Piece>> {
+    /// What lies in packs that retention is about to delete is read again, too: no piece is that old.
+    async fn pieces(&self, uuid: Option<&str>, doomed: &BTreeSet<String>) -> Result<Vec<Piece>> {
         let (name, tenant) = (&self.environment.name, live::tenant_key(self.tenant, uuid));
         let mut damaged = Vec::new();
-        let pieces = live::pieces(self.repository, name, Some(&tenant), &mut damaged).await?;
+        let mut pieces = live::pieces(self.repository, name, Some(&tenant), &mut damaged).await?;
+        let goes = |p: &PackInfo| doomed.contains(&format!("data/{}", p.sha256));
+        pieces.retain(|piece| !piece.packs.iter().any(goes));
         for what in damaged {
             self.runtime
                 .emit(Event::Warning(format!("{what}; it is left where it is, and what the source has is read again")));
@@ -253,9 +270,14 @@ impl Capture<'_> {
 
     /// The newest capture of this tenant. A database is another tenant when its uuid differs; one that
     /// was renamed keeps its uuid, and what it stored under its old name.
-    fn previous<'e>(&self, entries: &'e [LedgerEntry], uuid: Option<&str>) -> Option<&'e FilestoreCapture> {
-        let captures = || entries.iter().rev().filter_map(capture);
-        let same_name = captures().find(|c| c.database == self.tenant.database);
+    fn previous<'e>(
+        &self,
+        entries: impl DoubleEndedIterator<Item = &'e LedgerEntry>,
+        uuid: Option<&str>,
+    ) -> Option<(u64, &'e FilestoreCapture)> {
+        let captures: Vec<(u64, &FilestoreCapture)> = entries.rev().filter_map(capture).collect();
+        let captures = || captures.iter().copied();
+        let same_name = captures().map(|c| c.1).find(|c| c.database == self.tenant.database);
         let differs =
             |c: &&FilestoreCapture| uuid.zip(c.database_uuid.as_deref()).is_some_and(|(now, before)| now != before);
         if let Some(other) = same_name.filter(differs) {
@@ -266,8 +288,8 @@ impl Capture<'_> {
             )));
         }
         captures()
-            .find(|c| c.database == self.tenant.database && !differs(c))
-            .or_else(|| captures().find(|c| uuid.is_some() && c.database_uuid.as_deref() == uuid))
+            .find(|(_, c)| c.database == self.tenant.database && !differs(c))
+            .or_else(|| captures().find(|(_, c)| uuid.is_some() && c.database_uuid.as_deref() == uuid))
     }
 
     async fn scan(&self, mut index: Index, now: DateTime<Utc>) -> Result<Scanned> {
@@ -327,19 +349,24 @@ impl Capture<'_> {
         mut index: Index,
         mut entry: FilestoreCapture,
         touched: Vec<FileName>,
-        known_until: u64,
+        (mut uses, floor): (Uses, Option<u32>),
     ) -> Result<(FilestoreCapture, Appended, u64)> {
         let name = &self.environment.name;
         let mut subjects = Vec::new();
         let mut segment = None;
         let packs: Vec<PackInfo> = index.pending.clone();
-        if entry.files_new > 0 || !touched.is_empty() {
+        let expired = match floor {
+            Some(floor) => index.expire(self.repository, name, floor).await?,
+            None => false,
+        };
+        if expired || entry.files_new > 0 || !touched.is_empty() {
             let new = index.put_segment(self.repository, name, touched).await?;
             subjects.push(Subject::new(layout::meta(name, &new.sha256), &new.sha256));
             segment = Some(new);
         }
-        let since = self.ledger.entries_since(known_until).await?;
-        if let Some(other) = self.previous(&since, entry.database_uuid.as_deref()) {
+        let since = self.ledger.entries_since(uses.since).await?;
+        if let Some((sequence, other)) = self.previous(since.iter(), entry.database_uuid.as_deref()) {
+            uses.entries.push(sequence);
             let other = Index::read_object(self.repository, name, &other.index).await?;
             index.follow(other, segment);
         }
@@ -348,7 +375,7 @@ impl Capture<'_> {
         subjects.extend(packs.iter().map(|p| Subject::new(layout::pack(name, &p.sha256), &p.sha256)));
         entry.index = object.sha256;
         let body = Body::FilestoreCapture(entry.clone());
-        let appended = self.ledger.append(self.runtime, self.repository.signer()?, subjects, body).await?;
+        let appended = guard::commit(self.ledger, self.repository, name, subjects, body, &uses, self.runtime).await?;
         Ok((entry, appended, object.size))
     }
 }
@@ -362,9 +389,9 @@ struct Scanned {
     present: u64,
 }
 
-fn capture(entry: &LedgerEntry) -> Option<&FilestoreCapture> {
+fn capture(entry: &LedgerEntry) -> Option<(u64, &FilestoreCapture)> {
     match &entry.statement.predicate.body {
-        Body::FilestoreCapture(capture) => Some(capture),
+        Body::FilestoreCapture(capture) => Some((entry.sequence, capture)),
         _ => None,
     }
 }

@@ -44,6 +44,11 @@ impl Record {
         self
     }
 
+    pub(super) fn move_to(&mut self, frame: u64) -> Result<()> {
+        self.frame = u32::try_from(frame).map_err(|_| error::integrity("a filestore index counts too many frames"))?;
+        Ok(())
+    }
+
     /// Frame that holds the first byte, counted through the packs of all segments.
     pub fn frame(&self) -> u64 {
         self.frame.into()

@@ -22,13 +22,20 @@ use super::stamps::Stamp;
 use crate::error::{self, Result};
 use crate::evidence::entry::Suspect;
 use crate::repository::meta::{self, MetaObject, MetaWriter};
-use crate::repository::{PackInfo, Repository};
+use crate::repository::{PackInfo, PackTable, Repository};
 
 /// The format that this Lifeboat writes and reads.
 const FORMAT: u32 = 1;
 
 /// More segments than this are folded.
 const MAX_SEGMENTS: usize = 8;
+
+/// Expired names are looked at closer from so many on, or where they are one of so few of all.
+const MANY_NAMES: usize = 10_000;
+const FEW: usize = 20;
+
+/// Packs of this size together are worth writing the index anew, or a quarter of all.
+const MUCH: u64 = 256 << 20;
 
 /// Folding leaves at most this many untouched.
 const MAX_KEPT: usize = 4;
@@ -247,6 +254,58 @@ impl Index {
         Ok(segment)
     }
 
+    /// Forgets names that no scan has seen since `floor` (seconds since 1970), and packs in which nothing else is: only what
+    /// nothing that can be restored refers to. Everything is written anew then, so it happens when it frees enough; whether
+    /// it did. Packs of which anything is still needed stay as they are.
+    pub(super) async fn expire(&mut self, repository: &Repository, environment: &str, floor: u32) -> Result<bool> {
+        let expired = |r: &Record| r.last_seen().is_some_and(|seen| seen < floor);
+        let count = self.records.iter().filter(|r| expired(r)).count();
+        if count == 0 || count < MANY_NAMES && count * FEW < self.records.len() {
+            return Ok(false);
+        }
+        let mut packs = PackTable::default();
+        for segment in &self.segments {
+            meta::read(repository, environment, &segment.sha256, |line: SegmentLine| {
+                if let SegmentLine::Pack(pack) = line {
+                    packs.push(pack);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        for pack in &self.pending {
+            packs.push(pack.clone());
+        }
+        let mut used = vec![false; packs.packs().len()];
+        for record in self.records.iter().filter(|r| !expired(r)) {
+            let mut last = record.frame();
+            packs.cut(record.frame(), record.offset, record.length, |frame, _, _, _| last = frame)?;
+            let (first, last) = (packs.locate(record.frame())?.0, packs.locate(last)?.0);
+            used[first..=last].fill(true);
+        }
+        let sizes = || packs.packs().iter().map(|p| p.size).zip(&used);
+        let dead: u64 = sizes().filter(|(_, used)| !**used).map(|(size, _)| size).sum();
+        let all: u64 = sizes().map(|(size, _)| size).sum();
+        if dead == 0 || dead < MUCH && dead * 4 < all {
+            return Ok(false);
+        }
+        self.records.retain(|r| !expired(r));
+        let mut kept = PackTable::default();
+        let moved: Vec<u64> = packs
+            .packs()
+            .iter()
+            .zip(&used)
+            .map(|(pack, used)| if *used { kept.push(pack.clone()) } else { 0 })
+            .collect();
+        for record in &mut self.records {
+            let (pack, number) = packs.locate(record.frame())?;
+            record.move_to(moved[pack] + u64::from(number))?;
+        }
+        self.segments.clear();
+        self.pending = kept.packs().to_vec();
+        Ok(true)
+    }
+
     /// Another capture was committed meanwhile: what stands in `segment`, this capture's own, comes
     /// behind everything that the other one has.
     pub(super) fn follow(&mut self, other: Index, segment: Option<SegmentRef>) {
@@ -335,6 +394,40 @@ mod tests {
             assert!(old.is_empty() || index.segments[0] == old[0], "the large segment was rewritten");
         }
         assert_eq!(most, MAX_SEGMENTS);
+    }
+
+    #[tokio::test]
+    async fn names_that_nothing_can_refer_to_any_more_are_forgotten_with_their_packs() {
+        let (_, writer) = repository_and_writer().await;
+        let mut index = Index::empty(testing::header("0", 10));
+        // Three captures of ten names each, a pack for each; frames of 1 MiB.
+        for round in 0..3_u32 {
+            let base = index.frames();
+            let add = |n: u32| Record::new(name(round * 100 + n), 5, base + u64::from(n), 7, round).expect("small");
+            index.add((0..10).map(add).collect());
+            index.pending.push(PackInfo { sha256: format!("p{round}"), size: 100, ..pack(10) });
+            index.put_segment(&writer, "e", vec![]).await.expect("put");
+        }
+        // Of the first pack all is gone, of the second half of it.
+        for n in (0..10).chain(100..105) {
+            index.note(&name(n), NonZeroU32::new(50));
+        }
+        let before = index.segments.clone();
+        assert!(!index.expire(&writer, "e", 50).await.expect("looked"), "seen at the floor itself");
+        assert_eq!(index.segments, before);
+        assert!(index.expire(&writer, "e", 51).await.expect("expired"));
+        index.put_segment(&writer, "e", vec![]).await.expect("put");
+        let object = index.put_object(&writer, "e").await.expect("put");
+        let read = Index::read(&writer, "e", &object.sha256, Packs::Load).await.expect("read");
+        assert_eq!(read.records, index.records);
+        assert_eq!(read.records.len(), 15);
+        let packs: Vec<&str> = read.packs.packs().iter().map(|p| p.sha256.as_str()).collect();
+        assert_eq!(packs, ["p1", "p2"], "a pack of which anything is needed stays whole");
+        for (n, pack, frame) in [(105, 0, 5), (109, 0, 9), (200, 1, 0), (209, 1, 9)] {
+            let record = read.find(&name(n)).expect("kept");
+            assert_eq!(read.packs.locate(record.frame()).expect("inside"), (pack, frame), "{n}");
+        }
+        assert!(read.find(&name(3)).is_none() && read.find(&name(101)).is_none(), "read again where they come back");
     }
 
     #[tokio::test]

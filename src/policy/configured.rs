@@ -82,6 +82,20 @@ pub(super) fn judge(rule: &PolicyRule, bench: &mut Bench<'_>) {
             },
         );
     }
+    if rule.approvals {
+        let asks = environment.restore.approval;
+        bench.find(
+            rule,
+            "approvals",
+            Finding {
+                holds: Some(asks),
+                should: "a restore needs the approval of a second person".to_owned(),
+                is: if asks { "it does" } else { "it does not" }.to_owned(),
+                to_do: format!("set `approval = true` in [environment.restore] of {name}"),
+            },
+        );
+    }
+    schedules(rule, bench);
     drills(rule, bench);
     if rule.masked_refresh_only {
         bench.find(
@@ -144,6 +158,42 @@ fn recipients(rule: &PolicyRule, bench: &mut Bench<'_>) {
     }
 }
 
+fn schedules(rule: &PolicyRule, bench: &mut Bench<'_>) {
+    let (estate, name) = (bench.estate, &bench.environment.name);
+    if !rule.scheduled.is_empty() {
+        let runs = |kind| estate.jobs.iter().any(|job| job.kind == kind && job.environments.contains(name));
+        let missing: Vec<&str> = rule.scheduled.iter().filter(|kind| !runs(**kind)).map(|kind| kind.word()).collect();
+        bench.find(
+            rule,
+            "scheduled",
+            Finding {
+                holds: Some(missing.is_empty()),
+                should: rule.scheduled.iter().map(|kind| kind.word()).collect::<Vec<_>>().join(", "),
+                is: if missing.is_empty() {
+                    "all of them".to_owned()
+                } else {
+                    format!("without {}", missing.join(", "))
+                },
+                to_do: format!("add a [[job]] for it, for {name}"),
+            },
+        );
+    }
+    for effect in &rule.calendars {
+        let has = estate.calendars.iter().find(|c| c.effects.contains(effect) && c.environments.contains(name));
+        let word = serde_json::to_value(effect).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        bench.find(
+            rule,
+            "calendars",
+            Finding {
+                holds: Some(has.is_some()),
+                should: format!("a calendar with {word}"),
+                is: has.map_or_else(|| "none".to_owned(), |calendar| calendar.name.clone()),
+                to_do: format!("add a [[calendar]] with effects = [\"{word}\"] for {name}"),
+            },
+        );
+    }
+}
+
 /// Whether data travel encrypted.
 fn connection(dsn: &str) -> (bool, String) {
     let Ok(config) = dsn.parse::<tokio_postgres::Config>() else { return (false, "unreadable".to_owned()) };
@@ -161,14 +211,19 @@ fn drills(rule: &PolicyRule, bench: &mut Bench<'_>) {
     let drill = &bench.environment.drill;
     let name = &bench.environment.name;
     if duty.sealed {
-        let holds = drill.sandbox == SandboxKind::Local;
+        let holds = drill.sandbox != SandboxKind::None;
         bench.find(
             rule,
             "drill.sealed",
             Finding {
                 holds: Some(holds),
                 should: "drills run in a sealed sandbox".to_owned(),
-                is: if holds { "sandbox = \"local\"" } else { "sandbox = \"none\": not sealed" }.to_owned(),
+                is: match drill.sandbox {
+                    SandboxKind::Local => "sandbox = \"local\"",
+                    SandboxKind::Container(_) => "sandbox = \"container\"",
+                    SandboxKind::None => "sandbox = \"none\": not sealed",
+                }
+                .to_owned(),
                 to_do: format!("remove `sandbox` from [environment.drill] of {name}"),
             },
         );

@@ -228,6 +228,35 @@ fn evidence_decides_what_is_real() {
 }
 
 #[test]
+fn what_is_scheduled_and_what_calendars_forbid() {
+    let rules = "[[rule]]\nname = \"a\"\nscheduled = [\"base\"]\ncalendars = [\"forbid-restores\"]\napprovals = true\n";
+    let (policy, mut estate) = load(rules);
+    let judged = |estate: &Estate| {
+        let production = estate.environment("production").expect("known");
+        states(&judge(&policy, estate, &[production], &BTreeMap::new(), now()), "production")
+    };
+    let both = |scheduled, calendars| {
+        [
+            ("scheduled".to_owned(), scheduled),
+            ("calendars".to_owned(), calendars),
+            ("approvals".to_owned(), State::Violated),
+        ]
+        .into()
+    };
+    estate.jobs.clear();
+    assert_eq!(judged(&estate), both(State::Violated, State::Violated));
+    let dir = tempfile::tempdir().expect("temp dir");
+    let text = format!(
+        "{ESTATE}\n[[job]]\nname = \"nightly\"\nkind = \"base\"\nenvironments = [\"production\"]\ncron = \"0 2 * * *\"\n\
+         [[calendar]]\nname = \"peak\"\nenvironments = [\"production\"]\neffects = [\"forbid-restores\"]\n\
+         [[calendar.window]]\nstarts = \"2026-11-27T00:00\"\nlasts = \"4d\"\n"
+    );
+    std::fs::write(dir.path().join("lifeboat.toml"), text).expect("written");
+    estate = Estate::load(&dir.path().join("lifeboat.toml")).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()));
+    assert_eq!(judged(&estate), both(State::Held, State::Held));
+}
+
+#[test]
 fn copies_must_be_masked() {
     let (policy, estate) = load("[[rule]]\nname = \"copies\"\nmasked_refresh_only = true\n");
     let staging = estate.environment("staging").expect("known");

@@ -20,8 +20,9 @@ use crate::config::{Check, CheckpointMode, Environment, ReaderMode};
 use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::evidence::entry::{BaseBackup, Failure, WalNeeded};
-use crate::evidence::{Appended, Body, Ledger, Subject};
+use crate::evidence::{Appended, Body, Ledger, LedgerEntry, Subject};
 use crate::repository::catalogue::ledger;
+use crate::repository::retention::guard::{self, Uses};
 use crate::repository::{Repository, StateDir};
 use crate::runtime::Runtime;
 use crate::storage::layout;
@@ -115,7 +116,8 @@ async fn take(
     options: BaseOptions,
     runtime: &Runtime,
 ) -> Result<Done> {
-    let signer = repository.signer()?;
+    // Before any work: a host that may not record must not read for hours first.
+    repository.signer()?;
     let source = Source::new(&environment.postgres)?;
     let began = Instant::now();
     let id = new_id(runtime.now())?;
@@ -123,6 +125,7 @@ async fn take(
     let label = format!("lifeboat {id}");
     let mut connection = source.replication().await?;
     let entries = ledger.read().await?.entries;
+    let seen = entries.last().map_or(0, |e| e.sequence);
     let known = known_cluster(repository, &environment.name, &entries).await?;
     let present = Present::of(&mut connection).await?;
     same_cluster(known, present.system_id, &environment.name)?;
@@ -131,7 +134,8 @@ async fn take(
         true => Previous::default(),
         false => Previous::find(repository, &environment.name, &entries, &present, runtime).await?,
     };
-    let (previous, mut progress) = resumed(repository, environment, &options, &present, previous, runtime).await?;
+    let (previous, mut progress) =
+        resumed(repository, environment, &options, &present, (previous, &entries), runtime).await?;
     let span = Span {
         system_id: present.system_id,
         timeline: present.history.timeline(),
@@ -190,7 +194,9 @@ async fn take(
     entry.baseline = baseline.map(Box::new);
     let answers = entry.baseline.iter().filter_map(|b| b.answers.as_ref());
     subjects.extend(answers.map(|sha256| Subject::new(layout::meta(&environment.name, sha256), sha256)));
-    let appended = ledger.append(runtime, signer, subjects, Body::BaseBackup(entry.clone())).await?;
+    let uses = uses(&entries, &entry, seen);
+    let body = Body::BaseBackup(entry.clone());
+    let appended = guard::commit(ledger, repository, &environment.name, subjects, body, &uses, runtime).await?;
     if let Some(progress) = progress {
         progress.finish();
     }
@@ -201,6 +207,17 @@ async fn take(
         runtime.emit(Event::Warning(format!("the archived WAL could not be recorded in the ledger: {e}")));
     }
     Ok(Done { entry, appended })
+}
+
+/// What a base backup relies on that retention must not have deleted meanwhile.
+fn uses(entries: &[LedgerEntry], entry: &BaseBackup, since: u64) -> Uses {
+    let built_on = entries.iter().filter(|e| match &e.statement.predicate.body {
+        Body::BaseBackup(base) => Some(&base.id) == entry.previous.as_ref(),
+        _ => false,
+    });
+    let size = entry.wal_segment_size;
+    let wal = (entry.timeline, entry.start_lsn.segment(size), entry.stop_lsn.previous_segment(size));
+    Uses { since, entries: built_on.map(|e| e.sequence).collect(), wal: Some(wal) }
 }
 
 /// The data directory, where the files are to be read directly and can be.
@@ -235,7 +252,7 @@ async fn resumed(
     environment: &Environment,
     options: &BaseOptions,
     present: &Present,
-    previous: Previous,
+    (previous, entries): (Previous, &[LedgerEntry]),
     runtime: &Runtime,
 ) -> Result<(Previous, Option<Progress>)> {
     let Some(state_dir) = &options.state_dir else { return Ok((previous, None)) };
@@ -256,7 +273,7 @@ async fn resumed(
                 "going on with a backup that was interrupted: {} packs of it are stored",
                 unfinished.packs.len()
             )));
-            Ok((previous.resume(repository, &environment.name, unfinished).await?, Some(progress)))
+            Ok((previous.resume(repository, &environment.name, entries, unfinished).await?, Some(progress)))
         }
     }
 }

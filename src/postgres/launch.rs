@@ -16,6 +16,11 @@ pub trait Launch: Debug + Send + Sync {
     /// A command that runs `program` (absolute) as the unprivileged account of restored servers, with an
     /// environment that holds nothing but `LC_ALL`, `PATH` and `TZ` until the caller adds to it.
     fn command(&self, program: &Path) -> Command;
+
+    /// Whether `program` is there, where it would be started.
+    fn has(&self, program: &Path) -> bool {
+        program.exists()
+    }
 }
 
 /// On this host, beside everything else that runs there.

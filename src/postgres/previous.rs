@@ -23,6 +23,7 @@ use crate::repository::Repository;
 use crate::repository::base_manifest::{BaseManifest, FileEntry, FileStat};
 use crate::repository::meta::MetaObject;
 use crate::repository::page_sums::{PAGE, SUM, Sums, SumsWriter};
+use crate::repository::retention::{State, guard};
 use crate::repository::splice::{Change, splice, worn_frames};
 use crate::repository::{PackInfo, PackTable};
 use crate::runtime::Runtime;
@@ -71,7 +72,9 @@ impl Previous {
         present: &Present,
         runtime: &Runtime,
     ) -> Result<Self> {
-        let bases = entries.iter().rev().filter_map(|e| match &e.statement.predicate.body {
+        // What was retired goes soon, and is not to be kept alive by what builds on it.
+        let state = State::of(entries);
+        let bases = state.living(entries).rev().filter_map(|e| match &e.statement.predicate.body {
             Body::BaseBackup(base) => Some(base),
             _ => None,
         });
@@ -119,13 +122,19 @@ impl Previous {
         mut self,
         repository: &Repository,
         environment: &str,
+        entries: &[LedgerEntry],
         unfinished: Unfinished,
     ) -> Result<Self> {
         let first_frame = self.packs.frames();
         let files: HashMap<u32, &NotedFile> = unfinished.files.iter().map(|f| (f.number, f)).collect();
         let mut sums = SumsWriter::new(repository, environment);
         let mut adopted = Vec::new();
+        // Nothing refers to these packs yet: retention may be about to delete them.
+        let doomed = guard::doomed(repository, environment, &State::of(entries)).await?;
         for pack in &unfinished.packs {
+            if doomed.contains(&format!("data/{}", pack.info.sha256)) {
+                continue;
+            }
             let there = repository.store.info(&layout::pack(environment, &pack.info.sha256)).await?;
             let (Some(there), Some(pages)) = (there, pack.sums()) else { continue };
             if there.size == pack.info.size && pages.len() as u64 == page_count(&pack.info) * SUM as u64 {

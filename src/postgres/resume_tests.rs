@@ -115,7 +115,7 @@ async fn a_noted_page_is_known_by_its_lsn_or_by_its_sums() {
     let stored = || vec![("base/1/1", Some(7), P, page(3, 1)), ("base/1/1", Some(7), 2 * P, page(12, 2))];
     for hints_logged in [true, false] {
         let unfinished = left(&repository, stored(), None, hints_logged).await;
-        let previous = Previous::default().resume(&repository, "production", unfinished).await.expect("resumed");
+        let previous = Previous::default().resume(&repository, "production", &[], unfinished).await.expect("resumed");
         let file = previous.file("base/1/1").expect("noted");
         assert!(previous.whole_file("base/1/1").is_none() && !previous.is_empty());
         let kept = previous.kept(file).expect("kept");
@@ -140,7 +140,7 @@ async fn a_noted_pack_that_is_gone_or_whose_sums_do_not_fit_is_no_help() {
     let mut misfit = unfinished.packs[0].clone();
     misfit.sums = String::new();
     unfinished.packs = vec![gone, other_size, misfit];
-    let previous = Previous::default().resume(&repository, "production", unfinished).await.expect("resumed");
+    let previous = Previous::default().resume(&repository, "production", &[], unfinished).await.expect("resumed");
     assert!(previous.is_empty() && previous.packs.packs().is_empty());
 }
 
@@ -156,7 +156,7 @@ async fn resume_clears_the_digest_of_a_file_that_a_killed_backup_stored() {
     };
     let previous = backup_of(vec![file("base/1/1_vm"), file("base/1/2_vm")], lsn(6));
     let unfinished = left(&repository, vec![("base/1/1_vm", Some(7), 0, page(3, 1))], Some("b"), true).await;
-    let previous = previous.resume(&repository, "production", unfinished).await.expect("resumed");
+    let previous = previous.resume(&repository, "production", &[], unfinished).await.expect("resumed");
     let digest = |path| previous.file(path).expect("there").digest.clone();
     assert_eq!(digest("base/1/1_vm"), None, "its runs are those of another content now");
     assert_eq!(digest("base/1/2_vm").as_deref(), Some("of what was whole"));
@@ -174,7 +174,7 @@ async fn content_of_two_inodes_is_of_none() {
         ("base/1/4", Some(9), 0, page(3, 1)),
     ];
     let unfinished = left(&repository, stored, Some("b"), true).await;
-    let previous = previous.resume(&repository, "production", unfinished).await.expect("resumed");
+    let previous = previous.resume(&repository, "production", &[], unfinished).await.expect("resumed");
     let stat_of = |path| previous.file(path).expect("there").stat;
     assert_eq!(stat_of("base/1/1"), None);
     assert_eq!((stat_of("base/1/2"), stat_of("base/1/3")), (Some(stat(7)), Some(stat(7))));
@@ -190,7 +190,9 @@ async fn streamed(
 ) -> Option<(BaseManifest, Written)> {
     let (mut progress, unfinished) = progress(state, None, true);
     let previous = match unfinished {
-        Some(unfinished) => Previous::default().resume(repository, "production", unfinished).await.expect("resumed"),
+        Some(unfinished) => {
+            Previous::default().resume(repository, "production", &[], unfinished).await.expect("resumed")
+        }
         None => Previous::default(),
     };
     let (previous, names) = (Arc::new(previous), Names::default());

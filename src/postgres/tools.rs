@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 use crate::config::PostgresConfig;
 use crate::error::{self, Result};
 
+/// Places that do not name a version.
+const UNNAMED: [&str; 3] = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"];
+
 /// The server program.
 pub const SERVER: &str = "postgres";
 
@@ -47,13 +50,18 @@ fn packaged(major: u32) -> [PathBuf; 3] {
         .map(|place| PathBuf::from(place.replace("{}", &major.to_string())))
 }
 
+/// Where a server of this major version may be, the places that name it first.
+pub fn usual_places(major: u32) -> Vec<PathBuf> {
+    packaged(major).into_iter().chain(UNNAMED.map(PathBuf::from)).collect()
+}
+
 fn search(major: u32, program: &str, path: Option<&OsStr>) -> Result<PathBuf> {
     let versions = if program == SERVER { major..=major } else { major..=major + 5 };
     let named: Vec<PathBuf> = versions.flat_map(packaged).collect();
     if let Some(found) = named.iter().find(|dir| dir.join(program).is_file()) {
         return Ok(found.clone());
     }
-    let mut others: Vec<PathBuf> = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from).into();
+    let mut others: Vec<PathBuf> = UNNAMED.map(PathBuf::from).into();
     others.extend(path.iter().flat_map(std::env::split_paths).filter(|dir| dir.is_absolute()));
     match others.iter().find(|dir| asked(dir, program).is_some_and(|found| fits(found, major, program))) {
         Some(found) => Ok(found.clone()),
@@ -71,7 +79,12 @@ fn fits(found: u32, major: u32, program: &str) -> bool {
 /// The major version that a program tells of itself: `postgres (PostgreSQL) 15.20 (Debian …)`.
 pub fn asked(dir: &Path, program: &str) -> Option<u32> {
     let output = Command::new(dir.join(program)).arg("--version").env_clear().stdin(Stdio::null()).output().ok()?;
-    let said = String::from_utf8(output.stdout).ok()?;
+    version_said(&output.stdout)
+}
+
+/// The major version in such words.
+pub fn version_said(output: &[u8]) -> Option<u32> {
+    let said = std::str::from_utf8(output).ok()?;
     let version = said.split_once("(PostgreSQL) ")?.1;
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::Repository;
 use super::coverage::{Coverage, TimelineWal};
+use super::retention::State;
 use super::wal_archive::{WalArchive, chain};
 use crate::error::{self, ErrorKind, Result};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
@@ -28,6 +29,8 @@ pub struct Catalogue {
     /// How far watchers have completed filestores since their last captures; filled in by those who ask
     /// the filestore for it.
     pub live: Vec<LiveMark>,
+    /// What retention gave up, and what is held.
+    pub retention: State,
 }
 
 /// Everything that a database referred to up to here is stored, because a watcher saw it.
@@ -51,44 +54,63 @@ impl Catalogue {
         let ledger_problems = reading.problems.iter().map(|p| p.what.clone()).collect();
         let mut catalogue = Self {
             environment: environment.to_owned(),
+            retention: State::of(&reading.entries),
             entries: reading.entries,
             ledger_problems,
             wal: None,
             live: Vec::new(),
         };
         let archive = WalArchive::new(repository, environment);
-        let size = catalogue.segment_size();
+        let size = segment_size(&catalogue.entries);
         catalogue.wal = look(archive, size, &mut catalogue.ledger_problems).await?;
+        if let Some(wal) = &mut catalogue.wal {
+            catalogue.retention.hide(wal);
+        }
         Ok(catalogue)
     }
 
-    /// Base backups, oldest first.
+    /// The entries whose backups retention has not given up.
+    fn living(&self) -> impl DoubleEndedIterator<Item = &LedgerEntry> {
+        self.retention.living(&self.entries)
+    }
+
+    /// Base backups, oldest first, but for those that were retired or deleted.
     pub fn bases(&self) -> impl DoubleEndedIterator<Item = &BaseBackup> {
-        self.entries.iter().filter_map(|e| match &e.statement.predicate.body {
+        self.living().filter_map(|e| match &e.statement.predicate.body {
             Body::BaseBackup(base) => Some(base),
             _ => None,
         })
     }
 
-    /// Filestore captures, oldest first.
+    /// Filestore captures, oldest first, but for those that were retired or deleted.
     pub fn captures(&self) -> impl DoubleEndedIterator<Item = &FilestoreCapture> {
-        self.entries.iter().filter_map(|e| match &e.statement.predicate.body {
+        self.living().filter_map(|e| match &e.statement.predicate.body {
             Body::FilestoreCapture(capture) => Some(capture),
             _ => None,
         })
     }
 
-    /// Configuration exports, oldest first.
+    /// Configuration exports, oldest first, but for those that were retired or deleted.
     pub fn exports(&self) -> impl DoubleEndedIterator<Item = &ConfigurationExport> {
-        self.entries.iter().filter_map(|e| match &e.statement.predicate.body {
+        self.living().filter_map(|e| match &e.statement.predicate.body {
             Body::ConfigurationExport(export) => Some(export),
             _ => None,
         })
     }
 
-    fn segment_size(&self) -> Option<u64> {
-        self.bases().next_back().map(|b| b.wal_segment_size)
+    /// The ledger entry of a base backup that retention has given up.
+    pub fn retired_base(&self, id: &str) -> Option<&LedgerEntry> {
+        let named = |e: &&LedgerEntry| matches!(&e.statement.predicate.body, Body::BaseBackup(base) if base.id == id);
+        self.entries.iter().filter(|e| self.retention.is_gone(e.sequence)).find(named)
     }
+}
+
+/// Size of a WAL segment, as the newest base backup tells it, gone or not.
+pub(super) fn segment_size(entries: &[LedgerEntry]) -> Option<u64> {
+    entries.iter().rev().find_map(|e| match &e.statement.predicate.body {
+        Body::BaseBackup(base) => Some(base.wal_segment_size),
+        _ => None,
+    })
 }
 
 /// The ledger of an environment, with what this host has seen of it, behind the fence of `repository` where it has one.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::ranges::Ranges;
 use crate::units::{Lsn, Timeline};
 use crate::wal_name::{SegmentName, segment_name};
 
@@ -20,6 +21,8 @@ pub struct TimelineWal {
     pub live: BTreeMap<u64, u64>,
     /// Ancestors, oldest first: timeline, and where it was left. From the history file.
     pub ancestors: Vec<(Timeline, Lsn)>,
+    /// Segments that retention gave up: their absence is no damage.
+    pub retired: Ranges,
 }
 
 /// The WAL of an environment.
@@ -57,6 +60,8 @@ pub struct Gap {
     pub from: Lsn,
     /// WAL from this position on needs a base backup behind the gap.
     pub to: Lsn,
+    /// Whether all of it was given up by retention: nothing is wrong then.
+    pub retired: bool,
 }
 
 /// How far WAL reaches without a hole.
@@ -82,6 +87,29 @@ pub struct Branch {
 }
 
 impl Coverage {
+    /// Takes out what retention gave up, whether the store still has it or not.
+    pub fn hide(&mut self, retired: &BTreeMap<Timeline, Ranges>) {
+        for (timeline, segments) in retired {
+            let Some(wal) = self.timelines.get_mut(timeline) else { continue };
+            wal.segments.retain(|number| !segments.contains(*number));
+            wal.live.retain(|number, _| !segments.contains(*number));
+            wal.retired.extend(segments);
+        }
+    }
+
+    /// Whether retention gave up all of `first..=last` along `line`.
+    fn is_retired(&self, line: &[Leg], first: u64, last: u64) -> bool {
+        let mut at = first;
+        while at <= last {
+            let wal = line.iter().filter_map(|leg| self.timelines.get(&leg.timeline));
+            match wal.filter_map(|wal| wal.retired.end_of(at)).max() {
+                Some(end) => at = end.saturating_add(1),
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// Branches that hold WAL beside `line`: what was written to them is not on it.
     pub fn left_behind(&self, line: &[Leg]) -> Vec<Branch> {
         let mut branches = Vec::new();
@@ -209,6 +237,7 @@ impl Coverage {
             segments: next - number,
             from,
             to: Lsn(next * self.segment_size),
+            retired: self.is_retired(line, number, next - 1),
         })
     }
 
@@ -224,7 +253,7 @@ impl Coverage {
         runs
     }
 
-    /// All gaps along the line of the newest timeline.
+    /// All gaps along the line of the newest timeline, but for those that retention made.
     pub fn gaps(&self) -> Vec<Gap> {
         let Some(newest) = self.newest() else { return Vec::new() };
         let line = self.line(newest);
@@ -234,7 +263,7 @@ impl Coverage {
         while let Some(at) = start {
             let gap = self.reach(&line, at).and_then(|r| r.gap);
             start = gap.as_ref().map(|g| g.to);
-            gaps.extend(gap);
+            gaps.extend(gap.filter(|g| !g.retired));
         }
         gaps
     }
@@ -257,6 +286,7 @@ mod tests {
                     segments: segments.iter().copied().collect(),
                     live: live.iter().copied().collect(),
                     ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+                    ..TimelineWal::default()
                 };
                 (Timeline(*timeline), wal)
             })
@@ -284,6 +314,19 @@ mod tests {
         assert_eq!(gap.last, "000000010000000000000005");
         assert_eq!(wal.gaps(), [gap]);
         assert_eq!(wal.runs(Timeline(1)), [(2, 3), (6, 7)]);
+    }
+
+    #[test]
+    fn what_retention_gave_up_is_no_hole() {
+        let mut wal = coverage(&[(1, &[2, 3, 4, 5, 8], &[(9, 7)], &[])]);
+        let gone = |numbers: &[u64]| BTreeMap::from([(Timeline(1), numbers.iter().copied().collect::<Ranges>())]);
+        wal.hide(&gone(&[4, 5]));
+        let reach = wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches");
+        let gap = reach.gap.expect("ends there");
+        assert_eq!((reach.end, gap.segments, gap.retired), (Lsn(4 * SIZE), 4, false), "6 and 7 were lost");
+        wal.hide(&gone(&[6, 7]));
+        assert!(wal.reach(&wal.line(Timeline(1)), Lsn(2 * SIZE)).expect("reaches").gap.expect("ends").retired);
+        assert!(wal.gaps().is_empty());
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod pack_stream;
 pub mod packs;
 pub mod page_sums;
 pub mod page_writer;
+pub mod retention;
 pub mod splice;
 pub mod state_dir;
 pub mod verify;

@@ -118,13 +118,17 @@ fn reach_of(base: &BaseBackup, wal: Option<&Coverage>) -> BaseReach {
 
 /// The newest line of history that the base lies on; its own timeline where it lies on no other.
 pub fn line_of(base: &BaseBackup, wal: &Coverage) -> Vec<Leg> {
-    let on = |leg: &Leg| {
+    let lines = wal.timelines.keys().rev().map(|timeline| wal.line(*timeline));
+    lines.into_iter().find(|line| lies_on(base, line)).unwrap_or_else(|| wal.line(base.timeline))
+}
+
+/// Whether a base backup lies on a line of history, from its start to its stop.
+pub fn lies_on(base: &BaseBackup, line: &[Leg]) -> bool {
+    line.iter().any(|leg| {
         leg.timeline == base.timeline
             && leg.from <= base.start_lsn
             && leg.to.is_none_or(|switch| switch >= base.stop_lsn)
-    };
-    let lines = wal.timelines.keys().rev().map(|timeline| wal.line(*timeline));
-    lines.into_iter().find(|line| line.iter().any(on)).unwrap_or_else(|| wal.line(base.timeline))
+    })
 }
 
 /// The windows, oldest first. `last_commit` tells the time of the newest commit before the end of a

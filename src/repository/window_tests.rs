@@ -54,6 +54,7 @@ fn wal(timelines: &[Files<'_>]) -> Coverage {
                 segments: segments.iter().copied().collect(),
                 live: live.iter().copied().collect(),
                 ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+                ..TimelineWal::default()
             };
             (Timeline(*timeline), wal)
         })

@@ -71,14 +71,20 @@ impl Search<'_> {
         later: Option<&BaseBackup>,
         reach: Reach,
     ) -> Error {
+        let given_up = reach.gap.as_ref().is_some_and(|gap| gap.retired);
         let missing = reach.gap.map_or_else(String::new, |gap| match gap.segments {
+            _ if gap.retired => " (retention gave up the WAL in between)".to_owned(),
             1 => format!(" (WAL segment {} is missing)", gap.first),
             n => format!(" ({n} WAL segments are missing: {} to {})", gap.first, gap.last),
         });
-        let lies = if later.is_some() { "lies in a gap" } else { "lies in a gap or behind it" };
+        let lies = match later {
+            _ if given_up => "lies between two recovery points that were kept",
+            Some(_) => "lies in a gap",
+            None => "lies in a gap or behind it",
+        };
         let error = error::not_recoverable(format!("{} {lies}{missing}", text(time)))
             .hint(format!("the nearest possible before it is {}", text(last.time)));
-        after_gap(error, later)
+        after_gap(error, later, given_up)
     }
 
     /// Everything behind a gap is newer: to stop before it is a loss that somebody has to choose.
@@ -104,12 +110,12 @@ impl Search<'_> {
     ) -> Error {
         match &reach.gap {
             Some(gap) => {
-                let error = error::not_recoverable(format!(
-                    "{asked} ({target}) cannot be reached: WAL segment {} is missing",
-                    gap.first
-                ));
+                let error = error::not_recoverable(match gap.retired {
+                    true => format!("{asked} ({target}) cannot be reached: retention gave up the WAL before it"),
+                    false => format!("{asked} ({target}) cannot be reached: WAL segment {} is missing", gap.first),
+                });
                 let before = format!("the nearest possible before it is `--to lsn:{}`{}", gap.from, committed(last));
-                after_gap(error.hint(before), later)
+                after_gap(error.hint(before), later, gap.retired)
             }
             None => error::not_recoverable(format!(
                 "{asked} ({target}) lies behind the last WAL in the repository, which ends at {}",
@@ -133,16 +139,16 @@ const HEAL: &str = "if the missing segments are still somewhere (the server's pg
                     them: then nothing is missing any more";
 
 /// Names what is nearest behind a gap.
-fn after_gap(error: Error, later: Option<&BaseBackup>) -> Error {
-    match later {
+fn after_gap(error: Error, later: Option<&BaseBackup>, given_up: bool) -> Error {
+    let error = match later {
         Some(later) => error.hint(format!(
             "the nearest possible after it is {}: `--to backup:{}`",
             text(later.stop_time),
             later.id
         )),
         None => error.hint("after it nothing can be restored: there is no base backup behind the gap"),
-    }
-    .hint(HEAL)
+    };
+    if given_up { error } else { error.hint(HEAL) }
 }
 
 /// The time that belongs to the last place before a gap.
@@ -163,6 +169,16 @@ pub(super) fn nothing(catalogue: &Catalogue) -> Error {
 
 pub(super) fn unknown_backup(catalogue: &Catalogue, id: &str) -> Error {
     let known: Vec<&str> = catalogue.bases().rev().take(5).map(|b| b.id.as_str()).collect();
+    if let Some(entry) = catalogue.retired_base(id) {
+        let error =
+            error::not_recoverable(format!("base backup {id} of {} was given up by retention", catalogue.environment));
+        return match catalogue.retention.deleted.entries.contains(entry.sequence) {
+            true => error.meaning("its objects were deleted").hint(format!("the newest are: {}", known.join(", "))),
+            false => error
+                .meaning("it is retired, and not deleted yet")
+                .hint(format!("`lifeboat hold add -e {} --point backup:{id} …` brings it back", catalogue.environment)),
+        };
+    }
     error::not_recoverable(format!("{} has no base backup {id}", catalogue.environment))
         .hint(format!("the newest are: {}", known.join(", ")))
 }

@@ -16,6 +16,7 @@ use crate::postgres::server::PrivateServer;
 use crate::repository::Repository;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::catalogue::Catalogue;
+use crate::repository::retention::guard;
 use crate::runtime::Runtime;
 
 /// What a restore works with, beside its plan.
@@ -48,7 +49,17 @@ pub struct Tools {
 impl Tools {
     /// Reads the manifest of the plan's base backup.
     pub async fn manifest(&self, plan: &Plan) -> Result<Arc<BaseManifest>> {
-        BaseManifest::read(&self.repository, &plan.environment, &plan.base.manifest).await.map(Arc::new)
+        let read = BaseManifest::read(&self.repository, &plan.environment, &plan.base.manifest).await;
+        self.explained(plan, read.map(Arc::new)).await
+    }
+
+    /// Tells damage from what retention deleted meanwhile.
+    async fn explained<T>(&self, plan: &Plan, result: Result<T>) -> Result<T> {
+        let since = self.catalogue.entries.last().map_or(0, |e| e.sequence);
+        match result {
+            Err(e) => Err(guard::explain(&self.repository, &plan.environment, since, e).await),
+            done => done,
+        }
     }
 
     /// Where the files of the cluster go.
@@ -62,7 +73,7 @@ impl Tools {
 
     /// Fetches and writes the base backup; with `reuse` it keeps what is right in the target.
     pub async fn files(&self, plan: &Plan, manifest: Arc<BaseManifest>, reuse: bool) -> Result<Transfer> {
-        files::write(Files {
+        let written = files::write(Files {
             repository: &self.repository,
             environment: &plan.environment,
             manifest,
@@ -71,7 +82,8 @@ impl Tools {
             reuse,
             runtime: &self.runtime,
         })
-        .await
+        .await;
+        self.explained(plan, written).await
     }
 
     /// Replays WAL to the stop point and asserts it; the server keeps running.

@@ -36,6 +36,7 @@ async fn what_was_fetched_ahead_is_taken_without_asking() {
         ledger_problems: Vec::new(),
         wal: Some(coverage),
         live: Vec::new(),
+        retention: Default::default(),
     };
     let line = vec![Leg { timeline: Timeline(1), from: Lsn(0), to: None }];
     let folder = tempfile::tempdir().expect("dir");

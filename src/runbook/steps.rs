@@ -114,7 +114,7 @@ pub(super) fn start_privately() -> Step {
         .run([
             "mkdir -p \"$RESTORED/run\"; : > \"$RESTORED/run/postgresql.conf\"; echo 'local all all trust' > \"$RESTORED/run/pg_hba.conf\"; : > \"$RESTORED/run/pg_ident.conf\"",
             "if [ -n \"$AS\" ]; then chown -R \"$ACCOUNT\" \"$RESTORED/run\"; fi",
-            "$AS \"$BIN/pg_ctl\" -w -D \"$RESTORED/pgdata\" -l \"$RESTORED/run/log\" -o \"-c config_file=$RESTORED/run/postgresql.conf -c data_directory=$RESTORED/pgdata -c hba_file=$RESTORED/run/pg_hba.conf -c ident_file=$RESTORED/run/pg_ident.conf -c listen_addresses='' -c port=$PORT -c unix_socket_directories=$RESTORED/run\" start",
+            "(cd /; $AS \"$BIN/pg_ctl\" -w -D \"$RESTORED/pgdata\" -l \"$RESTORED/run/log\" -o \"-c config_file=$RESTORED/run/postgresql.conf -c data_directory=$RESTORED/pgdata -c hba_file=$RESTORED/run/pg_hba.conf -c ident_file=$RESTORED/run/pg_ident.conf -c listen_addresses='' -c port=$PORT -c unix_socket_directories=$RESTORED/run\" start)",
         ])
         .check("`server started`.")
 }
@@ -143,7 +143,7 @@ pub(super) fn look(facts: &Facts<'_>) -> Step {
 pub(super) fn stop_privately() -> Step {
     Step::new("Stop the private server")
         .text("Only when somebody has said that these are the right data.")
-        .by_hand(["$AS \"$BIN/pg_ctl\" -w -m fast -D \"$RESTORED/pgdata\" stop"])
+        .by_hand(["(cd /; $AS \"$BIN/pg_ctl\" -w -m fast -D \"$RESTORED/pgdata\" stop)"])
 }
 
 /// The restored data where the lost ones were.

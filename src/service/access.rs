@@ -21,6 +21,7 @@ pub fn location(config: &RepositoryConfig) -> Result<Location> {
         secret_access_key: resolve(&config.secret_access_key)?,
         session_token: resolve(&config.session_token)?,
         retry: RetryPolicy { give_up_after: config.retry_for, ..Default::default() },
+        object_lock: config.object_lock,
         ..Location::new(config.url.clone())
     })
 }

@@ -167,7 +167,7 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
         view.live = live(wal);
         view.gaps = wal.gaps();
         for gap in recovery.windows.iter().filter_map(|w| w.ended_by.clone()) {
-            if !view.gaps.contains(&gap) {
+            if !gap.retired && !view.gaps.contains(&gap) {
                 view.gaps.push(gap);
             }
         }

@@ -171,6 +171,22 @@ fn find<T: StdError + 'static>(failure: &object_store::Error) -> Option<&T> {
     None
 }
 
+/// Whether a store that deletes many at once refused one object and would again.
+pub(super) fn is_refusal(failure: &object_store::Error) -> bool {
+    const PASSING: [&str; 6] =
+        ["InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "ServerBusy"];
+    let text = causes(failure);
+    let code = text.split_once("(code: ").and_then(|(_, rest)| rest.split_once(')')).map(|(code, _)| code);
+    classify(failure) == Failure::Refused || code.is_some_and(|code| !PASSING.contains(&code))
+}
+
+/// Why the store refused, in its own words.
+pub(super) fn refusal(failure: &object_store::Error) -> String {
+    let text = causes(failure);
+    let message = text.split_once("<Message>").and_then(|(_, rest)| rest.split_once("</Message>"));
+    message.map_or(text.clone(), |(message, _)| message.to_owned()).chars().take(200).collect()
+}
+
 /// The failure of an operation as the program reports it.
 pub(super) fn describe(operation: &str, key: &str, url: &str, failure: object_store::Error, tried: Duration) -> Error {
     let class = classify(&failure);

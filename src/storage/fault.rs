@@ -134,6 +134,11 @@ impl<T: ObjectStore> FaultStore<T> {
         script.always.clear();
     }
 
+    /// Forgets faults of [`FaultStore::nth`] that nothing has met yet.
+    pub fn disarm(&self) {
+        self.script().planned.clear();
+    }
+
     /// All calls so far, oldest first.
     pub fn calls(&self) -> Vec<Call> {
         self.script().calls.clone()

@@ -18,8 +18,10 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::local::{self, Leftovers, LocalStore};
+use super::object_lock::ObjectLocks;
 use super::s3::{self, Access};
 use super::store::{RetryPolicy, Store};
+use crate::config::ObjectLockConfig;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::runtime::Runtime;
 
@@ -40,6 +42,8 @@ pub struct Location {
     pub session_token: Option<SecretString>,
     /// Patience with a failing store.
     pub retry: RetryPolicy,
+    /// How objects are locked; `None`: they are not. S3 only.
+    pub object_lock: Option<ObjectLockConfig>,
 }
 
 impl Location {
@@ -53,6 +57,7 @@ impl Location {
             secret_access_key: None,
             session_token: None,
             retry: RetryPolicy::default(),
+            object_lock: None,
         }
     }
 
@@ -118,11 +123,13 @@ async fn open_place(
     runtime: &Runtime,
     open_folder: impl FnOnce(&std::path::Path) -> Result<LocalStore>,
 ) -> Result<Store> {
+    let mut locks = None;
     let inner: Arc<dyn ObjectStore> = match location.place()? {
         Place::Folder(folder) => Arc::new(open_folder(&folder)?),
         Place::S3 { bucket, prefix } => {
             let access = Access::resolve(location, &bucket).await?;
             access.check_credentials().await?;
+            locks = Some(Arc::new(ObjectLocks::new(&access, prefix.clone(), location.object_lock)));
             below(prefix, access.store(runtime)?)
         }
         Place::Azure { container, prefix } => {
@@ -149,7 +156,7 @@ async fn open_place(
             below(prefix, builder.build().or_err(ErrorKind::Config, || format!("cannot use {}", location.url))?)
         }
     };
-    Ok(Store::new(inner, &location.url, location.retry, runtime.clone()))
+    Ok(Store::new(inner, &location.url, location.retry, runtime.clone()).with_locks(locks))
 }
 
 fn below(prefix: Path, store: impl ObjectStore) -> Arc<dyn ObjectStore> {

@@ -86,6 +86,12 @@ pub async fn probe(store: &Store, location: &Location, runtime: &Runtime) -> Res
             return Err(reasons.fold(refusal, |refusal, reason| refusal.hint(reason.words)));
         }
     };
+    let locks = |finding: &Finding| finding.name == "object-lock" && finding.state == State::Good;
+    if location.object_lock.is_some() && !asked.iter().any(locks) {
+        let words = "[repository.object_lock] is configured, but the bucket has no Object Lock (it is turned on when a bucket \
+                     is made): nothing is locked";
+        findings.push(warning("object-lock-policy", words));
+    }
     findings.extend(asked);
     Ok(ProbeReport { url: store.url().to_owned(), findings })
 }

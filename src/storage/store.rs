@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
@@ -23,6 +24,7 @@ use object_store::{
 };
 
 use super::failure::{self, Failure, classify};
+use super::object_lock::ObjectLocks;
 use crate::error::{self, Error, Result};
 use crate::event::Event;
 use crate::runtime::Runtime;
@@ -49,6 +51,14 @@ pub struct ObjectInfo {
     pub key: String,
     /// Stored size in bytes.
     pub size: u64,
+    /// When it was written, by the store's clock.
+    pub modified: DateTime<Utc>,
+}
+
+impl ObjectInfo {
+    fn of(meta: ObjectMeta) -> Self {
+        Self { key: meta.location.to_string(), size: meta.size, modified: meta.last_modified }
+    }
 }
 
 /// How long and how often a failing store is tried again.
@@ -79,6 +89,7 @@ pub struct Store {
     url: Arc<str>,
     retry: RetryPolicy,
     answer_within: Duration,
+    locks: Option<Arc<ObjectLocks>>,
     runtime: Runtime,
 }
 
@@ -91,7 +102,18 @@ impl fmt::Debug for Store {
 impl Store {
     /// Wraps `inner`, whose root is the repository; `url` is for messages.
     pub fn new(inner: Arc<dyn ObjectStore>, url: &str, retry: RetryPolicy, runtime: Runtime) -> Self {
-        Self { inner, url: url.into(), retry, answer_within: ANSWER_WITHIN, runtime }
+        Self { inner, url: url.into(), retry, answer_within: ANSWER_WITHIN, locks: None, runtime }
+    }
+
+    /// The same store with the locks of its bucket.
+    #[must_use]
+    pub(super) fn with_locks(self, locks: Option<Arc<ObjectLocks>>) -> Self {
+        Self { locks, ..self }
+    }
+
+    /// The locks of its bucket, where it is one that may have them.
+    pub fn locks(&self) -> Option<&Arc<ObjectLocks>> {
+        self.locks.as_ref()
     }
 
     /// The same store with another patience, for loops that retry themselves.
@@ -167,7 +189,11 @@ impl Store {
                 Err(_) => Err(failure),
             }
         };
-        self.retrying("write", key, attempt).await
+        let there = self.retrying("write", key, attempt).await?;
+        if let (None, Some(locks)) = (&there, &self.locks) {
+            locks.after_put(key, &self.runtime).await;
+        }
+        Ok(there)
     }
 
     /// Writes or replaces an object that is derivable (the ledger's checkpoint).
@@ -240,7 +266,7 @@ impl Store {
     pub async fn info(&self, key: &str) -> Result<Option<ObjectInfo>> {
         let path = Path::from(key);
         let meta = self.retrying("look at", key, || self.head(&path)).await?;
-        Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), size: m.size }))
+        Ok(meta.map(|m| ObjectInfo { key: key.to_owned(), ..ObjectInfo::of(m) }))
     }
 
     /// All objects below `prefix` (which ends with `/`), sorted by name.
@@ -250,6 +276,18 @@ impl Store {
 
     /// All objects below `prefix` whose names sort after `after`, sorted by name.
     pub async fn list_after(&self, prefix: &str, after: Option<&str>) -> Result<Vec<ObjectInfo>> {
+        let mut found = self.list_as(prefix, after, Some).await?;
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(found)
+    }
+
+    /// What `keep` makes of each object below `prefix`, in any order: for listings that are too long to hold whole.
+    pub async fn list_as<T>(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        keep: impl Fn(ObjectInfo) -> Option<T>,
+    ) -> Result<Vec<T>> {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
             let mut stream = match after {
@@ -258,9 +296,8 @@ impl Store {
             };
             let mut found = Vec::new();
             while let Some(meta) = self.within(self.answer_within, stream.try_next()).await? {
-                found.push(ObjectInfo { key: meta.location.to_string(), size: meta.size });
+                found.extend(keep(ObjectInfo::of(meta)));
             }
-            found.sort_by(|a, b| a.key.cmp(&b.key));
             Ok(found)
         })
         .await
@@ -271,8 +308,7 @@ impl Store {
         let path = Path::from(prefix.trim_end_matches('/'));
         self.retrying("list", prefix, || async {
             let listed = self.within(self.answer_within, self.inner.list_with_delimiter(Some(&path))).await?;
-            let mut objects: Vec<ObjectInfo> =
-                listed.objects.into_iter().map(|m| ObjectInfo { key: m.location.to_string(), size: m.size }).collect();
+            let mut objects: Vec<ObjectInfo> = listed.objects.into_iter().map(ObjectInfo::of).collect();
             objects.sort_by(|a, b| a.key.cmp(&b.key));
             let mut folders: Vec<String> = listed.common_prefixes.into_iter().map(|p| p.to_string()).collect();
             folders.sort();
@@ -293,6 +329,35 @@ impl Store {
                     Some(result) => absent_as_none(result)?,
                     None => return Ok(()),
                 };
+            }
+        })
+        .await
+    }
+
+    /// Deletes objects one by one, as far as the store lets it: why it did not, where it refused. An absent object is a
+    /// deleted one. A store that cannot be reached is an error; what was deleted by then stays deleted.
+    pub async fn delete_each(&self, keys: &[String]) -> Result<Vec<Option<String>>> {
+        let paths: Vec<Path> = keys.iter().map(|k| Path::from(k.as_str())).collect();
+        self.retrying("delete", "objects that retention gave up", || async {
+            let stream = futures::stream::iter(paths.clone().into_iter().map(Ok)).boxed();
+            let mut results = self.inner.delete_stream(stream);
+            let mut outcomes = Vec::with_capacity(paths.len());
+            loop {
+                let next = async { Ok(results.next().await) };
+                match self.within(self.answer_within, next).await? {
+                    Some(Err(failure)) if failure::is_refusal(&failure) => {
+                        outcomes.push(Some(failure::refusal(&failure)));
+                    }
+                    Some(result) => {
+                        absent_as_none(result)?;
+                        outcomes.push(None);
+                    }
+                    None => break,
+                }
+            }
+            match outcomes.len() == paths.len() {
+                true => Ok(outcomes),
+                false => Err(generic("delete", "the store did not tell what became of each object")),
             }
         })
         .await

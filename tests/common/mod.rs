@@ -9,6 +9,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test module takes what it needs")]
 
 mod cluster;
+mod engine;
 mod estate;
 mod fixture;
 mod journal;
@@ -21,6 +22,7 @@ mod scratch;
 mod wait;
 
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
+pub(crate) use self::engine::Engine;
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};
 pub(crate) use self::fixture::{Fixture, ODOO_TABLES, fixture_odoo, load_fixture};
 pub(crate) use self::journal::{Ack, Journal, JournalResult};

@@ -52,7 +52,7 @@ impl Moto {
         command.args([server, &self.port.to_string()]).current_dir(self.scratch.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
         self.server = Some(command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")));
-        wait_until("moto answers", Duration::from_secs(60), || self.request("GET", "/moto-api/").is_some());
+        wait_until("moto answers", Duration::from_secs(60), || self.request("GET", "/moto-api/", "").is_some());
     }
 
     /// The server is gone, with its objects; connections are refused.
@@ -73,7 +73,16 @@ impl Moto {
     }
 
     pub(crate) fn create_bucket(&self, name: &str) {
-        let status = self.request("PUT", &format!("/{name}"));
+        self.create_bucket_with(name, "");
+    }
+
+    /// A bucket whose objects can be locked.
+    pub(crate) fn create_bucket_with_locks(&self, name: &str) {
+        self.create_bucket_with(name, "x-amz-bucket-object-lock-enabled: true\r\n");
+    }
+
+    fn create_bucket_with(&self, name: &str, headers: &str) {
+        let status = self.request("PUT", &format!("/{name}"), headers);
         assert_eq!(status.as_deref(), Some("200"), "cannot create bucket {name}");
     }
 
@@ -96,11 +105,11 @@ impl Moto {
     }
 
     /// Status of the answer to a request without a body, if one came.
-    fn request(&self, method: &str, path: &str) -> Option<String> {
+    fn request(&self, method: &str, path: &str, headers: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n",
             self.port
         );
         stream.write_all(head.as_bytes()).ok()?;

@@ -1,4 +1,5 @@
-//! What any sandbox must hold. Programs are started inside as PostgreSQL and Odoo are, and try to get out.
+//! What any sandbox must hold, whatever it is made of. Programs are started inside as PostgreSQL and Odoo are, and try
+//! to get out.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -9,14 +10,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifeboat::config::DrillContainer;
+use lifeboat::drill::sandbox::container::Container;
 use lifeboat::drill::sandbox::local::Local;
 use lifeboat::drill::sandbox::place::Ground;
-use lifeboat::drill::sandbox::{Begun, Sandbox, Seal, processes};
+use lifeboat::drill::sandbox::{Begun, Part, Sandbox, Seal, journal, processes, reap};
 use lifeboat::postgres::account::Account;
+use lifeboat::postgres::tools::newest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Lifeboat, Scratch, wait_until};
+use crate::common::{Engine, Lifeboat, Scratch, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 8069;
@@ -26,23 +30,48 @@ struct Site {
     scratch: Scratch,
     place: Sandbox,
     seal: Arc<dyn Seal>,
+    /// What it is made with, beside what it makes: containers of an engine.
+    engine: Option<Arc<Engine>>,
 }
 
 impl Site {
-    async fn local() -> Self {
+    fn place(id: &str) -> (Scratch, Sandbox) {
         let scratch = Scratch::new();
         let account = Account::for_servers(None).expect("an account for servers");
         let ground =
             Ground { parent: scratch.join("drills"), temporary: scratch.path().to_owned(), account, keep: false };
-        let place = Sandbox::create(&ground, &begun()).expect("a place");
+        let place = Sandbox::create(&ground, &begun(id)).expect("a place");
+        (scratch, place)
+    }
+
+    async fn local(_: &str) -> Result<Self, String> {
+        let (scratch, place) = Self::place("contract");
         let spec = place.spec(Vec::new(), &[PORT], None);
         let seal = Local::start(Path::new(Lifeboat::program()), spec).await.expect("this host allows namespaces");
-        Self { scratch, place, seal: Arc::new(seal) }
+        Ok(Self { scratch, place, seal: Arc::new(seal), engine: None })
+    }
+
+    /// `id` tells the containers of one test from those of another in the same engine.
+    async fn container(id: &str) -> Result<Self, String> {
+        let (major, bin_dir) = newest().ok_or("no PostgreSQL in the usual places")?;
+        let engine = tokio::task::block_in_place(|| Engine::shared(&bin_dir))?;
+        let (scratch, place) = Self::place(id);
+        let config = DrillContainer {
+            socket: engine.socket(),
+            postgres: engine.postgres.parse().expect("a digest"),
+            odoo: None,
+            bin_dir: None,
+            nano_cpus: Some(2_000_000_000),
+            processes: 512,
+        };
+        let spec = place.container(config, Vec::new(), &[PORT], Some(1 << 30), Some(major));
+        let seal = Container::start(Path::new(Lifeboat::program()), spec, place.journal()).await.expect("started");
+        Ok(Self { scratch, place, seal: Arc::new(seal), engine: Some(engine) })
     }
 
     /// A shell inside, with its words.
     fn shell(&self, script: &str) -> Command {
-        let mut command = self.seal.launch().command(Path::new("/bin/bash"));
+        let mut command = self.seal.launch(Part::Server).command(Path::new("/bin/bash"));
         command.args(["-c", script]).current_dir("/").stdin(Stdio::null());
         command
     }
@@ -64,10 +93,10 @@ impl Site {
     }
 }
 
-fn begun() -> Begun {
+fn begun(id: &str) -> Begun {
     let now = chrono::Utc::now();
     Begun {
-        id: "contract".into(),
+        id: id.into(),
         repository: "none".into(),
         environment: "production".into(),
         requested: "latest".into(),
@@ -79,6 +108,38 @@ fn begun() -> Begun {
     }
 }
 
+/// Every kind of sandbox under every clause of the contract.
+macro_rules! contract {
+    ($($clause:ident),* $(,)?) => {
+        mod local {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $clause() {
+                super::$clause(super::Site::local(stringify!($clause)).await.expect("made")).await;
+            })*
+        }
+        mod container {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $clause() {
+                match super::Site::container(&stringify!($clause).replace('_', "-")).await {
+                    Ok(site) => super::$clause(site).await,
+                    Err(why) => crate::common::skip!("{why}"),
+                }
+            })*
+        }
+    };
+}
+
+contract!(
+    no_connection_reaches_anybody_outside,
+    nothing_outside_is_seen_and_nothing_outside_is_written,
+    nobody_outside_is_seen_and_nobody_inside_has_privileges,
+    a_program_is_as_it_would_be_outside,
+    the_way_in_leads_to_its_port_and_to_no_other,
+    its_end_is_the_end_of_everybody_in_it,
+    the_last_word_of_the_owner_is_not_needed,
+    what_wants_out_is_counted,
+);
+
 /// The address of this machine on its network, or loopback where it has none.
 fn own_address() -> Ipv4Addr {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
@@ -89,9 +150,7 @@ fn own_address() -> Ipv4Addr {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_connection_reaches_anybody_outside() {
-    let site = Site::local().await;
+async fn no_connection_reaches_anybody_outside(site: Site) {
     let listener = TcpListener::bind("0.0.0.0:0").expect("a listener");
     let port = listener.local_addr().expect("bound").port();
     listener.set_nonblocking(true).expect("a socket");
@@ -114,20 +173,22 @@ async fn no_connection_reaches_anybody_outside() {
     assert_eq!(site.says("cat /etc/resolv.conf | head -1"), "nameserver 127.0.0.1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_outside_is_seen_and_nothing_outside_is_written() {
-    let site = Site::local().await;
+async fn nothing_outside_is_seen_and_nothing_outside_is_written(site: Site) {
     let secret = site.scratch.write("secret", "production's");
     let socket = site.scratch.join("production.socket");
     let _listening = UnixListener::bind(&socket).expect("a socket");
     std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o777)).expect("own file");
-    for path in
-        [secret.as_path(), &socket, Path::new("/etc/shadow"), Path::new("/root"), Path::new("/home"), Path::new("/sys")]
-    {
+    for path in [secret.as_path(), &socket, Path::new("/etc/shadow"), Path::new("/root"), Path::new("/home")] {
         site.refuses(&format!("ls -d '{}'", path.display()));
     }
     let seen = site.says("ls -A /");
-    let known = ["bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "tmp", "usr", "var"];
+    let mut known =
+        vec!["bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run", "sbin", "tmp", "usr", "var"];
+    if site.engine.is_some() {
+        // Engines mount it, read-only and masked.
+        known.push("sys");
+        site.refuses("touch /sys/fs/cgroup/x || echo 1 > /sys/kernel/profiling");
+    }
     let own: Vec<_> = site.place.root().components().skip(1).take(1).map(|c| c.as_os_str().to_os_string()).collect();
     for name in seen.lines() {
         assert!(known.contains(&name) || own.iter().any(|o| o == name), "/{name} is in the sandbox");
@@ -139,7 +200,7 @@ async fn nothing_outside_is_seen_and_nothing_outside_is_written() {
     // What Lifeboat notes is not the programs' to read or write.
     let egress = site.place.egress_log();
     let notes = egress.parent().expect("a directory").display();
-    assert_eq!(site.says(&format!("ls -A {notes}")), "");
+    assert_eq!(site.says(&format!("ls -A {notes} 2>/dev/null || true")), "");
     site.refuses(&format!("touch {notes}/x"));
     // The drill's own places are there, at their own paths, and what programs write there is seen outside.
     for place in [site.place.short(), Path::new("/tmp")] {
@@ -149,9 +210,7 @@ async fn nothing_outside_is_seen_and_nothing_outside_is_written() {
     assert!(!Path::new("/tmp/written").exists());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_outside_is_seen_and_nobody_inside_has_privileges() {
-    let site = Site::local().await;
+async fn nobody_outside_is_seen_and_nobody_inside_has_privileges(site: Site) {
     let mut outside = Command::new("sleep").arg("98765").spawn().expect("sleep");
     assert!(!site.says("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").contains("98765"), "a process outside is seen");
     site.refuses(&format!("kill -0 {}", outside.id()));
@@ -176,13 +235,17 @@ async fn nobody_outside_is_seen_and_nobody_inside_has_privileges() {
     assert_eq!(site.says("ls /proc/self/fd | tr '\\n' ' '"), "0 1 2 3", "3 is the directory being listed");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_is_as_it_would_be_outside() {
-    let site = Site::local().await;
+async fn a_program_is_as_it_would_be_outside(site: Site) {
     let code = |script: &str| site.shell(script).status().expect("started").code();
     assert_eq!(code("exit 7"), Some(7));
     assert_eq!(code("kill -9 $$"), Some(137));
-    let missing = site.seal.launch().command(Path::new("/no/such/program")).current_dir("/").output().expect("started");
+    let missing = site
+        .seal
+        .launch(Part::Server)
+        .command(Path::new("/no/such/program"))
+        .current_dir("/")
+        .output()
+        .expect("started");
     assert_eq!(missing.status.code(), Some(127));
     let mut command = site.shell("echo $PWD $GREETING; cat");
     command.current_dir(site.place.short()).env("GREETING", "hello").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -210,9 +273,7 @@ fn started(mut command: Command) -> (Child, impl Read) {
     (child, out)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_way_in_leads_to_its_port_and_to_no_other() {
-    let site = Site::local().await;
+async fn the_way_in_leads_to_its_port_and_to_no_other(site: Site) {
     let serve = format!(
         "exec perl -MIO::Socket::INET -e '$| = 1; my $s = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:{PORT}\", Listen => 5) \
          or die $!; print \"ready\\n\"; while (my $c = $s->accept) {{ my $l = <$c>; print $c \"got $l\"; close $c }}'"
@@ -228,9 +289,7 @@ async fn the_way_in_leads_to_its_port_and_to_no_other() {
     server.kill().and_then(|()| server.wait()).expect("ended");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn its_end_is_the_end_of_everybody_in_it() {
-    let mut site = Site::local().await;
+async fn its_end_is_the_end_of_everybody_in_it(mut site: Site) {
     // One that does not listen, with a child in a session of its own.
     let script = "trap '' TERM INT HUP; setsid sleep 600 & echo ready; while true; do sleep 1; done";
     let (mut stubborn, _out) = started(site.shell(script));
@@ -242,17 +301,16 @@ async fn its_end_is_the_end_of_everybody_in_it() {
     assert!(site.seal.processes().is_empty());
     let cleanup = site.place.destroy(chrono::Utc::now()).await.expect("looked");
     assert_eq!(cleanup.residue, Vec::<String>::new());
-    assert_eq!(cleanup.destroyed.len(), 2);
+    // Two directories; the gate and the container of PostgreSQL.
+    assert_eq!(cleanup.destroyed.len(), if site.engine.is_some() { 4 } else { 2 });
     assert!(!site.shell("true").status().is_ok_and(|s| s.success()), "it can be entered after its end");
     site.place.close(&cleanup).expect("closed");
     assert_eq!(std::fs::read_dir(site.scratch.join("drills")).expect("a directory").count(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_word_of_the_owner_is_not_needed() {
-    let site = Site::local().await;
+async fn the_last_word_of_the_owner_is_not_needed(site: Site) {
     let (mut child, _out) = started(site.shell("echo ready; sleep 600"));
-    let Site { scratch: _scratch, place, seal } = site;
+    let Site { scratch, place, seal, engine } = site;
     let inside = seal.processes();
     drop(seal);
     child.wait().expect("ended");
@@ -260,4 +318,43 @@ async fn the_last_word_of_the_owner_is_not_needed() {
         inside.iter().all(|pid| !Path::new(&format!("/proc/{pid}/cwd")).exists())
     });
     assert!(processes::working_in(place.root()).is_empty());
+    // What is left is found by the journal.
+    let drills = scratch.join("drills");
+    drop(place);
+    for dead in journal::dead(&drills).expect("looked") {
+        let cleanup = reap::clean(&dead, chrono::Utc::now()).await.expect("cleaned");
+        assert_eq!(cleanup.residue, Vec::<String>::new());
+        dead.close().expect("closed");
+    }
+    assert_eq!(std::fs::read_dir(drills).expect("a directory").count(), 0);
+    let left = engine.map(|engine| engine.left_of(scratch.path())).unwrap_or_default();
+    assert_eq!(left, [] as [String; 0]);
+}
+
+async fn what_wants_out_is_counted(site: Site) {
+    // A name, a mail server, an address of the world, a port that nobody listens on, a datagram.
+    site.says(
+        "perl -MIO::Socket::INET -e '
+            my $ask = IO::Socket::INET->new(Proto => \"udp\", PeerAddr => \"127.0.0.1:53\");
+            print $ask pack(\"n6\", 7, 256, 1, 0, 0, 0) . \"\\5hooks\\7example\\0\" . pack(\"n2\", 1, 1); $ask->recv(my $answer, 512);
+            my $mail = IO::Socket::INET->new(PeerAddr => \"192.0.2.25:25\") or die; my $hello = <$mail>;
+            my $web = IO::Socket::INET->new(PeerAddr => \"198.51.100.7:80\") or die; print $web \"GET /hook HTTP/1.1\\r\\nHost: shop.example\\r\\n\\r\\n\"; my $status = <$web>;
+            IO::Socket::INET->new(PeerAddr => \"203.0.113.9:4321\") and die \"somebody listens\";
+            my $log = IO::Socket::INET->new(Proto => \"udp\", PeerAddr => \"203.0.113.9:514\"); print $log \"hello\";
+        '",
+    );
+    let log = site.place.egress_log();
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    let wanted = [
+        ("dns", "hooks.example"),
+        ("smtp", "192.0.2.25"),
+        ("http", "198.51.100.7"),
+        ("tcp", "203.0.113.9"),
+        ("udp", "203.0.113.9"),
+    ];
+    let noted = |(protocol, place): &(&str, &str)| {
+        lines().lines().any(|line| line.contains(&format!("\"protocol\":\"{protocol}\"")) && line.contains(place))
+    };
+    wait_until("every attempt is noted", PATIENCE, || wanted.iter().all(noted));
+    assert!(lines().contains("perl"), "the process is not known: {}", lines());
 }

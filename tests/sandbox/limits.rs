@@ -6,12 +6,12 @@ use crate::common::{Lifeboat, as_server, own, server_account, skip};
 use crate::drill::Site;
 
 /// Sets keys of `[environment.drill]`.
-fn with(site: &Site, keys: &str) {
+pub(super) fn with(site: &Site, keys: &str) {
     site.estate.reconfigure("[environment.drill]\n", &format!("[environment.drill]\n{keys}\n"));
 }
 
 #[track_caller]
-fn fails_for(site: &Site, reason: &str) -> serde_json::Value {
+pub(super) fn fails_for(site: &Site, reason: &str) -> serde_json::Value {
     let record = site.red(8);
     let error = record["error"].as_str().expect("a reason").to_owned();
     assert!(error.contains(reason), "{error}");
@@ -78,7 +78,7 @@ impl Drop for Small<'_> {
 }
 
 /// A check that runs long and holds much memory.
-fn greedy(site: &Site) {
+pub(super) fn greedy(site: &Site) {
     let text = "\n[[check]]\nid = \"G1\"\ntitle = \"Greedy\"\nseverity = \"info\"\ndatabase = \"cluster\"\nwhy = \"Somebody wrote it.\"\n\
                 sql = \"SELECT length(repeat('x', 700000000 + (random() * 0)::int)), pg_sleep(100)\"\n[[check]]\nid = \"T1\"";
     site.estate.reconfigure("\n[[check]]\nid = \"T1\"", text);

@@ -19,6 +19,20 @@ use crate::common::{Cluster, Estate, Running, Scratch, free_port};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
+/// How drills run, and what they check.
+const DRILL: &str = r#"
+[environment.drill]
+work_dir = "DRILLS"
+[[check]]
+id = "T1"
+title = "There is something in t"
+severity = "hard"
+database = "every"
+requires_tables = ["t"]
+sql = "SELECT 1 WHERE NOT EXISTS (SELECT FROM t)"
+why = "What was there must be there again."
+"#;
+
 /// People, what they may do, and their tokens.
 pub(super) const PEOPLE: [(&str, &str, &str); 6] = [
     ("vera", "viewer", "lifeboat_vera-vera-vera-vera-vera-vera-vera-vera-ve"),
@@ -77,7 +91,9 @@ impl Site {
         cluster.psql("postgres", "CREATE TABLE t AS SELECT 1 AS one");
         // In place of what is built in, so that only what a test asks for is done.
         let never = "[[job]]\nname = \"never\"\nkind = \"configuration\"\ncron = \"0 0 29 2 *\"";
-        let builder = Estate::builder(&scratch, &cluster).tables(tables).tables(&service(port, more));
+        let drills = scratch.server_dir("drills");
+        let drill = DRILL.replace("DRILLS", drills.to_str().expect("UTF-8"));
+        let builder = Estate::builder(&scratch, &cluster).tables(tables).tables(&drill).tables(&service(port, more));
         let estate = builder.tables(if tables.contains("[[job]]") { "" } else { never }).init();
         let program = variables.iter().fold(estate.lifeboat.clone(), |program, (name, value)| program.env(name, value));
         let serve = program.spawn(&["serve"]);

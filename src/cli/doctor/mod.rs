@@ -103,7 +103,7 @@ pub(crate) async fn run(file: Option<&Path>, runtime: Runtime) -> Result<Outcome
         for environment in &context.estate.environments {
             findings.environment = Some(environment.name.clone());
             cluster::examine(&mut findings, context, environment, repository.as_ref()).await;
-            sandbox::examine(&mut findings, environment).await;
+            sandbox::examine(&mut findings, context, environment).await;
         }
     }
     let failure = worst(&findings.all);

@@ -1,16 +1,17 @@
 //! Whether drills of an environment can be sealed on this host: a sandbox is started and ended.
 
 use super::Findings;
+use crate::cli::context::Context;
 use crate::cli::drill_conduct::work_dir;
 use crate::config::{Environment, SandboxKind};
-use crate::drill::sandbox::local::trial;
+use crate::drill::sandbox::{container, local};
 use crate::error::{ErrorKind, ResultExt};
 use crate::postgres::account::Account;
 
 const NAME: &str = "sandbox for drills";
 
 /// A host that only backs up need not run drills; a warning tells that this one cannot.
-pub(super) async fn examine(findings: &mut Findings, environment: &Environment) {
+pub(super) async fn examine(findings: &mut Findings, context: &Context, environment: &Environment) {
     if environment.drill.sandbox == SandboxKind::None {
         return findings.warning(
             NAME,
@@ -24,16 +25,29 @@ pub(super) async fn examine(findings: &mut Findings, environment: &Environment) 
     let parent = Some(work_dir(environment)).filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     let program = std::env::current_exe().or_err(ErrorKind::Internal, || "cannot find this program's file".to_owned());
     let tried = match program {
-        Ok(program) => trial(&program, &parent, account.as_ref()).await,
+        Ok(program) => match &environment.drill.sandbox {
+            SandboxKind::Container(config) => {
+                container::trial(&program, &parent, account.as_ref(), config, context.runtime.now()).await
+            }
+            SandboxKind::Local | SandboxKind::None => local::trial(&program, &parent, account.as_ref()).await,
+        },
         Err(e) => Err(e),
     };
     match tried {
         Ok(facts) => {
-            let landlock = match facts.landlock_abi {
-                Some(abi) => format!("Landlock {abi}"),
-                None => "no Landlock in this kernel".to_owned(),
+            let more = match (facts.engine, facts.landlock_abi) {
+                (Some(engine), _) => engine,
+                (None, Some(abi)) => format!("Landlock {abi}"),
+                (None, None) => "no Landlock in this kernel".to_owned(),
             };
-            findings.ok(NAME, format!("works, as {}: {}; {landlock}", facts.account, facts.network));
+            findings.ok(NAME, format!("works, as {}: {}; {more}", facts.account, facts.network));
+            if !facts.warnings.is_empty() {
+                findings.warning(
+                    NAME,
+                    format!("the engine warns: {}", facts.warnings.join("; ")),
+                    "see to it that limits can be enforced",
+                );
+            }
         }
         Err(failure) => findings.weak(NAME, &failure),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::context::Context;
 use crate::cli::text::{Table, age, alarm, caution, counted, good, time, time_and_age};
-use crate::repository::window::{Component, Part};
+use crate::repository::window::{Component, Part, Window};
 use crate::service::view::{Server, View};
 use crate::units::{ByteSize, Span};
 
@@ -49,8 +49,20 @@ fn answer(view: &View) -> String {
             format!("{name}: {} – no base backup has all the WAL that it needs\n", alarm("nothing can be restored"))
         }
     };
-    for window in view.windows.iter().rev().filter(|w| Some(w.to.time) != view.windows.iter().map(|w| w.to.time).max())
-    {
+    let newest = view.windows.iter().map(|w| w.to.time).max();
+    let (points, others): (Vec<&Window>, Vec<&Window>) = view
+        .windows
+        .iter()
+        .rev()
+        .filter(|w| Some(w.to.time) != newest)
+        .partition(|w| w.ended_by.as_ref().is_some_and(|gap| gap.retired));
+    if !points.is_empty() {
+        let times: Vec<String> = points.iter().take(LISTED).map(|w| time(w.from.time)).collect();
+        let more = points.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} older") } else { String::new() };
+        text += &format!("  also to the points that retention kept: {}{more}\n", times.join(", "));
+    }
+    for window in others {
         text += &format!(
             "  also from {} to {}, before a gap or on another branch\n",
             time(window.from.time),

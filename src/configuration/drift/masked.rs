@@ -16,6 +16,7 @@ use crate::evidence::entry::ConfigurationExport;
 use crate::evidence::{Body, LedgerEntry};
 use crate::repository::Repository;
 use crate::repository::meta::{self, MetaWriter};
+use crate::repository::retention::State;
 
 /// The format that this Lifeboat writes and reads.
 const FORMAT: u32 = 1;
@@ -110,7 +111,9 @@ pub async fn load(repository: &Repository, environment: &str, entry: &Configurat
 
 /// Committed exports, newest first.
 pub fn newest(entries: &[LedgerEntry]) -> impl Iterator<Item = &ConfigurationExport> {
-    entries.iter().rev().filter_map(|entry| match &entry.statement.predicate.body {
+    let state = State::of(entries);
+    let living = entries.iter().rev().filter(move |entry| !state.is_gone(entry.sequence));
+    living.filter_map(|entry| match &entry.statement.predicate.body {
         Body::ConfigurationExport(export) => Some(export),
         _ => None,
     })

@@ -1,7 +1,7 @@
 //! What an environment brings along to make copies of its databases harmless: the code of its modules, and what its
 //! configuration allows to be passed over.
 
-use super::{AddonsPaths, Settings};
+use super::{AddonsPaths, Elsewhere, Settings};
 use crate::config::Environment;
 use crate::error::Result;
 
@@ -23,6 +23,27 @@ impl Means {
         let Some(odoo) = &environment.drill.odoo else { return Ok(None) };
         let (addons, allow) = (AddonsPaths::of(environment, odoo)?, environment.drill.allow_unneutralised.clone());
         Ok(Some(Self { addons, allow, base_url }))
+    }
+
+    /// The same of an Odoo whose installation may be elsewhere than on this host.
+    ///
+    /// # Errors
+    /// As [`Means::of`]; configuration, where the installation cannot be asked.
+    pub async fn at(
+        environment: &Environment,
+        base_url: String,
+        elsewhere: Option<&Elsewhere<'_>>,
+    ) -> Result<Option<Self>> {
+        let (Some(odoo), Some(elsewhere)) = (&environment.drill.odoo, elsewhere) else {
+            return Self::of(environment, base_url);
+        };
+        let addons = AddonsPaths::inside(environment, odoo, elsewhere).await?;
+        Ok(Some(Self { addons, allow: environment.drill.allow_unneutralised.clone(), base_url }))
+    }
+
+    /// Where the code of modules is.
+    pub fn addons(&self) -> &AddonsPaths {
+        &self.addons
     }
 
     /// How a database is neutralised with them.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::inside::{self, Directory, Elsewhere};
 use crate::config::{DrillOdoo, Environment};
 use crate::configuration::addons_path;
 use crate::error::{ErrorKind, Result, ResultExt};
@@ -11,12 +12,16 @@ use crate::evidence::odoo_record::Script;
 
 /// Longest script that is believed to be one.
 const MAX_SCRIPT: u64 = 4 << 20;
-const SCRIPT: &str = "data/neutralize.sql";
-const MANIFESTS: [&str; 2] = ["__manifest__.py", "__openerp__.py"];
+pub(super) const SCRIPT: &str = "data/neutralize.sql";
+pub(super) const MANIFESTS: [&str; 2] = ["__manifest__.py", "__openerp__.py"];
 
 /// Add-on directories, in Odoo's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AddonsPaths(Vec<PathBuf>);
+pub struct AddonsPaths {
+    paths: Vec<PathBuf>,
+    /// What they hold, where they are not on this host.
+    inside: Option<Vec<Directory>>,
+}
 
 impl AddonsPaths {
     /// Those of a drill's Odoo: `odoo/addons` of its source tree, what is configured, `addons` of its source tree.
@@ -25,6 +30,20 @@ impl AddonsPaths {
     /// # Errors
     /// Configuration, where the `odoo.conf` that should tell them cannot be read.
     pub fn of(environment: &Environment, odoo: &DrillOdoo) -> Result<Self> {
+        Ok(Self::from(Self::wanted(environment, odoo)?))
+    }
+
+    /// The same of an Odoo whose installation is not this host's.
+    ///
+    /// # Errors
+    /// As [`AddonsPaths::of`]; configuration, where the installation cannot be asked.
+    pub async fn inside(environment: &Environment, odoo: &DrillOdoo, elsewhere: &Elsewhere<'_>) -> Result<Self> {
+        let wanted = distinct(Self::wanted(environment, odoo)?);
+        let found = inside::ask(elsewhere, &wanted).await?;
+        Ok(Self { paths: found.iter().map(|directory| directory.path.clone()).collect(), inside: Some(found) })
+    }
+
+    fn wanted(environment: &Environment, odoo: &DrillOdoo) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         paths.extend(odoo.root().map(|root| root.join("odoo/addons")));
         if odoo.addons_path.is_empty() {
@@ -41,18 +60,26 @@ impl AddonsPaths {
             paths.extend(odoo.addons_path.iter().cloned());
         }
         paths.extend(odoo.root().map(|root| root.join("addons")));
-        Ok(Self::from(paths))
+        Ok(paths)
     }
 
     /// The directories.
     pub fn as_slice(&self) -> &[PathBuf] {
-        &self.0
+        &self.paths
     }
 
     /// Whether the code of `module` is there.
     pub(super) fn has(&self, module: &str) -> bool {
-        is_name(module)
-            && self.0.iter().any(|dir| MANIFESTS.iter().any(|manifest| dir.join(module).join(manifest).is_file()))
+        if !is_name(module) {
+            return false;
+        }
+        match &self.inside {
+            Some(directories) => directories.iter().any(|directory| directory.modules.contains_key(module)),
+            None => {
+                let there = |dir: &PathBuf| MANIFESTS.iter().any(|manifest| dir.join(module).join(manifest).is_file());
+                self.paths.iter().any(there)
+            }
+        }
     }
 
     /// The module's own script, where it has one: the first on the path, as Odoo takes it.
@@ -60,14 +87,13 @@ impl AddonsPaths {
         if !is_name(module) {
             return Ok(None);
         }
-        for path in self.0.iter().map(|dir| dir.join(module).join(SCRIPT)) {
-            match std::fs::metadata(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                Ok(found) if found.is_file() && found.len() <= MAX_SCRIPT => {}
-                Ok(_) => return Err(unreadable(&path, "it is no ordinary file, or too long to be one")),
-                Err(e) => return Err(unreadable(&path, e)),
-            }
-            let sql = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+        for (number, directory) in self.paths.iter().enumerate() {
+            let path = directory.join(module).join(SCRIPT);
+            let text = match &self.inside {
+                Some(told) => told[number].modules.get(module).cloned().flatten(),
+                None => script_text(&path).map_err(|e| unreadable(&path, e))?,
+            };
+            let Some(sql) = text else { continue };
             let script = Script {
                 module: module.to_owned(),
                 path: path.display().to_string(),
@@ -81,13 +107,30 @@ impl AddonsPaths {
 
 impl From<Vec<PathBuf>> for AddonsPaths {
     fn from(paths: Vec<PathBuf>) -> Self {
-        let mut kept: Vec<PathBuf> = Vec::new();
-        for path in paths {
-            if path.is_absolute() && path.is_dir() && !kept.contains(&path) {
-                kept.push(path);
-            }
+        Self { paths: distinct(paths).into_iter().filter(|path| path.is_dir()).collect(), inside: None }
+    }
+}
+
+fn distinct(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if path.is_absolute() && !kept.contains(&path) {
+            kept.push(path);
         }
-        Self(kept)
+    }
+    kept
+}
+
+/// The text of a module's script; `None` where there is none.
+pub(super) fn script_text(path: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+        Ok(found) if found.is_file() && found.len() <= MAX_SCRIPT => std::fs::read_to_string(path).map(Some),
+        Ok(_) => {
+            let what = format!("{} is no ordinary file, or too long to be a script", path.display());
+            Err(std::io::Error::other(what))
+        }
     }
 }
 

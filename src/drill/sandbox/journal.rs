@@ -47,6 +47,15 @@ pub struct Begun {
     pub sampling: Option<Sampling>,
 }
 
+/// A container of a drill.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Contained {
+    /// Socket of the engine that has it.
+    pub engine: PathBuf,
+    /// Its name there.
+    pub name: String,
+}
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,6 +63,8 @@ enum Line {
     Begun(Box<Begun>),
     /// This directory is made next.
     Directory(PathBuf),
+    /// This container is made next.
+    Container(Contained),
     /// This stage begins.
     Stage(String),
 }
@@ -64,6 +75,7 @@ pub struct Journal {
     path: PathBuf,
     file: Mutex<Flock<File>>,
     stage: Mutex<String>,
+    contained: Mutex<Vec<Contained>>,
 }
 
 impl Journal {
@@ -76,7 +88,8 @@ impl Journal {
             // Somebody who reaps may look at it between these two lines, find it empty and remove it.
             let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| failed(e.into()))?;
             if names(&path, &file) {
-                let journal = Self { path, file: Mutex::new(file), stage: Mutex::new(BEGINNING.to_owned()) };
+                let stage = Mutex::new(BEGINNING.to_owned());
+                let journal = Self { path, file: Mutex::new(file), stage, contained: Mutex::default() };
                 journal.write(&Line::Begun(Box::new(begun.clone())))?;
                 return Ok(journal);
             }
@@ -87,6 +100,19 @@ impl Journal {
     pub fn make_dir(&self, directory: &Path) -> Result<()> {
         self.write(&Line::Directory(directory.to_owned()))?;
         std::fs::create_dir(directory).map_err(|e| failed("cannot create", directory, e))
+    }
+
+    /// Notes that an engine is asked for a container next.
+    pub fn container(&self, engine: &Path, name: &str) -> Result<()> {
+        let contained = Contained { engine: engine.to_owned(), name: name.to_owned() };
+        self.write(&Line::Container(contained.clone()))?;
+        self.contained.lock().unwrap_or_else(PoisonError::into_inner).push(contained);
+        Ok(())
+    }
+
+    /// Every container that was noted.
+    pub fn contained(&self) -> Vec<Contained> {
+        self.contained.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that a stage begins.
@@ -137,6 +163,8 @@ pub struct Dead {
     pub begun: Begun,
     /// Every directory that it made, or was about to make.
     pub directories: Vec<PathBuf>,
+    /// Every container that it made, or was about to make.
+    pub contained: Vec<Contained>,
     /// The stage that it was in.
     pub stage: String,
 }
@@ -184,12 +212,19 @@ fn open_dead(path: &Path) -> Result<Option<Dead>> {
         std::fs::remove_file(path).map_err(|e| failed("cannot remove", path, e))?;
         return Ok(None);
     };
-    let (begun, directories, stage) = dead;
-    Ok(Some(Dead { path: path.to_owned(), _file: file, begun, directories, stage }))
+    let Parsed { begun, directories, contained, stage } = dead;
+    Ok(Some(Dead { path: path.to_owned(), _file: file, begun, directories, contained, stage }))
+}
+
+struct Parsed {
+    begun: Begun,
+    directories: Vec<PathBuf>,
+    contained: Vec<Contained>,
+    stage: String,
 }
 
 /// Reads a journal; `None` where it has no whole line. Half a line at its end was never acted upon.
-fn parse(path: &Path, text: &str) -> Result<Option<(Begun, Vec<PathBuf>, String)>> {
+fn parse(path: &Path, text: &str) -> Result<Option<Parsed>> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut lines = whole.lines();
     let unreadable = |line: &str, e: serde_json::Error| {
@@ -202,15 +237,16 @@ fn parse(path: &Path, text: &str) -> Result<Option<(Begun, Vec<PathBuf>, String)
     let Line::Begun(begun) = read(first)? else {
         return Err(error::internal(format!("the drill's journal {} has no beginning", path.display())));
     };
-    let (mut directories, mut stage) = (Vec::new(), BEGINNING.to_owned());
+    let (mut directories, mut contained, mut stage) = (Vec::new(), Vec::new(), BEGINNING.to_owned());
     for line in lines {
         match read(line)? {
             Line::Begun(_) => {}
             Line::Directory(directory) => directories.push(directory),
+            Line::Container(container) => contained.push(container),
             Line::Stage(name) => stage = name,
         }
     }
-    Ok(Some((*begun, directories, stage)))
+    Ok(Some(Parsed { begun: *begun, directories, contained, stage }))
 }
 
 #[cfg(test)]
@@ -238,6 +274,7 @@ pub(super) mod tests {
         let journal = Journal::begin(parent.path(), &begun("a")).expect("begun");
         let directory = parent.path().join("made");
         journal.make_dir(&directory).expect("made");
+        journal.container(Path::new("/run/engine.sock"), "lifeboat-a-gate").expect("written");
         journal.stage("replaying WAL").expect("written");
         assert!(dead(parent.path()).expect("looked").is_empty(), "it lives");
         let path = journal.path.clone();
@@ -252,6 +289,8 @@ pub(super) mod tests {
         let found = dead(parent.path()).expect("looked");
         assert_eq!((found[0].stage.as_str(), &found[0].directories), ("replaying WAL", &vec![directory]));
         assert_eq!(found[0].begun, begun("a"));
+        let contained = Contained { engine: "/run/engine.sock".into(), name: "lifeboat-a-gate".into() };
+        assert_eq!(found[0].contained, [contained]);
         assert!(dead(parent.path()).expect("looked").is_empty(), "somebody reaps it");
         found.into_iter().next().expect("one").close().expect("closed");
         assert!(!path.exists());

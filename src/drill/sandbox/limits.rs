@@ -164,6 +164,10 @@ impl<'a> Watch<'a> {
             return Some(exceeded(&format!("it took longer than {}", Span(most)), "max_duration"));
         }
         if let Some(most) = self.limits.memory {
+            if self.seal.was_out_of_memory() {
+                let what = format!("the kernel ended one of its processes, which together may take {}", ByteSize(most));
+                return Some(exceeded(&what, "max_memory"));
+            }
             let taken = processes::memory(&self.seal.processes());
             if taken > most {
                 let what = format!("its processes took {} of memory, and may take {}", ByteSize(taken), ByteSize(most));

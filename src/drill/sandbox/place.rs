@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-use super::journal::{Begun, Journal, PREFIX};
-use super::local::{Door, PROGRAM_FILE, Programs, Spec, TEMPORARY};
+use super::container;
+use super::inside::{Door, Programs};
+use super::journal::{Begun, Contained, Journal, PREFIX};
+use super::local::Spec;
 use super::processes;
+use crate::config::DrillContainer;
 use crate::disk::failed;
 use crate::error::Result;
 use crate::evidence::drill_record::Cleanup;
@@ -24,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MEMORY_FILES: u64 = 1 << 30;
 /// Directory of what the sinkhole writes, which programs inside do not see.
 const EGRESS: &str = "egress";
+/// This program in the drill's directory, where the servers' account can run it.
+pub(super) const PROGRAM_FILE: &str = "lifeboat";
+/// Directory of the drill that is `/tmp` inside: what programs leave there counts and goes with the drill.
+pub(super) const TEMPORARY: &str = "tmp";
 
 /// Where a drill may work.
 #[derive(Debug, Clone)]
@@ -41,6 +48,7 @@ pub struct Ground {
 /// The directories of one drill.
 #[derive(Debug)]
 pub struct Sandbox {
+    id: String,
     root: PathBuf,
     short: PathBuf,
     account: Option<Account>,
@@ -56,6 +64,7 @@ impl Sandbox {
         std::fs::create_dir_all(parent).map_err(|e| failed("cannot create", parent, e))?;
         let absolute = |path: &Path| std::path::absolute(path).map_err(|e| failed("cannot find", path, e));
         let sandbox = Self {
+            id: begun.id.clone(),
             root: absolute(parent)?.join(format!("{PREFIX}{}", begun.id)),
             short: absolute(temporary)?.join(format!("{SHORT_PREFIX}{}", begun.id)),
             account: account.clone(),
@@ -126,23 +135,58 @@ impl Sandbox {
     /// What a local sandbox around these directories is like: it reads `readable` beside the operating system's
     /// programs, and has ways in to `ports`.
     pub fn spec(&self, readable: Vec<PathBuf>, ports: &[u16], max_memory: Option<u64>) -> Spec {
-        let (uid, gid) = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
-        let (uid, gid) = self.account.as_ref().map_or((uid, gid), |account| (account.uid, account.gid));
+        let Account { name, uid, gid } = self.account_inside();
         Spec {
             root: self.root.clone(),
             writable: vec![self.short.clone()],
             readable,
-            account: self.account.as_ref().map_or_else(running_as, |account| account.name.clone()),
+            account: name,
             uid,
             gid,
-            doors: ports
-                .iter()
-                .map(|port| Door { port: *port, socket: self.short.join(format!("in-{port}")) })
-                .collect(),
+            doors: self.doors(ports),
             egress: self.egress_log(),
-            memory_files: max_memory.map_or(MEMORY_FILES, |most| most.min(MEMORY_FILES)),
+            memory_files: memory_files(max_memory),
             programs: Programs::default(),
         }
+    }
+
+    /// The same made of containers; `major` is the PostgreSQL that its image must hold.
+    pub fn container(
+        &self,
+        config: DrillContainer,
+        readable: Vec<PathBuf>,
+        ports: &[u16],
+        max_memory: Option<u64>,
+        major: Option<u32>,
+    ) -> container::Spec {
+        let Account { name, uid, gid } = self.account_inside();
+        container::Spec {
+            drill: self.id.clone(),
+            root: self.root.clone(),
+            short: self.short.clone(),
+            temporary: self.root.join(TEMPORARY),
+            readable,
+            account: name,
+            uid,
+            gid,
+            doors: self.doors(ports),
+            egress: self.egress_log(),
+            memory_files: memory_files(max_memory),
+            memory: max_memory,
+            programs: Programs { processes: config.processes, ..Programs::default() },
+            config,
+            major,
+        }
+    }
+
+    /// The account of programs inside: that of servers, or the running one.
+    fn account_inside(&self) -> Account {
+        let (uid, gid) = (nix::unistd::Uid::effective().as_raw(), nix::unistd::Gid::effective().as_raw());
+        self.account.clone().unwrap_or_else(|| Account { name: running_as(), uid, gid })
+    }
+
+    fn doors(&self, ports: &[u16]) -> Vec<Door> {
+        ports.iter().map(|port| Door { port: *port, socket: self.short.join(format!("in-{port}")) }).collect()
     }
 
     /// Removes what was restored so far, unless it is to be kept, of a drill that is given up.
@@ -165,13 +209,13 @@ impl Sandbox {
         self.destroyed = true;
         if self.keep {
             let short = self.short.clone();
-            let mut cleanup = blocking(move || Ok(destroy(&[short], now))).await?;
+            let mut cleanup = destroy(&self.id, &[short], &self.journal.contained(), now).await?;
             cleanup.created.insert(0, self.root.display().to_string());
             cleanup.residue.insert(0, format!("{} (kept on request)", self.root.display()));
             return Ok(cleanup);
         }
         let directories = [self.root.clone(), self.short.clone()];
-        blocking(move || Ok(destroy(&directories, now))).await
+        destroy(&self.id, &directories, &self.journal.contained(), now).await
     }
 
     /// Removes the journal: the drill is recorded, and nothing is left that the next start should clean up.
@@ -191,7 +235,8 @@ impl Drop for Sandbox {
         for directory in [&self.root, &self.short] {
             remove(directory);
         }
-        if !self.root.exists() && !self.short.exists() {
+        // Containers take an engine to remove; whoever reads the journal does it.
+        if !self.root.exists() && !self.short.exists() && self.journal.contained().is_empty() {
             let _ = self.journal.close();
         }
     }
@@ -212,9 +257,29 @@ fn set_mode(directory: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(directory, mode).map_err(|e| failed("cannot open", directory, e))
 }
 
+fn memory_files(max_memory: Option<u64>) -> u64 {
+    max_memory.map_or(MEMORY_FILES, |most| most.min(MEMORY_FILES))
+}
+
+/// Removes the containers and directories of a drill, and looks for what is left of them.
+pub(super) async fn destroy(
+    drill: &str,
+    directories: &[PathBuf],
+    contained: &[Contained],
+    now: DateTime<Utc>,
+) -> Result<Cleanup> {
+    let gone = container::gone::remove(drill, contained).await;
+    let directories = directories.to_vec();
+    let mut cleanup = blocking(move || Ok(destroy_directories(&directories, now))).await?;
+    cleanup.created.extend(gone.created);
+    cleanup.residue.extend(gone.residue);
+    cleanup.destroyed = if cleanup.residue.is_empty() { cleanup.created.clone() } else { Vec::new() };
+    Ok(cleanup)
+}
+
 /// Removes directories and everything in them, and looks for what is left: themselves, and processes that work
 /// or have mounts there.
-pub(super) fn destroy(directories: &[PathBuf], now: DateTime<Utc>) -> Cleanup {
+fn destroy_directories(directories: &[PathBuf], now: DateTime<Utc>) -> Cleanup {
     for directory in directories {
         remove(directory);
     }
@@ -227,8 +292,7 @@ pub(super) fn destroy(directories: &[PathBuf], now: DateTime<Utc>) -> Cleanup {
         let working = processes::working_in(directory);
         residue.extend(working.iter().map(|pid| format!("process {pid} works in {}", directory.display())));
     }
-    let destroyed = if residue.is_empty() { created.clone() } else { Vec::new() };
-    Cleanup { created, destroyed, residue, verified_at: Some(now) }
+    Cleanup { created, destroyed: Vec::new(), residue, verified_at: Some(now) }
 }
 
 /// Removes a directory; a thread that still writes there may need a moment to notice. What cannot be removed
@@ -274,7 +338,7 @@ mod tests {
         child.kill().expect("kill");
         child.wait().expect("wait");
         let found = dead(&parent.path().join("drills")).expect("looked");
-        assert!(destroy(&found[0].directories, now).residue.is_empty());
+        assert!(destroy_directories(&found[0].directories, now).residue.is_empty());
     }
 
     #[tokio::test]

@@ -79,6 +79,29 @@ fn proportional(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
+/// How many processes the kernel has ended for want of memory in the control group of a process; `None` where that
+/// cannot be told.
+pub fn ended_for_memory(pid: u32) -> Option<u64> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let (below, file) = events_of_memory(&groups)?;
+    let text = std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(below).join(file)).ok()?;
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
+    count.trim().parse().ok()
+}
+
+/// Directory and file that tell it, of version 1 (a hierarchy for memory) or 2 (one for all).
+fn events_of_memory(groups: &str) -> Option<(String, &'static str)> {
+    let mut parts = groups.lines().filter_map(|line| line.splitn(3, ':').collect::<Vec<_>>().try_into().ok());
+    let first = parts.clone().find(|[_, kinds, _]: &[&str; 3]| kinds.split(',').any(|kind| kind == "memory"));
+    match first {
+        Some([_, _, path]) => Some((format!("memory{path}"), "memory.oom_control")),
+        None => {
+            let [_, _, path] = parts.find(|[number, kinds, _]| *number == "0" && kinds.is_empty())?;
+            Some((path.trim_start_matches('/').to_owned(), "memory.events"))
+        }
+    }
+}
+
 /// Kills what `find` finds until it finds nothing more.
 ///
 /// # Errors
@@ -111,6 +134,15 @@ mod tests {
     fn paths_of_mounts_are_read_as_they_are() {
         assert_eq!(unescaped(r"/a\040b/c\134d"), r"/a b/c\d");
         assert_eq!(unescaped(r"/end\04"), r"/end\04");
+    }
+
+    #[test]
+    fn the_group_that_limits_memory_is_found() {
+        let hybrid = "6:pids:/a\n4:memory:/libpod_parent/b\n0::/c\n";
+        let file = ("memory/libpod_parent/b".to_owned(), "memory.oom_control");
+        assert_eq!(events_of_memory(hybrid), Some(file));
+        assert_eq!(events_of_memory("0::/system.slice/d\n"), Some(("system.slice/d".to_owned(), "memory.events")));
+        assert_eq!(events_of_memory(""), None);
     }
 
     #[tokio::test]

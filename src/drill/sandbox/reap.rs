@@ -1,5 +1,5 @@
-//! Cleaning up after a drill whose Lifeboat was killed. As a rule only directories are left: the sandbox ended
-//! with the pipe. Whatever else is found is ended too, and what cannot be ended is named.
+//! Cleaning up after a drill whose Lifeboat was killed. As a rule only directories and stopped containers are left:
+//! the sandbox ended with its pipe or line. Whatever else is found is ended too, and what cannot be ended is named.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::journal::{Dead, PREFIX};
 use super::place::{self, SHORT_PREFIX};
-use super::processes;
+use super::{container, processes};
 use crate::error::Result;
 use crate::evidence::drill_record::Cleanup;
-use crate::runtime::blocking;
+
+/// The stage in which sandboxes are made.
+pub(in crate::drill) const MAKING: &str = "provisioning";
 
 /// Where the sinkhole of a dead drill wrote what the copy tried to reach. To be read before it is cleaned up.
 pub fn egress_log(dead: &Dead) -> Option<PathBuf> {
@@ -27,11 +29,14 @@ pub async fn clean(dead: &Dead, now: DateTime<Utc>) -> Result<Cleanup> {
     let named = |name: &str| [PREFIX, SHORT_PREFIX].iter().any(|prefix| name == format!("{prefix}{}", dead.begun.id));
     let ours = dead.directories.iter().filter(|dir| dir.file_name().and_then(|n| n.to_str()).is_some_and(named));
     let directories: Vec<_> = ours.cloned().collect();
+    if dead.stage == MAKING {
+        container::gone::await_last(&dead.contained).await;
+    }
     for directory in &directories {
         // Who does not end shows as residue.
         let _ = processes::end(|| processes::working_in(directory)).await;
     }
-    blocking(move || Ok(place::destroy(&directories, now))).await
+    place::destroy(&dead.begun.id, &directories, &dead.contained, now).await
 }
 
 #[cfg(test)]

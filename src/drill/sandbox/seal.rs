@@ -1,7 +1,7 @@
 //! What every sandbox must do, whatever it is made of. `contract` holds each kind to it.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,8 +13,18 @@ use crate::postgres::launch::Launch;
 /// drill and of their own installation, no process, socket or address outside, and end with the seal.
 #[async_trait]
 pub trait Seal: Debug + Send + Sync {
-    /// Starts programs inside.
-    fn launch(&self) -> Arc<dyn Launch>;
+    /// Starts programs of one part inside.
+    fn launch(&self, part: Part) -> Arc<dyn Launch>;
+
+    /// The directory of PostgreSQL's programs inside; `None`: where this host has them.
+    fn bin_dir(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The words that start Lifeboat's own program inside, where the files of a part are not this host's.
+    fn own_program(&self) -> Option<&[String]> {
+        None
+    }
 
     /// What it is, for the record.
     fn facts(&self) -> Facts;
@@ -25,6 +35,11 @@ pub trait Seal: Debug + Send + Sync {
     /// The processes inside, by their numbers on this host.
     fn processes(&self) -> Vec<u32>;
 
+    /// Whether the kernel has ended a process inside for want of memory, where the sandbox has a limit of its own.
+    fn was_out_of_memory(&self) -> bool {
+        false
+    }
+
     /// Ends every process inside, and returns when none is left.
     ///
     /// # Errors
@@ -32,10 +47,29 @@ pub trait Seal: Debug + Send + Sync {
     async fn end(&self) -> Result<()>;
 }
 
+/// Whose installation a program belongs to: in a sandbox made of containers each has an image of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// PostgreSQL, its tools, and the programs of checks.
+    Server,
+    /// Odoo.
+    Odoo,
+}
+
+impl Part {
+    /// Its name: `postgres`, `odoo`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "postgres",
+            Self::Odoo => "odoo",
+        }
+    }
+}
+
 /// What a sandbox is, as the record of a drill tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// `local` or `none`.
+    /// `local`, `container` or `none`.
     pub kind: &'static str,
     /// Whether programs inside can reach nothing outside.
     pub sealed: bool,
@@ -47,4 +81,21 @@ pub struct Facts {
     pub namespaces: Vec<String>,
     /// Version of Landlock's interface that was enforced; `None` where the kernel has none.
     pub landlock_abi: Option<u32>,
+    /// Name and version of the engine that made its containers; `None` where there are none.
+    pub engine: Option<String>,
+    /// The images that its containers run.
+    pub images: Vec<ImageFacts>,
+    /// What the engine could not do as asked.
+    pub warnings: Vec<String>,
+}
+
+/// An image that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// What it is for: `postgres`, `odoo`.
+    pub part: String,
+    /// As it was pinned, by its digest.
+    pub reference: String,
+    /// Its id in the engine, as the engine tells it of the running container.
+    pub id: String,
 }

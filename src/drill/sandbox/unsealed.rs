@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::processes;
-use super::seal::{Facts, Seal};
+use super::seal::{Facts, Part, Seal};
 use crate::error::Result;
 use crate::postgres::account::{Account, running_as};
 use crate::postgres::launch::{Launch, OnHost};
@@ -29,7 +29,7 @@ impl Unsealed {
 
 #[async_trait]
 impl Seal for Unsealed {
-    fn launch(&self) -> Arc<dyn Launch> {
+    fn launch(&self, _part: Part) -> Arc<dyn Launch> {
         Arc::new(OnHost { account: self.account.clone() })
     }
 
@@ -40,8 +40,7 @@ impl Seal for Unsealed {
             account: self.account.as_ref().map_or_else(running_as, |a| a.name.clone()),
             network: "not sealed: the server listens on a Unix socket only, but nothing keeps it from connecting out"
                 .into(),
-            namespaces: Vec::new(),
-            landlock_abi: None,
+            ..Facts::default()
         }
     }
 

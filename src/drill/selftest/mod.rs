@@ -23,7 +23,7 @@ use self::copy::Copy;
 use self::damage::{change, on_disk};
 pub use self::facts::Facts;
 use super::checks::{Circumstances, Reference};
-use super::neutralise::{self, Means};
+use super::neutralise::{self, Elsewhere, Means};
 use super::run::Request;
 use super::{boot, checks, judges, reconcile};
 use crate::checks::Answers;
@@ -54,6 +54,8 @@ pub struct Sound<'a> {
     pub answers: Option<&'a Answers>,
     /// Why the source said nothing.
     pub why_not: &'a str,
+    /// Where Odoo's installation is, if it is not this host's.
+    pub elsewhere: Option<Elsewhere<'a>>,
 }
 
 /// What damage came to.
@@ -206,7 +208,7 @@ async fn damaged(tools: &Tools, request: &Request<'_>, case: &Case, sound: &Soun
             None => return Ok(Came::Skipped(sql.otherwise.to_owned())),
         },
         Damage::ReviveMailServer => {
-            let came = revived(&server, request, sound.facts).await?;
+            let came = revived(&server, request, sound).await?;
             server.stop().await?;
             return Ok(came);
         }
@@ -226,9 +228,9 @@ async fn damaged(tools: &Tools, request: &Request<'_>, case: &Case, sound: &Soun
 }
 
 /// Neutralises the copy as a drill does, and brings a mail server of production back to life behind its back.
-async fn revived(server: &PrivateServer, request: &Request<'_>, facts: &Facts) -> Result<Came> {
-    let means = Means::of(request.environment, boot::base_url(boot::PORT))?;
-    let (Some(means), Some(database)) = (means, &facts.odoo) else {
+async fn revived(server: &PrivateServer, request: &Request<'_>, sound: &Sound<'_>) -> Result<Came> {
+    let means = Means::at(request.environment, boot::base_url(boot::PORT), sound.elsewhere.as_ref()).await?;
+    let (Some(means), Some(database)) = (means, &sound.facts.odoo) else {
         return Ok(Came::Skipped(NOT_NEUTRALISED.into()));
     };
     let Some(done) = neutralise::database(server, database, &means.settings()).await? else {

@@ -1,5 +1,6 @@
 //! Binds every port and hands each connection and datagram to who understands it.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -79,11 +80,19 @@ impl Sinkhole {
     /// # Errors
     /// Internal, where a port is taken, packets cannot be watched or the log cannot be opened.
     pub fn bind(ports: &Ports, log: &Path, runtime: Runtime) -> Result<Self> {
+        Self::bind_into(ports, open(log)?, runtime)
+    }
+
+    /// The same, where the log is open already.
+    ///
+    /// # Errors
+    /// As [`Sinkhole::bind`].
+    pub fn bind_into(ports: &Ports, log: File, runtime: Runtime) -> Result<Self> {
         let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         let watch = Watch::open().or_err(ErrorKind::Internal, || {
             "the sinkhole cannot watch the sandbox's network, so attempts could go unseen".to_owned()
         })?;
-        let bound = Self::bind_at(&everywhere, ports, log, runtime)?;
+        let bound = Self::bind_each(&everywhere, ports, log, runtime)?;
         Ok(Self { watch: Some(watch), ..bound })
     }
 
@@ -92,7 +101,11 @@ impl Sinkhole {
     /// # Errors
     /// As [`Sinkhole::bind`].
     pub fn bind_at(addresses: &[IpAddr], ports: &Ports, log: &Path, runtime: Runtime) -> Result<Self> {
-        let notes = Arc::new(Notes::new(log, runtime)?);
+        Self::bind_each(addresses, ports, open(log)?, runtime)
+    }
+
+    fn bind_each(addresses: &[IpAddr], ports: &Ports, log: File, runtime: Runtime) -> Result<Self> {
+        let notes = Arc::new(Notes::new(log, runtime));
         let (mut tcp, mut udp) = (Vec::new(), Vec::new());
         let by_role = |dns, rest: &[(Role, &'_ [u16])]| -> Vec<(Role, u16)> {
             let all = std::iter::once((Role::Dns, dns)).chain(rest.iter().copied());
@@ -160,6 +173,11 @@ impl Sinkhole {
             None => Ok(()),
         }
     }
+}
+
+fn open(log: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(log);
+    file.or_err(ErrorKind::Internal, || format!("cannot open {}", log.display()))
 }
 
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {

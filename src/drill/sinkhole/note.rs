@@ -3,12 +3,10 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::caller::{Sockets, caller};
 use super::names::Names;
-use crate::error::{ErrorKind, Result, ResultExt};
 use crate::evidence::egress_record::{Attempt, Caller};
 use crate::runtime::Runtime;
 
@@ -32,10 +30,8 @@ pub(super) struct Begun {
 }
 
 impl Notes {
-    pub(super) fn new(log: &Path, runtime: Runtime) -> Result<Self> {
-        let file = File::options().create(true).append(true).open(log);
-        let file = file.or_err(ErrorKind::Internal, || format!("cannot open {}", log.display()))?;
-        Ok(Self { log: Mutex::new((file, 0)), names: Mutex::default(), runtime })
+    pub(super) fn new(log: File, runtime: Runtime) -> Self {
+        Self { log: Mutex::new((log, 0)), names: Mutex::default(), runtime }
     }
 
     /// The address that stands for a name.

@@ -272,7 +272,8 @@ impl<'a> Watcher<'a> {
         let work = async move {
             let mut results = Vec::new();
             for job in jobs {
-                let result = store::store(with.repository, &with.environment.name, with.options.level, &job).await;
+                let (name, level) = (&with.environment.name, with.options.level);
+                let result = store::store(with.repository, name, level, &job, with.runtime).await;
                 results.push((job, result));
             }
             Step::Stored(results)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use super::super::ingest::{NewFiles, ingest};
 use super::super::live::{self, Mark, PieceHeader};
 use super::super::name::FileName;
 use super::tenant::Tracked;
-use crate::error::Result;
+use crate::error::{self, Result};
 use crate::postgres::source::Source;
 use crate::repository::{Repository, pack_stream};
 use crate::runtime::{Runtime, blocking};
@@ -80,8 +80,20 @@ pub(super) struct Stored {
     pub(super) mark: Option<Mark>,
 }
 
+/// A piece is put within this time after its packs, or not at all: retention deletes packs that nothing refers to when
+/// they are days old, and no ledger entry orders the two.
+const PROMPTLY: Duration = Duration::from_secs(3600);
+
 /// Stores the files of a job, packs first, then the piece that commits them.
-pub(super) async fn store(repository: &Repository, environment: &str, level: i32, job: &Job) -> Result<Stored> {
+pub(super) async fn store(
+    repository: &Repository,
+    environment: &str,
+    level: i32,
+    job: &Job,
+    runtime: &Runtime,
+) -> Result<Stored> {
+    // By both clocks: one stands still while the machine sleeps, the other may be set.
+    let (began, began_at) = (Instant::now(), runtime.now());
     let mut header = job.header.clone();
     let (mut ingested, mut packs) = (Default::default(), Vec::new());
     if !job.names.is_empty() {
@@ -115,6 +127,11 @@ pub(super) async fn store(repository: &Repository, environment: &str, level: i32
     let says_something =
         !ingested.stored.is_empty() || header.unseen > 0 || header.complete_to != job.header.complete_to;
     if says_something {
+        let slept = (runtime.now() - began_at).abs().to_std().unwrap_or(Duration::MAX);
+        if !packs.is_empty() && began.elapsed().max(slept) > PROMPTLY {
+            return Err(error::repository("storing new attachments took longer than an hour")
+                .meaning("what was stored is not relied on; the same files are stored again"));
+        }
         let records = &ingested.stored;
         stored.piece = Some(live::put(repository, environment, &job.key, &header, &packs, records).await?);
         if let Some(idle) = &job.replaces {

@@ -204,7 +204,7 @@ mod tests {
         let noted = vec![("base/1/1", Some(7), PAGE as u64, vec![1; PAGE])];
         let unfinished = left(&repository, noted, Some("b"), true).await;
         let previous = backup_of(Vec::new(), Lsn(6));
-        let previous = previous.resume(&repository, "production", unfinished).await.expect("resumed");
+        let previous = previous.resume(&repository, "production", &[], unfinished).await.expect("resumed");
         let folder = tempfile::tempdir().expect("dir");
         let files = BlockFiles::new(&StateDir::new(folder.path()), "production", &Runtime::silent());
         let history = TimelineHistory::first(Timeline(1));

@@ -27,6 +27,7 @@ use crate::postgres::wal::TimelineHistory;
 use crate::repository::Repository;
 use crate::repository::catalogue::{coverage, ledger};
 use crate::repository::coverage::{Coverage, Gap};
+use crate::repository::retention::State;
 use crate::repository::wal_archive::WalArchive;
 use crate::runtime::Runtime;
 use crate::units::Lsn;
@@ -78,13 +79,18 @@ impl<'a> Healer<'a> {
     /// A gap that a base backup lies before and that was not tried yet.
     async fn next(&self, tried: &[Gap]) -> Result<Option<(Coverage, Gap)>> {
         let name = &self.environment.name;
-        let Some(coverage) = coverage(WalArchive::new(&self.repository, name), None).await? else { return Ok(None) };
-        let gaps = coverage.gaps();
-        if gaps.is_empty() {
+        let Some(mut coverage) = coverage(WalArchive::new(&self.repository, name), None).await? else {
+            return Ok(None);
+        };
+        if coverage.gaps().is_empty() {
             return Ok(None);
         }
         let entries = ledger(&self.repository, name).await?.entries().await?;
-        let bases = entries.iter().filter_map(|e| match &e.statement.predicate.body {
+        // What retention gave up is not fetched again.
+        let state = State::of(&entries);
+        state.hide(&mut coverage);
+        let gaps = coverage.gaps();
+        let bases = state.living(&entries).filter_map(|e| match &e.statement.predicate.body {
             Body::BaseBackup(base) => Some(base.start_lsn),
             _ => None,
         });

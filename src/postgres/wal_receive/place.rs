@@ -160,6 +160,7 @@ mod tests {
                 segments: segments.iter().copied().collect(),
                 live: live.iter().copied().collect(),
                 ancestors: ancestors.iter().map(|(t, l)| (Timeline(*t), Lsn(*l))).collect(),
+                ..TimelineWal::default()
             };
             (Timeline(*timeline), wal)
         });

@@ -14,6 +14,7 @@ use crate::evidence::entry::BaseBackup;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::meta;
 use crate::repository::packs::{PackInfo, PackTable, joined};
+use crate::repository::retention::State;
 use crate::storage::layout;
 use crate::vault::object::TAIL_LENGTH;
 use crate::vault::{Class, ObjectOpener, OpenKeys};
@@ -52,8 +53,9 @@ impl Check<'_> {
         }
         self.pieces(&mut packs).await?;
         // Those that entries name as theirs come first: they lead to the others, and say who needs them.
-        let roots: BTreeSet<String> =
-            self.entries.iter().filter_map(|e| self.root(&e.statement.predicate.body)).collect();
+        let state = State::of(&self.entries);
+        let living = state.living(&self.entries);
+        let roots: BTreeSet<String> = living.filter_map(|e| self.root(&e.statement.predicate.body)).collect();
         let others = metas.keys().filter(|key| !roots.contains(*key)).cloned();
         let mut unread: VecDeque<String> = roots.iter().cloned().chain(others.collect::<Vec<_>>()).collect();
         let phase = self.phase("reading manifests", None);
@@ -166,7 +168,10 @@ impl Check<'_> {
         if let Some(base) = base {
             let manifest = BaseManifest::read(self.repository, self.environment, sha256).await?;
             consistent(&manifest, base)?;
-            return Ok((manifest.packs.packs().to_vec(), Vec::new()));
+            let packs = manifest.packs.packs().to_vec();
+            // Sums of pages were committed by the backup that stored the pack, which may be gone.
+            let sums: BTreeSet<String> = packs.iter().filter_map(|p| p.sums.clone()).collect();
+            return Ok((packs, sums.into_iter().collect()));
         }
         let object = self.repository.get_named(key, sha256).await?;
         self.named(key, &object)

@@ -39,6 +39,9 @@ impl Check<'_> {
         if let Some(wal) = self.catalogue.as_ref().and_then(|c| c.wal.clone()) {
             for timeline in wal.timelines.keys() {
                 for (name, size) in archive.list(*timeline).await? {
+                    if self.is_given_up(&name, wal.segment_size) {
+                        continue;
+                    }
                     let key = layout::wal_file(self.environment, *timeline, &name.to_string());
                     if size < SMALLEST {
                         let affects = self.needing_file(&wal, &name);
@@ -66,6 +69,18 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Whether retention gave up a WAL file: it may be there still, or not.
+    fn is_given_up(&self, name: &WalFileName, size: u64) -> bool {
+        let (WalFileName::Segment(segment)
+        | WalFileName::Partial(segment)
+        | WalFileName::BackupHistory { segment, .. }) = name
+        else {
+            return false;
+        };
+        let number = segment.number(size).ok();
+        self.catalogue.iter().zip(number).any(|(c, number)| c.retention.gave_up(segment.timeline, number))
+    }
+
     /// Base backups whose own WAL is not complete.
     fn incomplete_bases(&mut self) {
         for reach in self.reaches.clone() {
@@ -82,6 +97,11 @@ impl Check<'_> {
         self.incomplete_bases();
         let oldest = self.bases().map(|b| b.1).min();
         let mut gaps: Vec<Gap> = self.reaches.iter().filter_map(|r| r.gap.clone()).chain(wal.gaps()).collect();
+        let retired = gaps.iter().filter(|g| g.retired).map(|g| g.segments).sum::<u64>();
+        if retired > 0 {
+            self.notes.push("between some recovery points WAL was given up by retention; that is no damage".to_owned());
+        }
+        gaps.retain(|g| !g.retired);
         gaps.sort_by(|a, b| (a.from, &a.first).cmp(&(b.from, &b.first)));
         gaps.dedup();
         for gap in gaps {
@@ -205,7 +225,12 @@ impl Check<'_> {
             let label = format!("WAL {} to {}", range.first, range.last);
             let number = |name: &str| name.parse::<SegmentName>().and_then(|n| n.number(size));
             let (Ok(first), Ok(last)) = (number(&range.first), number(&range.last)) else { continue };
-            let names: Vec<String> = (first..=last).map(|n| segment_name(range.timeline, n, size)).collect();
+            let gave_up = |n: u64| self.catalogue.iter().any(|c| c.retention.gave_up(range.timeline, n));
+            let all = last.saturating_sub(first) + 1;
+            let kept: Vec<u64> = (first..=last).filter(|n| !gave_up(*n)).collect();
+            // The digest is over all of them: where some were given up, the others are only looked for.
+            let whole = kept.len() as u64 == all;
+            let names: Vec<String> = kept.into_iter().map(|n| segment_name(range.timeline, n, size)).collect();
             let missing: Vec<&String> = names.iter().filter(|name| !stored.contains_key(*name)).collect();
             for name in &missing {
                 let key = layout::wal_file(self.environment, range.timeline, name);
@@ -214,7 +239,7 @@ impl Check<'_> {
                     self.problem(&key, format!("missing WAL segment {name}, which the ledger recorded"), Vec::new());
                 }
             }
-            if !missing.is_empty() {
+            if !missing.is_empty() || !whole {
                 continue;
             }
             let objects: Vec<(&str, u64, Option<[u8; 32]>)> =

@@ -33,7 +33,10 @@ struct Following {
     news: Receiver<Arc<News>>,
     stop: CancellationToken,
     until: Instant,
+    /// When jobs may be told again.
     next: Instant,
+    /// Whether they may have changed since.
+    changed: bool,
     told: String,
     _place: OwnedSemaphorePermit,
 }
@@ -64,6 +67,7 @@ pub(crate) async fn events(
         stop: app.stop.clone(),
         until: now + LONGEST,
         next: now,
+        changed: true,
         told: String::new(),
         _place: place,
     };
@@ -81,11 +85,16 @@ impl Following {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep_until(self.until) => return None,
-                () = tokio::time::sleep_until(self.next) => {
-                    self.next = Instant::now() + PAUSE;
+                changed = self.view.changed(), if !self.changed => match changed {
+                    Ok(()) => self.changed = true,
+                    Err(_) => return None,
+                },
+                () = tokio::time::sleep_until(self.next), if self.changed => {
+                    self.changed = false;
                     let view = self.view.borrow_and_update().clone();
                     let jobs = serde_json::to_string(&running(&view, &self.visitor)).unwrap_or_default();
                     if jobs != self.told {
+                        self.next = Instant::now() + PAUSE;
                         self.told.clone_from(&jobs);
                         return Some(Event::default().event("jobs").data(jobs));
                     }

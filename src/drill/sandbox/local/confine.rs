@@ -17,8 +17,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::chdir;
 
-use super::spec::{Confinement, Refusal, Spec, argument};
+use super::spec::{Confinement, Spec};
 use super::{start, view};
+use crate::drill::sandbox::inside::{Refusal, argument};
 
 /// Becomes the program: arguments are the specification, the working directory, the program, its arguments.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {

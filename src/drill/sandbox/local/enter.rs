@@ -11,8 +11,9 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::forwarded::forwarded;
-use super::spec::{Spec, argument, close_inherited};
+use super::spec::Spec;
+use crate::drill::sandbox::inside::{argument, close_inherited, forwarded};
+use crate::drill::sandbox::place::PROGRAM_FILE;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 
 /// Which sandbox, and what runs in it.
@@ -51,7 +52,7 @@ fn run(arguments: &[OsString]) -> Result<ExitStatus> {
     let mut awaited = forwarded();
     awaited.add(Signal::SIGCHLD);
     awaited.thread_block().or_err(ErrorKind::Internal, || "signals cannot be held back".to_owned())?;
-    let program = entry.spec.root.join(super::handle::PROGRAM_FILE);
+    let program = entry.spec.root.join(PROGRAM_FILE);
     let mut command = Command::new(&program);
     command.arg(super::PROGRAM).arg(entry.spec.to_argument()).arg(directory).args(&arguments[1..]);
     let started = command.spawn();

@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::enter::Entry;
-use super::spec::{Ready, Refusal, Spec, Told};
+use super::spec::{Ready, Spec, Told};
 use crate::disk::failed;
+use crate::drill::sandbox::inside::Refusal;
+use crate::drill::sandbox::place::PROGRAM_FILE;
 use crate::drill::sandbox::processes;
-use crate::drill::sandbox::seal::{Facts, Seal};
+use crate::drill::sandbox::seal::{Facts, Part, Seal};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
 use crate::postgres::launch::{Launch, bare_environment};
 use crate::restore::messenger::place_program;
 use crate::runtime::blocking;
 
-/// The program of Lifeboat in the drill's directory, where the servers' account can run it.
-pub(in crate::drill::sandbox) const PROGRAM_FILE: &str = "lifeboat";
 /// What the sandbox's own processes say.
 const LOG: &str = "sandbox.log";
 
@@ -112,7 +112,7 @@ impl Local {
 
 #[async_trait]
 impl Seal for Local {
-    fn launch(&self) -> Arc<dyn Launch> {
+    fn launch(&self, _part: Part) -> Arc<dyn Launch> {
         let (spec, pid) = (self.spec.clone(), self.pid);
         Arc::new(Inside { entry: Entry { spec, pid, pid_namespace: self.pid_namespace().to_owned() } })
     }
@@ -126,6 +126,7 @@ impl Seal for Local {
                 .into(),
             namespaces: self.ready.namespaces.keys().cloned().collect(),
             landlock_abi: self.ready.confinement.landlock_abi,
+            ..Facts::default()
         }
     }
 

@@ -1,19 +1,16 @@
 //! `sandbox:init`: PID 1 of the sandbox. It builds the inside, tells Lifeboat that it stands, serves the ways
 //! in, reaps who lost his parent, and ends when the pipe from Lifeboat closes. With it every process ends.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::errno::Errno;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::sethostname;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpStream, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::spec::{Confinement, Door, Ready, Refusal, Spec, Told, argument, close_inherited, tell};
-use super::{network, view};
+use super::spec::{Confinement, Ready, Spec, Told, tell};
+use super::view;
+use crate::drill::sandbox::inside::{Refusal, argument, close_inherited, namespaces, network, reap_orphans};
 use crate::drill::sinkhole::{Ports, Sinkhole};
 use crate::runtime::Runtime;
 
@@ -58,9 +55,7 @@ async fn serve(spec: &Spec, confinement: Confinement) -> Result<(), Refusal> {
     let failed = |e: &std::io::Error| Refusal::io("PID 1 of the sandbox cannot work", e);
     let mut orphans = signal(SignalKind::child()).map_err(|e| failed(&e))?;
     for door in &spec.doors {
-        let listener = UnixListener::bind(&door.socket)
-            .map_err(|e| Refusal::io(format!("no way in at {}", door.socket.display()), &e))?;
-        tokio::spawn(lead_in(listener, door.clone()));
+        door.open()?;
     }
     // It listens on the loopback interface, to which every address leads, before the sandbox is said to stand.
     let sinkhole = Sinkhole::bind(&Ports::default(), &spec.egress, Runtime::silent());
@@ -78,38 +73,9 @@ async fn serve(spec: &Spec, confinement: Confinement) -> Result<(), Refusal> {
         tokio::select! {
             // Nothing is ever said on the pipe: it tells by its end.
             read = pipe.read(&mut word) => if !matches!(read, Ok(1..)) { std::process::exit(0) },
-            _ = orphans.recv() => reap(),
+            _ = orphans.recv() => reap_orphans(),
         }
     }
-}
-
-/// Leads every connection to a port of the loopback interface.
-async fn lead_in(listener: UnixListener, door: Door) {
-    loop {
-        // A failing accept has nobody to tell; whoever knocks sees that nobody opens.
-        let Ok((mut outside, _)) = listener.accept().await else { continue };
-        tokio::spawn(async move {
-            if let Ok(mut inside) = TcpStream::connect(("127.0.0.1", door.port)).await {
-                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
-            }
-        });
-    }
-}
-
-fn reap() {
-    loop {
-        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-fn namespaces() -> BTreeMap<String, String> {
-    let kinds = ["user", "net", "mnt", "pid", "ipc", "uts"];
-    let named = |kind: &str| Some((kind.to_owned(), std::fs::read_link(format!("/proc/self/ns/{kind}")).ok()?));
-    kinds.iter().filter_map(|kind| named(kind)).map(|(kind, name)| (kind, name.display().to_string())).collect()
 }
 
 fn internal(why: String) -> Refusal {

@@ -12,10 +12,8 @@
 
 mod confine;
 mod enter;
-mod forwarded;
 mod handle;
 mod init;
-mod network;
 mod spec;
 mod start;
 mod trial;
@@ -25,10 +23,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub use handle::Local;
-pub(in crate::drill::sandbox) use handle::PROGRAM_FILE;
-pub use spec::{Door, Programs, Spec};
+pub use spec::Spec;
 pub use trial::trial;
-pub(in crate::drill::sandbox) use view::TEMPORARY;
 
 /// First words of the command lines of the sandbox's own processes.
 const START: &str = "sandbox:start";
@@ -37,17 +33,14 @@ const ENTER: &str = "sandbox:enter";
 const PROGRAM: &str = "sandbox:program";
 const PROBE: &str = "sandbox:probe";
 
-/// Runs this process as a part of a sandbox if its command line says so. To be called before anything starts a
-/// thread: a process with threads cannot change its user namespace.
-pub fn dispatch(mut arguments: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let role = arguments.nth(1)?;
-    let arguments: Vec<OsString> = arguments.collect();
-    match role.to_str()? {
-        START => Some(start::main(&arguments)),
-        INIT => Some(init::main(&arguments)),
-        ENTER => Some(enter::main(&arguments)),
-        PROGRAM => Some(confine::main(&arguments)),
-        PROBE => Some(confine::probe(&arguments)),
+/// Runs this process as a part of a local sandbox if that is its role.
+pub(super) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {
+    match role {
+        START => Some(start::main(arguments)),
+        INIT => Some(init::main(arguments)),
+        ENTER => Some(enter::main(arguments)),
+        PROGRAM => Some(confine::main(arguments)),
+        PROBE => Some(confine::probe(arguments)),
         _ => None,
     }
 }

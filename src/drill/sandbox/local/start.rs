@@ -6,7 +6,8 @@ use std::process::{Command, ExitCode};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 
-use super::spec::{Refusal, Told, close_inherited, tell};
+use super::spec::{Told, tell};
+use crate::drill::sandbox::inside::{Refusal, close_inherited};
 
 /// Makes the namespaces and waits for the end of PID 1.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::handle::Local;
 use super::spec::Spec;
-use super::view::TEMPORARY;
 use crate::disk::failed;
+use crate::drill::sandbox::inside::Programs;
+use crate::drill::sandbox::place::TEMPORARY;
 use crate::drill::sandbox::seal::{Facts, Seal};
 use crate::error::Result;
 use crate::postgres::account::{Account, hand_over, running_as};
@@ -34,7 +35,7 @@ pub async fn trial(program: &Path, parent: &Path, account: Option<&Account>) -> 
         doors: Vec::new(),
         egress: home.path().join("egress.jsonl"),
         memory_files: 1 << 20,
-        programs: super::Programs::default(),
+        programs: Programs::default(),
     };
     let local = Local::start(program, spec).await?;
     let facts = local.facts();

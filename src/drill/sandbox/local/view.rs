@@ -10,7 +10,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
-use super::spec::{Refusal, Spec};
+use super::spec::Spec;
+use crate::drill::sandbox::inside::{Refusal, settings};
+use crate::drill::sandbox::place::TEMPORARY;
 use crate::drill::sandbox::processes::unescaped;
 
 /// Programs and libraries of the operating system.
@@ -40,9 +42,6 @@ const SETTINGS: [&str; 19] = [
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Writable directories beside the drill's own.
 const SCRATCH: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
-
-/// Directory of the drill that is `/tmp` inside: what programs leave there counts and goes with the drill.
-pub(in crate::drill::sandbox) const TEMPORARY: &str = "tmp";
 
 struct Bind {
     from: PathBuf,
@@ -147,19 +146,7 @@ fn processes_and_devices(new: &Path, memory_files: u64) -> Result<(), Refusal> {
 
 /// Files of `/etc` that the sandbox has of its own.
 fn own_settings(new: &Path, spec: &Spec) -> Result<(), Refusal> {
-    let Spec { account, uid, gid, .. } = spec;
-    let files = [
-        ("passwd", format!("root:x:0:0::/:/usr/sbin/nologin\n{account}:x:{uid}:{gid}::/tmp:/bin/sh\n")),
-        ("group", format!("root:x:0:\n{account}:x:{gid}:\n")),
-        ("hosts", "127.0.0.1 localhost drill\n::1 localhost\n".to_owned()),
-        ("hostname", "drill\n".to_owned()),
-        ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n".to_owned()),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n".to_owned(),
-        ),
-    ];
-    for (name, text) in files {
+    for (name, text) in settings::files(&spec.account, spec.uid, spec.gid) {
         let path = new.join("etc").join(name);
         fs::write(&path, text).map_err(|e| Refusal::io(format!("/etc/{name} of the sandbox cannot be written"), &e))?;
     }

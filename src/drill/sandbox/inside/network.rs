@@ -26,7 +26,7 @@ const TYPE_LOCAL: u8 = 2;
 const ATTRIBUTE_OUTPUT_INTERFACE: u16 = 4;
 
 /// Brings the loopback interface up and makes every address its own.
-pub(super) fn up() -> Result<(), Errno> {
+pub(in crate::drill::sandbox) fn up() -> Result<(), Errno> {
     let mut link = vec![0, 0, 0, 0];
     link.extend(LOOPBACK.to_ne_bytes());
     link.extend(UP.to_ne_bytes());

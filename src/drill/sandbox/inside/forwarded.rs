@@ -3,6 +3,6 @@
 use nix::sys::signal::{SigSet, Signal};
 
 /// SIGINT, SIGQUIT and SIGTERM.
-pub(super) fn forwarded() -> SigSet {
+pub(in crate::drill::sandbox) fn forwarded() -> SigSet {
     [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter().collect()
 }
