@@ -114,10 +114,13 @@ impl Supervisor {
             }
         }
         self.planning.read(&self.duties.of_jobs(), self.keeper.opened(), now);
-        let (duties, kinds) = (&self.duties, &self.kinds);
+        let (duties, kinds, estate) = (&self.duties, &self.kinds, &self.estate);
         let may = |environment: &str, kind| {
             let standing = duties.standing(environment, duty_for(kind));
-            kinds.contains(&kind) && matches!(standing, Standing::Ours { valid: true, .. })
+            // Without an Odoo there is no filestore to capture.
+            let idle = kind == JobKind::Filestore
+                && estate.environment(environment).is_ok_and(|environment| environment.odoo.is_empty());
+            kinds.contains(&kind) && !idle && matches!(standing, Standing::Ours { valid: true, .. })
         };
         let Some((due, next)) = self.planning.due(now, &view.instance, may) else { return };
         for due in due {
