@@ -280,6 +280,8 @@ else
     step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings
     step "One crypto library" one_crypto_library
     step "Documentation" document
+    step "Program" cargo build --locked --quiet --bin lifeboat
+    step "Deployment files" ./deploy/lint.sh target/debug/lifeboat
 fi
 
 make_run_directory

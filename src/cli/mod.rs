@@ -1,5 +1,6 @@
 //! The command line: one file per command, the only place that prints or asks.
 
+mod alert;
 mod approval;
 mod backup;
 mod config;
@@ -142,6 +143,9 @@ enum Command {
     /// Ask the service of this host, through its socket
     #[command(subcommand)]
     Service(service::Command),
+    /// Test who is told what is wrong, and silence it for a while
+    #[command(subcommand)]
+    Alert(alert::Command),
     /// Watch a disaster and a recovery: a shop of its own, backed up, destroyed, restored and proven
     Demo(demo::Arguments),
     #[command(hide = true)]
@@ -237,6 +241,7 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         }
         Command::Drill(drill::Command::Check(arguments)) => drill_check::run(&arguments, file, runtime.clone()).await,
         Command::Drill(command) => drill::run(&command, &context()?).await,
+        Command::Alert(command) => alert::run(&command, &context()?).await,
         Command::Schedule(command) => schedule::run(&command, &context()?).await,
         Command::Verify(arguments) => verify::run(&arguments, &context()?).await,
         Command::Prune(arguments) => prune::run(&arguments, &context()?).await,

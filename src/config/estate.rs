@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::AlertsConfig;
 use super::calendar::Calendar;
 use super::check::Check;
 use super::drift::DriftRule;
@@ -40,6 +41,8 @@ pub struct Estate {
     pub keys: KeysConfig,
     /// How `lifeboat serve` runs.
     pub service: ServiceConfig,
+    /// Who is told what is wrong.
+    pub alerts: AlertsConfig,
     /// The environments, in the order of the files.
     pub environments: Vec<Environment>,
     /// The checks of all suites, in the order of the files.

@@ -20,7 +20,7 @@ use super::runbook::runbook;
 use super::source::Source;
 use super::suggest::nearest;
 use super::text::ConfigText;
-use super::{Check, Environment, policy, repository, service};
+use super::{Check, Environment, alerts, policy, repository, service};
 use crate::error::{self, ErrorKind, Result, ResultExt as _};
 
 impl Estate {
@@ -59,6 +59,7 @@ impl Estate {
         let raw_keys = raw.keys.take().ok_or_else(|| lacks("keys"))?.value;
         let repository = repository::repository(&main, raw_repository)?;
         let keys = repository::keys(&main, raw_keys)?;
+        let raw_alerts = raw.alerts.take();
         let service = raw.service.take().map(|raw| service::service(&main, raw.value)).transpose()?.unwrap_or_default();
         let policy = policy::file(&main, raw.policy.take().map(|l| l.value))?;
         let runbook = runbook(&main, raw.runbook.take().map(|l| l.value))?;
@@ -72,6 +73,8 @@ impl Estate {
             files.add(source, raw)?;
         }
         files.refuse_unknown_suites()?;
+        let names: Vec<&str> = files.environments.iter().map(|e| e.name.as_str()).collect();
+        let alerts = raw_alerts.map(|raw| alerts::alerts(files.first(), raw.value, &names)).transpose()?;
         files.refuse_unknown_environments()?;
         let (jobs, calendars) = files.schedule()?;
 
@@ -85,6 +88,7 @@ impl Estate {
             repository,
             keys,
             service,
+            alerts: alerts.unwrap_or_default(),
             environments: files.environments,
             checks: files.checks,
             jobs,
@@ -143,6 +147,7 @@ fn refuse_main_sections(source: &Source, raw: &RawFile, main: &Path) -> Result<(
         ("[repository]", raw.repository.as_ref().map(|l| &l.span)),
         ("[keys]", raw.keys.as_ref().map(|l| &l.span)),
         ("[service]", raw.service.as_ref().map(|l| &l.span)),
+        ("[alerts]", raw.alerts.as_ref().map(|l| &l.span)),
         ("[policy]", raw.policy.as_ref().map(|l| &l.span)),
         ("[runbook]", raw.runbook.as_ref().map(|l| &l.span)),
         ("`include`", raw.include.as_ref().map(|l| &l.span)),

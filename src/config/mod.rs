@@ -4,6 +4,7 @@
 //! `read` and `check` turn it into the types of `estate`, `source` places errors, `secret` is how a
 //! credential is named and fetched, `glob` expands patterns, `schema` is the shape for editors.
 
+mod alerts;
 mod calendar;
 mod check;
 mod cron;
@@ -35,6 +36,7 @@ pub(crate) mod suggest;
 mod text;
 mod zone;
 
+pub use alerts::{AlertSeverity, AlertsConfig, DeadMan, Receiver, Route, Smtp, SmtpTls};
 pub use calendar::{Calendar, CalendarKind, Effect, Lasts, WindowRule};
 pub use check::{Check, CommandProbe, Expectation, HttpProbe, Origin, Probe, Scope, Severity};
 pub use cron::CronExpression;

@@ -14,6 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::alerts::RawAlerts;
 use super::calendar::RawCalendar;
 use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
@@ -58,7 +59,7 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 }
 
 /// A configuration file of Lifeboat: `lifeboat.toml` or a file that it includes.
-/// `include`, `[repository]`, `[keys]`, `[service]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
+/// `include`, `[repository]`, `[keys]`, `[service]`, `[alerts]`, `[policy]` and `[runbook]` belong in `lifeboat.toml` only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Lifeboat configuration file", rename = "File")]
@@ -71,6 +72,8 @@ pub(super) struct RawFile {
     pub(super) keys: Option<Located<RawKeys>>,
     /// How `lifeboat serve` runs.
     pub(super) service: Option<Located<RawService>>,
+    /// Who is told what is wrong.
+    pub(super) alerts: Option<Located<RawAlerts>>,
     /// The policy that the estate is held against.
     pub(super) policy: Option<Located<RawPolicySection>>,
     /// What generated runbooks say that no program can know.

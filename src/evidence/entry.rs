@@ -15,6 +15,7 @@ use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::DrillRecord;
 use crate::evidence::fence::LeaseTaken;
 use crate::evidence::job_record::JobRecord;
+pub use crate::evidence::notices::{SilenceChange, Undelivered};
 
 /// The format that this Lifeboat writes and reads.
 pub const FORMAT: u32 = 1;
@@ -88,6 +89,10 @@ pub enum Body {
     Failure(Failure),
     /// Something that was due was not attempted.
     Skipped(Skipped),
+    /// Alerts are silenced, or no longer.
+    Silence(SilenceChange),
+    /// Somebody could not be told that something is wrong.
+    Undelivered(Undelivered),
     /// Something is to be deleted, after a delay.
     Retire(Retire),
     /// Something that was retired is needed after all.
@@ -124,6 +129,8 @@ impl Body {
             Body::Action(_) => "action",
             Body::Failure(_) => "failure",
             Body::Skipped(_) => "skipped",
+            Body::Silence(_) => "silence",
+            Body::Undelivered(_) => "undelivered",
             Body::Retire(_) => "retire",
             Body::Revive(_) => "revive",
             Body::Delete(_) => "delete",

@@ -1,7 +1,7 @@
 //! Evidence: what happened to an environment, written so that nobody has to be believed.
 //!
 //! ```text
-//! ledger ── statement ── entry ── bodies, bodies_retention, drill_record (judge, selftest)   what an entry says
+//! ledger ── statement ── entry ── bodies, bodies_retention, notices, drill_record (judge, selftest)   what an entry says
 //!    │                               ├── odoo_record, egress_record
 //!    │                               └── drift_record
 //!    │ └─── dsse                                            how it is signed
@@ -40,6 +40,7 @@ pub mod job_record;
 mod judge;
 pub mod ledger;
 pub mod merkle;
+pub mod notices;
 pub mod odoo_record;
 pub mod outlook;
 pub mod periodic;

@@ -156,6 +156,20 @@ fn line(body: &Body) -> (String, bool) {
         Body::Action(a) => (format!("{}: {}, {}", a.person, a.action, a.detail), false),
         Body::Failure(f) => (format!("{} failed after {}: {}", f.attempted, span(f.seconds), f.message), true),
         Body::Skipped(s) => (format!("{} was due {} and left out: {}", s.what, time(s.due_at), s.reason), true),
+        Body::Silence(s) => {
+            let what = s.condition.as_deref().unwrap_or("all alerts");
+            let about = s.subject.as_ref().map(|subject| format!(" of {subject}")).unwrap_or_default();
+            match s.until {
+                Some(until) => {
+                    (format!("{} silences {what}{about} until {}: {}", s.author, time(until), s.reason), false)
+                }
+                None => (format!("{} ends the silence {}: {}", s.author, s.id, s.reason), false),
+            }
+        }
+        Body::Undelivered(u) => {
+            let alerts = counted(u.alerts.len() as u64, "alert", "alerts");
+            (format!("{} could not be told of {alerts} by {}: {}", u.receiver, u.instance, u.reason), true)
+        }
         Body::Retire(r) => {
             let objects = counted(r.objects, "object", "objects");
             (

@@ -6,17 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
 use super::Repository;
 use super::packs::{PackTable, joined};
 use crate::error::{self, Result};
 use crate::storage::layout;
 use crate::vault::object::HEADER_READ;
-use crate::vault::{Class, FrameInfo, ObjectOpener};
+use crate::vault::{Class, FrameInfo, ObjectOpener, OpenMemory};
 
 /// Packs read at the same time.
 const PACKS_IN_FLIGHT: usize = 3;
@@ -55,51 +56,73 @@ pub async fn fetch(
     wanted: impl IntoIterator<Item = u64>,
     sink: Arc<dyn FrameSink>,
 ) -> Result<()> {
-    repository.require_data_keys()?;
-    let mut by_pack: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    for frame in wanted {
-        let (pack, number) = table.locate(frame)?;
-        by_pack.entry(pack).or_default().push(number);
-    }
-    futures::stream::iter(by_pack)
-        .map(|(pack, numbers)| fetch_pack(repository, environment, table, pack, numbers, sink.clone()))
-        .buffer_unordered(PACKS_IN_FLIGHT)
-        .try_collect::<()>()
-        .await
+    Fetcher::new(repository, environment, table)?.frames(wanted, sink).await
 }
 
-async fn fetch_pack(
-    repository: &Repository,
-    environment: &str,
-    table: &PackTable,
-    pack: usize,
-    numbers: Vec<u32>,
-    sink: Arc<dyn FrameSink>,
-) -> Result<()> {
-    let info = &table.packs()[pack];
-    let key = layout::pack(environment, &info.sha256);
-    let first = table.first_frame_of(pack);
-    let pieces = pieces(&table.frames_of(pack)?, &numbers, HEADER_READ.min(info.size));
-    let explained = |e: error::Error| match e.kind() {
-        error::ErrorKind::Integrity => e
-            .context(&key)
-            .hint("run `lifeboat verify --deep` to see everything that is damaged; an older base backup may be whole"),
-        _ => e,
-    };
-    let head = repository.store.get_range(&key, pieces[0].range.clone()).await?;
-    let opener = Arc::new(ObjectOpener::new(Class::Pack, &head, &repository.keys).map_err(explained)?);
-    let read = std::iter::once(Some(head)).chain(std::iter::repeat(None));
-    futures::stream::iter(pieces.into_iter().zip(read).map(Ok))
-        .try_for_each_concurrent(PIECES_IN_FLIGHT, async |(piece, read): (Piece, Option<Bytes>)| {
-            let bytes = match read {
-                Some(bytes) => bytes,
-                None => repository.store.get_range(&key, piece.range.clone()).await?,
-            };
-            let (opener, sink) = (opener.clone(), sink.clone());
-            let open = move || piece.open(&bytes, &opener, first, &*sink);
-            joined(tokio::task::spawn_blocking(open).await).map_err(explained)
-        })
-        .await
+/// Fetches from the packs of one manifest; what runs at the same time shares its bounds.
+#[derive(Debug)]
+pub(crate) struct Fetcher<'a> {
+    repository: &'a Repository,
+    environment: &'a str,
+    table: &'a PackTable,
+    packs: Semaphore,
+    spare: Arc<Mutex<Vec<OpenMemory>>>,
+}
+
+impl<'a> Fetcher<'a> {
+    /// Refuses where the keys that open data are not at hand.
+    pub(crate) fn new(repository: &'a Repository, environment: &'a str, table: &'a PackTable) -> Result<Self> {
+        repository.require_data_keys()?;
+        Ok(Self { repository, environment, table, packs: Semaphore::new(PACKS_IN_FLIGHT), spare: Arc::default() })
+    }
+
+    /// As [`fetch`].
+    pub(crate) async fn frames(&self, wanted: impl IntoIterator<Item = u64>, sink: Arc<dyn FrameSink>) -> Result<()> {
+        let mut by_pack: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        for frame in wanted {
+            let (pack, number) = self.table.locate(frame)?;
+            by_pack.entry(pack).or_default().push(number);
+        }
+        futures::stream::iter(by_pack)
+            .map(|(pack, numbers)| self.pack(pack, numbers, sink.clone()))
+            .buffer_unordered(PACKS_IN_FLIGHT)
+            .try_collect::<()>()
+            .await
+    }
+
+    async fn pack(&self, pack: usize, numbers: Vec<u32>, sink: Arc<dyn FrameSink>) -> Result<()> {
+        let _turn = self.packs.acquire().await.expect("the semaphore is never closed");
+        let info = &self.table.packs()[pack];
+        let (store, key) = (&self.repository.store, layout::pack(self.environment, &info.sha256));
+        let first = self.table.first_frame_of(pack);
+        let pieces = pieces(&self.table.frames_of(pack)?, &numbers, HEADER_READ.min(info.size));
+        let explained = |e: error::Error| match e.kind() {
+            error::ErrorKind::Integrity => e.context(&key).hint(
+                "run `lifeboat verify --deep` to see everything that is damaged; an older base backup may be whole",
+            ),
+            _ => e,
+        };
+        let head = store.get_range(&key, pieces[0].range.clone()).await?;
+        let opener = Arc::new(ObjectOpener::new(Class::Pack, &head, &self.repository.keys).map_err(explained)?);
+        let read = std::iter::once(Some(head)).chain(std::iter::repeat(None));
+        futures::stream::iter(pieces.into_iter().zip(read).map(Ok))
+            .try_for_each_concurrent(PIECES_IN_FLIGHT, async |(piece, read): (Piece, Option<Bytes>)| {
+                let bytes = match read {
+                    Some(bytes) => bytes,
+                    None => store.get_range(&key, piece.range.clone()).await?,
+                };
+                let (opener, sink, spare) = (opener.clone(), sink.clone(), self.spare.clone());
+                let open = move || {
+                    let taken = || spare.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut memory = taken().pop().unwrap_or_default();
+                    let opened = piece.open(&bytes, &opener, first, &*sink, &mut memory);
+                    taken().push(memory);
+                    opened
+                };
+                joined(tokio::task::spawn_blocking(open).await).map_err(explained)
+            })
+            .await
+    }
 }
 
 /// A part of a pack that is read at once, and the frames in it that are wanted.
@@ -111,15 +134,22 @@ struct Piece {
 }
 
 impl Piece {
-    fn open(&self, bytes: &[u8], opener: &ObjectOpener, first: u64, sink: &dyn FrameSink) -> Result<()> {
+    fn open(
+        &self,
+        bytes: &[u8],
+        opener: &ObjectOpener,
+        first: u64,
+        sink: &dyn FrameSink,
+        memory: &mut OpenMemory,
+    ) -> Result<()> {
         for (number, info) in &self.frames {
             let from = (info.offset - self.range.start) as usize;
             let stored = bytes
                 .get(from..from + info.stored_len as usize)
                 .ok_or_else(|| error::integrity("a pack is shorter than its manifest says"))?;
             let through_all = first + u64::from(*number);
-            let plaintext = opener.frame_start(*number, info, stored, sink.needed(through_all))?;
-            sink.frame(through_all, &plaintext)?;
+            let plaintext = opener.frame_start(*number, info, stored, sink.needed(through_all), memory)?;
+            sink.frame(through_all, plaintext)?;
         }
         Ok(())
     }

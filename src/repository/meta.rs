@@ -12,7 +12,7 @@ use super::Repository;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::storage::layout;
 use crate::vault::frame::FRAME_SIZE;
-use crate::vault::{Class, Frame, ObjectOpener, ObjectSealer};
+use crate::vault::{Class, Frame, ObjectOpener, ObjectSealer, OpenMemory};
 
 /// Level for metadata: it is small, and read at every incremental.
 const LEVEL: i32 = 9;
@@ -46,7 +46,7 @@ impl MetaWriter {
         self.buffer.push(b'\n');
         while self.buffer.len() >= FRAME_SIZE {
             let rest = self.buffer.split_off(FRAME_SIZE);
-            self.sealer.push(Frame::compress(&self.buffer, self.level));
+            self.sealer.push(&Frame::compress(&self.buffer, self.level));
             self.buffer = rest;
         }
         Ok(())
@@ -60,7 +60,7 @@ impl MetaWriter {
     /// The same under another key, which contains its name.
     pub async fn put_as(mut self, repository: &Repository, key: impl FnOnce(&str) -> String) -> Result<MetaObject> {
         if !self.buffer.is_empty() {
-            self.sealer.push(Frame::compress(&self.buffer, self.level));
+            self.sealer.push(&Frame::compress(&self.buffer, self.level));
         }
         let bytes = self.sealer.finish(None, None).bytes;
         let size = bytes.len() as u64;
@@ -98,10 +98,10 @@ pub fn lines<T: DeserializeOwned>(
     mut line: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let opener = ObjectOpener::new(Class::Meta, object, &repository.keys).map_err(|e| e.context(key))?;
-    let mut carry = Vec::new();
+    let (mut carry, mut memory) = (Vec::new(), OpenMemory::default());
     for (number, info) in opener.table(object).map_err(|e| e.context(key))?.iter().enumerate() {
         let stored = &object[info.offset as usize..][..info.stored_len as usize];
-        carry.extend(opener.frame(number as u32, info, stored).map_err(|e| e.context(key))?);
+        carry.extend_from_slice(opener.frame(number as u32, info, stored, &mut memory).map_err(|e| e.context(key))?);
         let mut rest = carry.as_slice();
         while let Some(end) = rest.iter().position(|b| *b == b'\n') {
             line(parse(key, &rest[..end])?)?;

@@ -17,6 +17,7 @@ pub mod packs;
 pub mod page_sums;
 pub mod page_writer;
 pub mod retention;
+mod spare;
 pub mod splice;
 pub mod state_dir;
 pub mod verify;

@@ -3,10 +3,9 @@
 //! Memory: one pack being filled, [`PACKS_IN_FLIGHT`] being put, and the page sums of what was put until
 //! they fill a metadata object of their own. The memory of a pack that was put holds the next one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +15,7 @@ use super::meta::MetaObject;
 use super::packs::{PACK_SIZE, PackInfo, joined, panicked};
 use super::page_sums::SumsWriter;
 use super::page_writer::Stored;
+use super::spare::Spare;
 use crate::error::Result;
 use crate::storage::{Created, layout};
 use crate::vault::frame::FRAME_SIZE;
@@ -58,25 +58,6 @@ pub trait PackWatcher: Send {
     fn durable(&mut self, pack: &PackInfo, sums: &[u8], parts: &[Stored]);
 }
 
-/// Memory of packs that were put, for the next ones: fresh memory costs a page fault for each 4 KiB, which takes longer
-/// than sealing into it.
-#[derive(Debug, Clone, Default)]
-struct Spare(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Spare {
-    fn take(&self) -> Vec<u8> {
-        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(PACK_SIZE + 2 * FRAME_SIZE))
-    }
-
-    /// Keeps the memory of these bytes, unless the store still holds them.
-    fn keep(&self, bytes: Bytes) {
-        if let Ok(memory) = bytes.try_into_mut() {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory.into());
-        }
-    }
-}
-
 /// The pack being filled.
 #[derive(Debug)]
 pub(super) struct Filling {
@@ -100,7 +81,7 @@ impl Filling {
     }
 
     /// Seals a frame; tells its number, and hands over the pack where that filled it.
-    pub(super) fn push(&mut self, frame: Frame, sums: &[u8], parts: &[Stored]) -> Result<(u64, Option<Full>)> {
+    pub(super) fn push(&mut self, frame: &Frame, sums: &[u8], parts: &[Stored]) -> Result<(u64, Option<Full>)> {
         let sealer = match &mut self.open {
             Some(sealer) => sealer,
             None => self.open.insert(ObjectSealer::within(Class::Pack, &self.seal, self.spare.take())?),
@@ -143,7 +124,7 @@ impl Putting {
             repository,
             environment: environment.to_owned(),
             slots: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
-            spare: Spare::default(),
+            spare: Spare::new(PACK_SIZE + 2 * FRAME_SIZE),
             tasks: JoinSet::new(),
             started: 0,
             done: Vec::new(),
@@ -171,7 +152,7 @@ impl Putting {
             let created = store.create(&layout::pack(&environment, &sha256), bytes.clone()).await?;
             let (ms, new) = (began.elapsed().as_millis() as u64, created == Created::New);
             tracing::debug!(%sha256, size, ms, new, "pack put");
-            spare.keep(bytes);
+            spare.keep_bytes(bytes);
             drop(slot);
             let info = PackInfo {
                 sha256,

@@ -20,6 +20,7 @@ use super::pack_stream::{PackTask, pipeline_stopped};
 use super::page_writer::{FrameOut, Stored, sums};
 use crate::error::{self, Result};
 use crate::vault::Frame;
+use crate::vault::frame::Content;
 
 /// The sources' end of the pipeline; a clone for each thread. The pipeline ends when all are dropped,
 /// and then what the last pack holds is put.
@@ -27,6 +28,8 @@ use crate::vault::Frame;
 pub struct PackSink {
     shared: Arc<Shared>,
     level: i32,
+    /// Memory that frames are compressed into.
+    coded: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -45,9 +48,11 @@ enum Last {
 
 impl FrameOut for PackSink {
     fn frame(&mut self, mut plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
-        let (sums, frame) = (sums(&plaintext, parts), Frame::compress(&plaintext, self.level));
+        let coded = std::mem::take(&mut self.coded);
+        let (sums, frame) = (sums(&plaintext, parts), Frame::within(coded, Content::Pages, &plaintext, self.level));
         let mut filling = self.shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
-        let (number, full) = filling.push(frame, &sums, parts)?;
+        let (number, full) = filling.push(&frame, &sums, parts)?;
+        self.coded = frame.body;
         if let Some(full) = full {
             self.shared.full.blocking_send(Last::Pack(full)).map_err(|_| pipeline_stopped())?;
         }
@@ -86,5 +91,5 @@ pub fn start(
         }
         Err(error::internal("the sources of the writing pipeline stopped early"))
     };
-    (PackSink { shared: Arc::new(Shared { filling, full }), level }, PackTask(tokio::spawn(task)))
+    (PackSink { shared: Arc::new(Shared { filling, full }), level, coded: Vec::new() }, PackTask(tokio::spawn(task)))
 }

@@ -20,9 +20,10 @@ use super::Repository;
 use super::pack_put::{Filling, PackWatcher, Putting, Written};
 use super::packs::{joined, panicked};
 use super::page_writer::{FrameOut, Stored, sums};
+use super::spare::Spare;
 use crate::error::{self, Result};
 use crate::vault::Frame;
-use crate::vault::frame::FRAME_SIZE;
+use crate::vault::frame::{CODED_SIZE, Content, FRAME_SIZE};
 
 /// A place in the plaintext stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ type Plain = (Vec<u8>, Vec<Stored>);
 #[derive(Debug)]
 pub struct StreamWriter {
     frames: mpsc::Sender<Plain>,
+    /// Plaintext of frames that were compressed.
+    spare: Spare,
     buffer: Vec<u8>,
     sent: u64,
 }
@@ -75,7 +78,7 @@ impl StreamWriter {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(FRAME_SIZE));
+        let frame = std::mem::replace(&mut self.buffer, self.spare.take());
         self.send((frame, Vec::new()))
     }
 
@@ -89,7 +92,7 @@ impl FrameOut for StreamWriter {
     fn frame(&mut self, plaintext: Vec<u8>, parts: &[Stored]) -> Result<(u64, Vec<u8>)> {
         let number = self.sent;
         self.send((plaintext, parts.to_vec()))?;
-        Ok((number, Vec::with_capacity(FRAME_SIZE)))
+        Ok((number, self.spare.take()))
     }
 }
 
@@ -129,30 +132,41 @@ pub(crate) fn start_watched(
     let (frames, received) = mpsc::channel(2);
     let putting = Putting::new(repository, environment, watcher);
     let filling = Filling::new(repository.seal.clone(), &putting);
-    let writer = StreamWriter { frames, buffer: Vec::with_capacity(FRAME_SIZE), sent: 0 };
-    (writer, PackTask(tokio::spawn(run(received, filling, putting, level))))
+    let spare = Spare::new(FRAME_SIZE);
+    let writer = StreamWriter { frames, buffer: spare.take(), spare: spare.clone(), sent: 0 };
+    (writer, PackTask(tokio::spawn(run(received, spare, filling, putting, level))))
 }
 
 async fn run(
     mut received: mpsc::Receiver<Plain>,
+    plain: Spare,
     mut filling: Filling,
     mut putting: Putting,
     level: i32,
 ) -> Result<Written> {
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let coded = Spare::new(CODED_SIZE);
     let mut compressing = FuturesOrdered::new();
     let mut source_ended = false;
     loop {
         tokio::select! {
-            plain = received.recv(), if !source_ended && compressing.len() <= cores => match plain {
-                Some((plaintext, parts)) => compressing.push_back(tokio::task::spawn_blocking(move || {
-                    (sums(&plaintext, &parts), Frame::compress(&plaintext, level), parts)
-                })),
+            frame = received.recv(), if !source_ended && compressing.len() <= cores => match frame {
+                Some((plaintext, parts)) => {
+                    let (plain, body) = (plain.clone(), coded.take());
+                    let content = if parts.is_empty() { Content::Other } else { Content::Pages };
+                    compressing.push_back(tokio::task::spawn_blocking(move || {
+                        let (sums, frame) = (sums(&plaintext, &parts), Frame::within(body, content, &plaintext, level));
+                        plain.keep(plaintext);
+                        (sums, frame, parts)
+                    }));
+                }
                 None => source_ended = true,
             },
             Some(frame) = compressing.next(), if !compressing.is_empty() => {
                 let (sums, frame, parts) = frame.map_err(panicked)?;
-                if let (_, Some(full)) = filling.push(frame, &sums, &parts)? {
+                let (_, full) = filling.push(&frame, &sums, &parts)?;
+                coded.keep(frame.body);
+                if let Some(full) = full {
                     putting.put(full).await?;
                 }
             }

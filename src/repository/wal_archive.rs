@@ -95,7 +95,7 @@ impl WalSealer {
     }
 
     fn flush(&mut self) {
-        self.sealer.push(Frame::compress(&self.buffer, self.level));
+        self.sealer.push(&Frame::compress(&self.buffer, self.level));
         self.buffer.clear();
     }
 

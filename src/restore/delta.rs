@@ -1,154 +1,119 @@
 //! A delta restore: what lies in the target directories is made equal to the backup, and only what differs is fetched
 //! and written.
 //!
-//! [`clear`] removes what the backup does not have; [`compare`] hashes what is left, page by page, against the
-//! sums that the repository keeps, on all cores, and tells which parts must come from the store. Nothing
-//! outside of the data directory and the version directories of its tablespaces is touched: symbolic links
-//! are removed, never followed, but for those of tablespaces. A file with several names (a hard link, as `pg_upgrade
-//! --link` and snapshots by `cp -al` make them) is not written to either; it gets a new one in its place.
+//! Pack by pack, [`compare`] hashes what is there, page by page, against the sums that the repository keeps, and what
+//! differs is fetched. Several packs are at work at the same time, some being compared, some fetched, so that all cores
+//! and the store are busy from the beginning to the end.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::{DirEntry, File};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::files::{ClusterTarget, path_in, written_name};
-use super::journal;
-use super::slices::{Slice, is_restored};
+use futures::TryStreamExt;
+use futures::stream;
+
+use super::files::{PHASE, Writer, path_in};
+use super::manifest_text::Parts;
+use super::slices::{Slice, frames, groups, of_packs, sort_by_frame};
 use crate::disk::failed;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::repository::Repository;
 use crate::repository::base_manifest::BaseManifest;
+use crate::repository::fetch::Fetcher;
 use crate::repository::page_sums::{PAGE, Sums};
+use crate::runtime::blocking;
 
-/// Slices that a thread takes at once: at most 64 MiB of one stretch of files.
-const BATCH: usize = 64;
+/// How much is read and hashed at once: it stays in a core's own cache between both.
+const CHUNK: u32 = 16 * PAGE as u32;
 
 /// Bytes looked at between two looks at what is zero.
 const STRETCH: u64 = 1 << 20;
 
-/// Removes what the backup does not have from the data directory and from its tablespaces; returns how many files and
-/// directories went.
-pub(super) fn clear(manifest: &BaseManifest, target: &ClusterTarget) -> Result<u64> {
-    let mut expected = Expected::default();
-    for (path, _) in &manifest.dirs {
-        expected.directory(path);
-    }
-    for (path, source) in &manifest.links {
-        expected.links.insert(path, target.tablespace(source));
-        expected.parents(path);
-    }
-    for file in manifest.files.iter().filter(|f| is_restored(&f.path)) {
-        expected.files.insert(written_name(&file.path));
-        expected.parents(&file.path);
-    }
-    let mut removed = expected.clear(&target.pgdata, "")?;
-    for (path, _) in &manifest.links {
-        // Only the directories of this cluster's own: others may share the place.
-        let own = |dir: &&str| dir.strip_prefix(path.as_str()).is_some_and(|rest| rest.matches('/').count() == 1);
-        let versions: Vec<&str> = expected.directories.iter().copied().filter(own).collect();
-        for version in versions {
-            removed += expected.clear(&target.pgdata, version)?;
-        }
-    }
-    Ok(removed)
+/// Makes what lies there equal to the backup.
+pub(super) struct Delta<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) environment: &'a str,
+    pub(super) writer: &'a Arc<Writer>,
+    /// Everything that the backup holds, sorted by frame.
+    pub(super) slices: &'a [Slice],
+    /// Where the CRCs of files are gathered, if somebody wants them.
+    pub(super) parts: Option<&'a Arc<Parts>>,
 }
 
-/// What belongs into the data directory.
-#[derive(Default)]
-struct Expected<'a> {
-    directories: HashSet<&'a str>,
-    files: HashSet<&'a str>,
-    links: HashMap<&'a str, &'a Path>,
-}
-
-impl<'a> Expected<'a> {
-    fn directory(&mut self, path: &'a str) {
-        self.directories.insert(path);
-        self.parents(path);
+impl Delta<'_> {
+    /// Compares, fetches and writes everything; returns the stored bytes of what was fetched.
+    pub(super) async fn run(&self) -> Result<u64> {
+        let writer = self.writer.clone();
+        let zeros = blocking(move || compare_zeros(writer.lying())).await?;
+        self.writer.count(zeros.kept, zeros.zeroed);
+        let table = &self.writer.manifest.packs;
+        let fetcher = Fetcher::new(self.repository, self.environment, table)?;
+        let mut all: Vec<Vec<usize>> = groups(table);
+        // What has no sums is compared after it was fetched.
+        all.push((0..table.packs().len()).filter(|pack| table.packs()[*pack].sums.is_none()).collect());
+        let at_once = std::thread::available_parallelism().map_or(1, usize::from) + 1;
+        stream::iter(all.into_iter().map(Ok::<_, Error>))
+            .and_then(async |group| {
+                let sums = Arc::new(Sums::read_packs(self.repository, self.environment, table, &group).await?);
+                Ok(stream::iter(group.into_iter().map(move |pack| Ok((pack, sums.clone())))))
+            })
+            .try_flatten()
+            .map_ok(|(pack, sums)| self.pack(&fetcher, pack, sums))
+            .try_buffer_unordered(at_once)
+            .try_fold(0, async |all, fetched| Ok(all + fetched))
+            .await
     }
 
-    fn parents(&mut self, path: &'a str) {
-        let mut path = path;
-        while let Some((parent, _)) = path.rsplit_once('/') {
-            path = parent;
-            if !self.directories.insert(parent) {
-                break;
+    async fn pack(&self, fetcher: &Fetcher<'_>, pack: usize, sums: Arc<Sums>) -> Result<u64> {
+        let table = &self.writer.manifest.packs;
+        let slices = of_packs(self.slices, table, &[pack]);
+        let mut wanted = match table.packs()[pack].sums {
+            None => slices,
+            Some(_) => {
+                let (writer, parts) = (self.writer.clone(), self.parts.cloned());
+                let compared = blocking(move || {
+                    parts.map_or(Ok(()), |parts| parts.add(&writer.manifest, &slices, &sums))?;
+                    compare(writer.lying(), &slices, &sums)
+                });
+                let Compared { wanted, kept, .. } = compared.await?;
+                self.writer.count(kept, 0);
+                self.writer.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: kept });
+                wanted
             }
-        }
-    }
-
-    /// Empties a directory of what does not belong there.
-    fn clear(&self, pgdata: &Path, directory: &str) -> Result<u64> {
-        let full = pgdata.join(directory);
-        let entries = match std::fs::read_dir(&full) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(e) => return Err(failed("cannot look into", &full, e)),
         };
-        let mut removed = 0;
-        for entry in entries {
-            let entry = entry.map_err(|e| failed("cannot look into", &full, e))?;
-            let name = entry.file_name();
-            let below = name.to_str().map(|name| match directory {
-                "" => name.to_owned(),
-                directory => format!("{directory}/{name}"),
-            });
-            match below.map(|below| self.judge(&below, &entry).map(|keep| (below, keep))).transpose() {
-                Ok(Some((below, Keep::Directory))) => removed += self.clear(pgdata, &below)?,
-                Ok(Some((_, Keep::Yes))) => {}
-                Ok(_) => {
-                    remove(&entry).map_err(|e| failed("cannot remove", &entry.path(), e))?;
-                    removed += 1;
-                }
-                Err(e) => return Err(failed("cannot look at", &entry.path(), e)),
-            }
+        sort_by_frame(&mut wanted);
+        let frames = frames(&wanted);
+        let mut fetched = 0;
+        for frame in &frames {
+            fetched += table.stored_len(*frame)?;
         }
-        Ok(removed)
-    }
-
-    fn judge(&self, path: &str, entry: &DirEntry) -> std::io::Result<Keep> {
-        let about = entry.metadata()?;
-        if path.starts_with(journal::NAME) {
-            return Ok(Keep::Yes);
-        }
-        if about.is_symlink() {
-            let place = std::fs::read_link(entry.path())?;
-            return Ok(if self.links.get(path) == Some(&place.as_path()) { Keep::Yes } else { Keep::No });
-        }
-        if about.is_dir() {
-            let usable = self.directories.contains(path) && !self.links.contains_key(path);
-            return Ok(if usable { Keep::Directory } else { Keep::No });
-        }
-        // Writing to a file with several names would change it in another directory, too.
-        let usable = about.is_file() && about.nlink() == 1;
-        Ok(if usable && self.files.contains(path) { Keep::Yes } else { Keep::No })
+        fetcher.frames(frames, self.writer.sink(Arc::new(wanted))).await?;
+        Ok(fetched)
     }
 }
 
-enum Keep {
-    Yes,
-    Directory,
-    No,
-}
-
-fn remove(entry: &DirEntry) -> std::io::Result<()> {
-    match entry.file_type()?.is_dir() {
-        true => std::fs::remove_dir_all(entry.path()),
-        false => std::fs::remove_file(entry.path()),
-    }
-}
-
-/// What [`compare`] found out.
+/// What comparing found out.
 #[derive(Debug, Default)]
-pub(super) struct Compared {
+struct Compared {
     /// What must come from the store.
-    pub(super) wanted: Vec<Slice>,
+    wanted: Vec<Slice>,
     /// Bytes that are right where they are.
-    pub(super) kept: u64,
+    kept: u64,
     /// Bytes that are zero in the backup and were not here: written already.
-    pub(super) zeroed: u64,
+    zeroed: u64,
+}
+
+impl Compared {
+    /// Notes what must come from the store, joined to the last part where it continues it.
+    fn want(&mut self, slice: Slice) {
+        match self.wanted.last_mut() {
+            Some(last) if last.continued_by(slice) => last.length += slice.length,
+            _ => self.wanted.push(slice),
+        }
+    }
 }
 
 /// Where the files are that are compared.
@@ -163,26 +128,22 @@ pub(super) struct Lying<'a> {
 }
 
 /// Compares parts of files, in the order of files, with the sums of their pages.
-pub(super) fn compare(lying: Lying<'_>, slices: &[Slice], sums: &Sums) -> Result<Compared> {
-    let batches: Vec<&[Slice]> = slices.chunks(BATCH).collect();
-    in_parallel(batches.len(), |batch, open, found| {
-        let mut buffer = Vec::new();
-        for slice in batches[batch] {
-            let there = lying.there[slice.file as usize].min(slice.end()).saturating_sub(slice.file_offset);
-            if there == 0 {
-                found.wanted.push(*slice);
-                continue;
-            }
-            let file = open.file(lying, slice.file)?;
-            let path = || path_in(lying.pgdata, &lying.manifest.files[slice.file as usize].path);
-            // It never shrinks: growing again would clear it each time.
-            buffer.resize(buffer.len().max(there as usize), 0);
+fn compare(lying: Lying<'_>, slices: &[Slice], sums: &Sums) -> Result<Compared> {
+    let (mut open, mut found, mut buffer) = (Open::default(), Compared::default(), [0; CHUNK as usize]);
+    for slice in slices {
+        for at in (0..slice.length).step_by(CHUNK as usize) {
+            let part = slice.part(at..slice.length.min(at + CHUNK));
+            let there = lying.there[part.file as usize].min(part.end()).saturating_sub(part.file_offset);
             let bytes = &mut buffer[..there as usize];
-            file.read_exact_at(bytes, slice.file_offset).map_err(|e| failed("cannot read", &path(), e))?;
-            differing(lying.manifest, *slice, bytes, sums, found);
+            if there > 0 {
+                let path = || path_in(lying.pgdata, &lying.manifest.files[part.file as usize].path);
+                let file = open.file(lying, part.file)?;
+                file.read_exact_at(bytes, part.file_offset).map_err(|e| failed("cannot read", &path(), e))?;
+            }
+            differing(lying.manifest, part, bytes, sums, &mut found);
         }
-        Ok(())
-    })
+    }
+    Ok(found)
 }
 
 /// Notes the pages of a slice that are not what they should be; `buffer` is what lies there, perhaps less than all.
@@ -195,19 +156,19 @@ fn differing(manifest: &BaseManifest, slice: Slice, buffer: &[u8], sums: &Sums, 
         if sum.is_some_and(|sum| page.is_some_and(|page| sum.is_of(page))) {
             found.kept += u64::from(end - at);
             if let Some(from) = from.take() {
-                found.wanted.push(slice.part(from..at));
+                found.want(slice.part(from..at));
             }
         } else {
             from.get_or_insert(at);
         }
     }
     if let Some(from) = from {
-        found.wanted.push(slice.part(from..slice.length));
+        found.want(slice.part(from..slice.length));
     }
 }
 
 /// Makes zeros of what lies where the backup has none of its stored bytes.
-pub(super) fn compare_zeros(lying: Lying<'_>) -> Result<Compared> {
+fn compare_zeros(lying: Lying<'_>) -> Result<Compared> {
     let files = &lying.manifest.files;
     in_parallel(files.len(), |number, open, found| {
         let (entry, there) = (&files[number], lying.there[number]);
@@ -256,8 +217,8 @@ impl Open {
 /// Does `jobs` jobs on all cores; each thread holds one file and one buffer.
 fn in_parallel(jobs: usize, work: impl Fn(usize, &mut Open, &mut Compared) -> Result<()> + Sync) -> Result<Compared> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs);
-    let (next, all, kept, zeroed) =
-        (AtomicUsize::new(0), Mutex::new(Ok(Vec::new())), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, failure) = (AtomicUsize::new(0), Mutex::new(Ok(())));
+    let (kept, zeroed) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -270,21 +231,16 @@ fn in_parallel(jobs: usize, work: impl Fn(usize, &mut Open, &mut Compared) -> Re
                     }
                     result = work(job, &mut open, &mut found);
                 }
+                kept.fetch_add(found.kept, Ordering::Relaxed);
+                zeroed.fetch_add(found.zeroed, Ordering::Relaxed);
                 if result.is_err() {
                     // The others need not go on.
                     next.store(jobs, Ordering::Relaxed);
-                }
-                kept.fetch_add(found.kept, Ordering::Relaxed);
-                zeroed.fetch_add(found.zeroed, Ordering::Relaxed);
-                let mut all = all.lock().expect("no holder panics");
-                match (&mut *all, result) {
-                    (Ok(wanted), Ok(())) => wanted.append(&mut found.wanted),
-                    (all @ Ok(_), Err(e)) => *all = Err(e),
-                    (Err(_), _) => {}
+                    *failure.lock().expect("no holder panics") = result;
                 }
             });
         }
     });
-    let wanted = all.into_inner().expect("no holder panics")?;
-    Ok(Compared { wanted, kept: kept.into_inner(), zeroed: zeroed.into_inner() })
+    failure.into_inner().expect("no holder panics")?;
+    Ok(Compared { wanted: Vec::new(), kept: kept.into_inner(), zeroed: zeroed.into_inner() })
 }

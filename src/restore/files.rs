@@ -12,22 +12,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::delta::{self, Compared, Lying, clear, compare_zeros};
-use super::manifest_text;
-use super::slices::{Slice, frames, groups, is_restored, of_frame, of_packs, slices, sort_by_frame};
+use super::clear::clear;
+use super::delta::{Delta, Lying};
+use super::manifest_text::{self, Parts, file_sums};
+use super::slices::{Slice, frames, is_restored, of_frame, slices};
 use crate::disk::{Owner, failed, flush_file_system, sync_dir};
 use crate::error::{self, Result};
 use crate::event::Event;
 use crate::repository::Repository;
 use crate::repository::base_manifest::BaseManifest;
 use crate::repository::fetch::{FrameSink, fetch};
-use crate::repository::page_sums::{PAGE, Sums};
+use crate::repository::packs::joined;
+use crate::repository::page_sums::PAGE;
 use crate::runtime::{Runtime, blocking};
 use crate::units::Lsn;
 
 const CONTROL: &str = "global/pg_control";
 const CONTROL_UNFINISHED: &str = "global/pg_control.lifeboat";
+
+/// So many bytes written are worth flushing: the file system may be shared with a running server, which each flush holds up.
+const FLUSHED: u64 = 256 << 20;
 
 /// Where the files of a cluster go.
 #[derive(Debug, Clone)]
@@ -94,36 +101,42 @@ pub async fn write(files: Files<'_>) -> Result<Transfer> {
             blocking(move || forget_control(&target.pgdata).and_then(|()| clear(&manifest, &target))).await?;
     }
     let (prepared, for_links) = (manifest.clone(), target.clone());
-    let there = Arc::new(blocking(move || lay_out(&prepared, &for_links, reuse)).await?);
-    let all = slices(&manifest)?;
+    let there = blocking(move || lay_out(&prepared, &for_links, reuse)).await?;
+    let all = Arc::new(slices(&manifest)?);
     let ours = manifest_text::is_ours(&manifest);
-    let sums = match ours {
-        true => manifest_text::file_sums(repository, environment, &manifest, &all).await?,
-        false => Vec::new(),
-    };
-    let mut wanted = all;
-    if there.iter().any(|there| *there > 0) {
-        let compared = differing(repository, environment, &manifest, &target.pgdata, &there, wanted, runtime).await?;
-        transfer.kept_bytes = compared.kept;
-        transfer.written_bytes = compared.zeroed;
-        wanted = compared.wanted;
-    }
-    let frames = frames(&wanted);
-    for frame in &frames {
-        transfer.fetched_bytes += manifest.packs.stored_len(*frame)?;
-    }
-    let sink = Arc::new(Writer {
-        slices: wanted,
+    let (flushing, grown) = flush_along(target.directories(&manifest));
+    let writer = Arc::new(Writer {
         manifest: manifest.clone(),
         pgdata: target.pgdata.clone(),
         there,
         kept: AtomicU64::new(0),
         written: AtomicU64::new(0),
+        grown: grown.downgrade(),
         runtime: runtime.clone(),
     });
-    fetch(repository, environment, &manifest.packs, frames, sink.clone()).await?;
-    transfer.kept_bytes += sink.kept.load(Ordering::Relaxed);
-    transfer.written_bytes += sink.written.load(Ordering::Relaxed);
+    let sums = if writer.there.iter().any(|there| *there > 0) {
+        let parts = ours.then(|| Arc::new(Parts::default()));
+        let delta = Delta { repository, environment, writer: &writer, slices: &all, parts: parts.as_ref() };
+        transfer.fetched_bytes = delta.run().await?;
+        parts.map_or(Ok(Vec::new()), |parts| parts.of_files(&manifest))?
+    } else {
+        let frames = frames(&all);
+        for frame in &frames {
+            transfer.fetched_bytes += manifest.packs.stored_len(*frame)?;
+        }
+        let sums = async {
+            match ours {
+                true => file_sums(repository, environment, &manifest, &all).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let fetching = fetch(repository, environment, &manifest.packs, frames, writer.sink(all.clone()));
+        futures::try_join!(fetching, sums)?.1
+    };
+    transfer.kept_bytes = writer.kept.load(Ordering::Relaxed);
+    transfer.written_bytes = writer.written.load(Ordering::Relaxed);
+    drop(grown);
+    joined(flushing.await)?;
     let target = target.clone();
     blocking(move || {
         if ours {
@@ -133,37 +146,6 @@ pub async fn write(files: Files<'_>) -> Result<Transfer> {
     })
     .await?;
     Ok(transfer)
-}
-
-/// Compares what lies in the target with the sums of pages, as many packs at a time as share an object of sums.
-async fn differing(
-    repository: &Repository,
-    environment: &str,
-    manifest: &Arc<BaseManifest>,
-    pgdata: &Path,
-    there: &Arc<Vec<u64>>,
-    slices: Vec<Slice>,
-    runtime: &Runtime,
-) -> Result<Compared> {
-    let table = &manifest.packs;
-    let compare = |work: Box<dyn FnOnce(Lying<'_>) -> Result<Compared> + Send>| {
-        let (manifest, there, pgdata) = (manifest.clone(), there.clone(), pgdata.to_owned());
-        blocking(move || work(Lying { manifest: &manifest, pgdata: &pgdata, there: &there }))
-    };
-    let mut all = compare(Box::new(compare_zeros)).await?;
-    // What has no sums is compared after it was fetched.
-    let without = |slice: &&Slice| table.locate(slice.frame).is_ok_and(|(pack, _)| table.packs()[pack].sums.is_none());
-    all.wanted.extend(slices.iter().filter(without));
-    for group in groups(table) {
-        let sums = Sums::read_packs(repository, environment, table, &group).await?;
-        let part = of_packs(&slices, table, &group);
-        let found = compare(Box::new(move |lying| delta::compare(lying, &part, &sums))).await?;
-        runtime.emit(Event::Progress { phase: PHASE.into(), bytes: found.kept });
-        all.kept += found.kept;
-        all.wanted.extend(found.wanted);
-    }
-    sort_by_frame(&mut all.wanted);
-    Ok(all)
 }
 
 /// From here on the directory cannot be started until it is whole again.
@@ -243,29 +225,64 @@ pub(super) fn path_in(pgdata: &Path, path: &str) -> PathBuf {
     pgdata.join(written_name(path))
 }
 
-struct Writer {
-    manifest: Arc<BaseManifest>,
-    slices: Vec<Slice>,
+/// Writes parts of frames into the files that they belong to.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) manifest: Arc<BaseManifest>,
     pgdata: PathBuf,
     /// How much of each file was there before.
-    there: Arc<Vec<u64>>,
+    there: Vec<u64>,
     kept: AtomicU64,
     written: AtomicU64,
-    runtime: Runtime,
+    /// Hears when there is something to flush.
+    grown: mpsc::WeakSender<()>,
+    pub(super) runtime: Runtime,
 }
 
 /// Name of the phase that reports progress in restored bytes.
 pub const PHASE: &str = "restoring files";
 
-impl FrameSink for Writer {
+/// Some slices, sorted by frame, on their way to a [`Writer`].
+struct Sink {
+    slices: Arc<Vec<Slice>>,
+    writer: Arc<Writer>,
+}
+
+impl FrameSink for Sink {
     /// Up to the last byte that belongs into a file: over what lies there, that may be one page of many.
     fn needed(&self, number: u64) -> u32 {
         of_frame(&self.slices, number).iter().map(|s| s.offset + s.length).max().unwrap_or(0)
     }
 
     fn frame(&self, number: u64, plaintext: &[u8]) -> Result<()> {
+        self.writer.frame(number, of_frame(&self.slices, number), plaintext)
+    }
+}
+
+impl Writer {
+    /// What takes the frames that hold these slices, which are sorted by frame.
+    pub(super) fn sink(self: &Arc<Self>, slices: Arc<Vec<Slice>>) -> Arc<dyn FrameSink> {
+        Arc::new(Sink { slices, writer: self.clone() })
+    }
+
+    /// Where the files lie.
+    pub(super) fn lying(&self) -> Lying<'_> {
+        Lying { manifest: &self.manifest, pgdata: &self.pgdata, there: &self.there }
+    }
+
+    /// Counts bytes that were right and bytes that were written.
+    pub(super) fn count(&self, kept: u64, written: u64) {
+        self.kept.fetch_add(kept, Ordering::Relaxed);
+        let before = self.written.fetch_add(written, Ordering::Relaxed);
+        if before / FLUSHED != (before + written) / FLUSHED {
+            // Where one flush is running, another will follow; more need not be remembered.
+            let _ = self.grown.upgrade().map(|grown| grown.try_send(()));
+        }
+    }
+
+    fn frame(&self, number: u64, slices: &[Slice], plaintext: &[u8]) -> Result<()> {
         let mut open: Option<(u32, File)> = None;
-        for slice in of_frame(&self.slices, number) {
+        for slice in slices {
             let path = || path_in(&self.pgdata, &self.manifest.files[slice.file as usize].path);
             let file = match open.take() {
                 Some((index, file)) if index == slice.file => file,
@@ -285,9 +302,7 @@ impl FrameSink for Writer {
         self.runtime.emit(Event::Progress { phase: PHASE.into(), bytes: plaintext.len() as u64 });
         Ok(())
     }
-}
 
-impl Writer {
     /// Writes a part of a file; where something lay there before, only the pages that differ.
     fn place(&self, file: &File, slice: &Slice, bytes: &[u8]) -> std::io::Result<()> {
         let there = self.there[slice.file as usize].min(slice.end()).saturating_sub(slice.file_offset) as usize;
@@ -307,10 +322,22 @@ impl Writer {
         if let Some(from) = from {
             file.write_all_at(&bytes[from..], slice.file_offset + from as u64)?;
         }
-        self.kept.fetch_add(kept as u64, Ordering::Relaxed);
-        self.written.fetch_add((bytes.len() - kept) as u64, Ordering::Relaxed);
+        self.count(kept as u64, (bytes.len() - kept) as u64);
         Ok(())
     }
+}
+
+/// Flushes in the background whenever something was written, so that the disk works from the beginning and little is left
+/// to be flushed at the end. Ends when the sender is dropped; a failure means that what was written may be lost.
+fn flush_along(directories: Vec<PathBuf>) -> (JoinHandle<Result<()>>, mpsc::Sender<()>) {
+    let (grown, mut heard) = mpsc::channel(1);
+    let flushing = tokio::task::spawn_blocking(move || {
+        while heard.blocking_recv().is_some() {
+            directories.iter().try_for_each(|directory| flush_file_system(directory))?;
+        }
+        Ok(())
+    });
+    (flushing, grown)
 }
 
 /// Flushes every file system that was written to, then gives `pg_control` its name.

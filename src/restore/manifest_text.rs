@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::sync::{Mutex, PoisonError};
 
 use super::files::ClusterTarget;
 use super::slices::{Slice, groups, is_restored, of_packs};
@@ -31,40 +32,62 @@ pub(super) async fn file_sums(
     manifest: &BaseManifest,
     slices: &[Slice],
 ) -> Result<Vec<u32>> {
-    let combine = Combine::new();
-    let table = &manifest.packs;
-    let mut parts = Vec::with_capacity(slices.len());
+    let (parts, table) = (Parts::default(), &manifest.packs);
     for group in groups(table) {
         let sums = Sums::read_packs(repository, environment, table, &group).await?;
-        for slice in of_packs(slices, table, &group) {
+        parts.add(manifest, &of_packs(slices, table, &group), &sums)?;
+    }
+    parts.of_files(manifest)
+}
+
+/// The CRCs of parts of files, from several threads and in any order, until they are those of files.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    combine: Combine,
+    /// File, offset in it, length, CRC.
+    parts: Mutex<Vec<(u32, u64, u32, u32)>>,
+}
+
+impl Parts {
+    /// Adds the slices of packs whose sums are at hand.
+    pub(super) fn add(&self, manifest: &BaseManifest, slices: &[Slice], sums: &Sums) -> Result<()> {
+        let mut parts = Vec::with_capacity(slices.len());
+        for &slice in slices {
             let mut crc = 0;
             for at in (0..slice.length).step_by(PAGE) {
                 let length = (slice.length - at).min(PAGE as u32);
-                let sum = sums.page(table, slice.frame, slice.offset + at);
+                let sum = sums.page(&manifest.packs, slice.frame, slice.offset + at);
                 let sum = sum.ok_or_else(|| {
                     error::integrity(format!("there is no sum for a page of {}", path_of(manifest, slice)))
                 })?;
-                crc = combine.append(crc, sum.crc32c, length.into());
+                crc = self.combine.append(crc, sum.crc32c, length.into());
             }
             parts.push((slice.file, slice.file_offset, slice.length, crc));
         }
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).extend(parts);
+        Ok(())
     }
-    parts.sort_unstable();
-    let mut parts = parts.into_iter().peekable();
-    let mut files = Vec::with_capacity(manifest.files.len());
-    for (number, file) in (0..).zip(&manifest.files) {
-        let (mut crc, mut done) = (0, 0);
-        while let Some((_, offset, length, part)) = parts.next_if(|(file, ..)| *file == number) {
-            if offset < done {
-                return Err(error::integrity(format!("the manifest stores a part of {} twice", file.path)));
+
+    /// The CRC of every file, when all parts were added.
+    pub(super) fn of_files(&self, manifest: &BaseManifest) -> Result<Vec<u32>> {
+        let mut parts = std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        parts.sort_unstable();
+        let mut parts = parts.into_iter().peekable();
+        let mut files = Vec::with_capacity(manifest.files.len());
+        for (number, file) in (0..).zip(&manifest.files) {
+            let (mut crc, mut done) = (0, 0);
+            while let Some((_, offset, length, part)) = parts.next_if(|(file, ..)| *file == number) {
+                if offset < done {
+                    return Err(error::integrity(format!("the manifest stores a part of {} twice", file.path)));
+                }
+                crc = self.combine.zeros(crc, offset - done);
+                crc = self.combine.append(crc, part, length.into());
+                done = offset + u64::from(length);
             }
-            crc = combine.zeros(crc, offset - done);
-            crc = combine.append(crc, part, length.into());
-            done = offset + u64::from(length);
+            files.push(self.combine.zeros(crc, file.size - done));
         }
-        files.push(combine.zeros(crc, file.size - done));
+        Ok(files)
     }
-    Ok(files)
 }
 
 fn path_of(manifest: &BaseManifest, slice: Slice) -> &str {
@@ -95,19 +118,22 @@ pub(super) fn write(manifest: &BaseManifest, sums: &[u32], stop: Lsn, target: &C
 
 /// Puts CRCs of neighbours together. Appending a page of zeros to what a CRC was made of is a linear map; as a table
 /// it takes a nanosecond, where `crc32c_combine` multiplies matrices each time.
+#[derive(Debug)]
 struct Combine {
     /// By byte of the CRC, from the lowest.
     page: [[u32; 256]; 4],
     zero_page: u32,
 }
 
-impl Combine {
-    fn new() -> Self {
+impl Default for Combine {
+    fn default() -> Self {
         let shifted = |crc: u32| crc32c::crc32c_combine(crc, 0, PAGE);
         let page = std::array::from_fn(|byte| std::array::from_fn(|value| shifted((value as u32) << (8 * byte))));
         Self { page, zero_page: crc32c::crc32c(&[0; PAGE]) }
     }
+}
 
+impl Combine {
     /// The CRC of some bytes followed by others: theirs, and how many.
     fn append(&self, crc: u32, more: u32, length: u64) -> u32 {
         let mut crc = crc;
@@ -136,7 +162,7 @@ mod tests {
 
     #[test]
     fn sums_of_parts_make_the_sum_of_the_whole() {
-        let combine = Combine::new();
+        let combine = Combine::default();
         let mut bytes = vec![0; 3 * PAGE + 100];
         for (n, byte) in bytes.iter_mut().enumerate() {
             *byte = (n * 31 % 251) as u8;

@@ -8,6 +8,7 @@
 
 pub mod approval;
 pub mod attachments;
+mod clear;
 mod delta;
 pub mod files;
 #[cfg(test)]

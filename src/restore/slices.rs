@@ -32,6 +32,12 @@ impl Slice {
         }
     }
 
+    /// Whether another part begins where this one ends, in the frame and in the file.
+    pub(super) fn continued_by(self, next: Self) -> bool {
+        let (frame, offset) = (self.frame, self.offset + self.length);
+        (frame, offset, self.file, self.end()) == (next.frame, next.offset, next.file, next.file_offset)
+    }
+
     /// Where the part ends in its file.
     pub(super) fn end(self) -> u64 {
         self.file_offset + u64::from(self.length)

@@ -129,6 +129,7 @@ impl Supervisor {
                 let estate = self.estate.clone();
                 self.state.change(|view| reloaded(view, &estate, moved, now));
                 if matches!(self.stage, Stage::Serving) {
+                    self.arm()?;
                     self.arrange(moved)?;
                 }
                 self.tell(None, Teller::Service, Event::Note("the configuration was loaded again".to_owned()));

@@ -43,6 +43,14 @@ impl Supervisor {
                 let text = format!("{instance} does {} of {environment}", duty.name());
                 self.tell(Some(environment), Teller::Service, Event::Note(text));
             }
+            if *duty == Duty::Jobs {
+                let leads = !matches!(news.standing, Standing::Elsewhere(_));
+                self.state.change(|view| {
+                    if let Some(environment) = view.environment_mut(environment) {
+                        environment.leads = leads;
+                    }
+                });
+            }
             let idle = match &news.standing {
                 Standing::Seeking => WorkerState::Elsewhere { instance: None },
                 Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: Some(instance.clone()) },
@@ -222,6 +230,7 @@ impl Supervisor {
         let record = record(&job, &self.state.view().instance);
         self.recorder.write(fence, record, self.keeper.opened());
         self.crew.look_soon(&job.environment);
+        self.state.metrics().job_ended(&job.environment, job.kind, job.outcome);
         self.state.change(|view| view.finished(job));
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn first_view(estate: &Estate, instance: String, now: DateTime<Utc>) 
         environments: estate.environments.iter().map(first_environment).collect(),
         jobs_running: Vec::new(),
         recent_jobs: VecDeque::new(),
+        alerts: Vec::new(),
         next: Vec::new(),
     }
 }
@@ -40,6 +41,9 @@ fn first_environment(environment: &Environment) -> EnvironmentView {
         view: None,
         outlook: None,
         trouble: None,
+        silences: Vec::new(),
+        broken_glass: Vec::new(),
+        leads: true,
         workers: Vec::new(),
     }
 }
@@ -61,6 +65,8 @@ pub(super) fn reloaded(view: &mut EstateView, estate: &Estate, moved: bool, now:
             if let Some(at) = before.iter().position(|known| known.name == environment.name) {
                 let known = before.swap_remove(at);
                 (shown.view, shown.outlook, shown.workers) = (known.view, known.outlook, known.workers);
+                (shown.silences, shown.broken_glass) = (known.silences, known.broken_glass);
+                shown.leads = known.leads;
             }
             shown
         })

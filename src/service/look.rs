@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use super::alerts::{Silence, silences};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
-use crate::evidence::approval::{Status, approvals};
+use crate::evidence::approval::{Approvals, Status, approvals};
 use crate::evidence::entry::BaseBackup;
 use crate::evidence::outlook::Outlook;
 use crate::evidence::summary;
@@ -39,6 +40,10 @@ pub struct Look {
     pub view: View,
     /// What drills have proven and how long the next restore takes; `None` where the ledger could not be read.
     pub outlook: Option<Outlook>,
+    /// Silences in force.
+    pub silences: Vec<Silence>,
+    /// Restores of the last day that went around their approval, a sentence each.
+    pub broken_glass: Vec<String>,
 }
 
 /// Looks at one environment; where the repository does not open, for the reason given, at PostgreSQL only.
@@ -88,10 +93,12 @@ pub async fn look(
         ledger_problems: Vec::new(),
         postgres,
     };
-    let mut proven = None;
+    let (mut proven, mut silenced, mut glass) = (None, Vec::new(), Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
+            silenced = silences(&catalogue.entries, now);
+            glass = broken_glass(&catalogue, now);
             proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
@@ -101,7 +108,7 @@ pub async fn look(
         None => view.unreadable = repository.err().map(str::to_owned),
     }
     view.broken = broken(&view);
-    Ok(Look { view, outlook: proven })
+    Ok(Look { view, outlook: proven, silences: silenced, broken_glass: glass })
 }
 
 /// What the repository holds, with what watchers have added since the last captures.
@@ -177,18 +184,26 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     for approval in approvals(&catalogue.entries) {
         if approval.status(view.now) == Status::Waiting {
             view.approvals_waiting.push(approval.id);
-        } else if approval.broken_glass && view.now - approval.requested.at < GLASS {
-            let plan = &approval.plan;
-            view.broken.push(format!(
-                "the glass was broken: {} restored to {} on {} without an approval",
-                approval.requested.person, plan.pgdata, plan.host
-            ));
         }
     }
+    view.broken.extend(broken_glass(catalogue, view.now));
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;
     view.broken.extend(recovery.troubles);
+}
+
+/// Restores that went around their approval a short while ago, a sentence each.
+fn broken_glass(catalogue: &Catalogue, now: DateTime<Utc>) -> Vec<String> {
+    let recent = |approval: &Approvals| approval.broken_glass && now - approval.requested.at < GLASS;
+    let said = |approval: Approvals| {
+        let plan = &approval.plan;
+        format!(
+            "the glass was broken: {} restored to {} on {} without an approval",
+            approval.requested.person, plan.pgdata, plan.host
+        )
+    };
+    approvals(&catalogue.entries).into_iter().filter(recent).map(said).collect()
 }
 
 fn runs(wal: &Coverage) -> Vec<WalRun> {

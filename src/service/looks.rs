@@ -111,6 +111,8 @@ fn note(environment: &mut EnvironmentView, looked: Result<Look>, now: DateTime<U
     match looked {
         Ok(looked) => {
             environment.view = Some(Arc::new(looked.view));
+            environment.silences = looked.silences;
+            environment.broken_glass = looked.broken_glass;
             environment.outlook = looked.outlook.map(Arc::new).or(environment.outlook.take());
             environment.trouble = None;
         }

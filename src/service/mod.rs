@@ -6,6 +6,7 @@
 //!             ├─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
 //!             │        └─ looks      a task each: what the repository holds, what PostgreSQL says
 //!             ├─ jobs ── order, places, child     jobs are child processes
+//!             ├─ alerts ── channels   what is wrong, and who is told
 //!             ├─ repository_keeper   opens the repository, however long that takes
 //!             └─ state               the one model that page, API, metrics and alerts read
 //! planning                what is due: asks `schedule/`, which decides
@@ -16,6 +17,7 @@
 
 pub mod access;
 pub mod advice;
+pub mod alerts;
 mod answering;
 mod answers;
 pub(crate) mod api;
@@ -30,6 +32,7 @@ mod initial;
 mod jobs;
 pub mod look;
 mod looks;
+pub mod metrics;
 mod order;
 mod pages;
 mod places;
@@ -40,6 +43,8 @@ mod shares;
 pub mod socket;
 pub mod state;
 mod supervisor;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 mod worker;
 

@@ -13,6 +13,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
+use super::alerts::{Firing, Silence};
+use super::metrics::Metrics;
 use super::view::View;
 use crate::config::{JobKind, Purpose};
 use crate::event::Event;
@@ -54,6 +56,8 @@ pub struct EstateView {
     /// Jobs that this instance ended, newest first; some hundred.
     #[serde(serialize_with = "each")]
     pub recent_jobs: VecDeque<Arc<FinishedJob>>,
+    /// What is wrong, worst first.
+    pub alerts: Vec<Firing>,
     /// What is due next, soonest first, with what stands against it.
     pub next: Vec<Upcoming>,
 }
@@ -102,6 +106,12 @@ pub struct EnvironmentView {
     pub outlook: Option<Arc<Outlook>>,
     /// Why they could not be looked at since, and when that was last tried.
     pub trouble: Option<Trouble>,
+    /// Silences in force, as of the same look.
+    pub silences: Vec<Silence>,
+    /// Restores of the last day that went around their approval, a sentence each.
+    pub broken_glass: Vec<String>,
+    /// Whether this instance tells what is wrong with it.
+    pub leads: bool,
     /// Who receives its WAL and watches its filestores, as far as this instance does or waits to.
     pub workers: Vec<WorkerView>,
 }
@@ -332,17 +342,27 @@ pub enum Teller {
 pub struct ServiceState {
     view: Arc<watch::Sender<Arc<EstateView>>>,
     news: broadcast::Sender<Arc<News>>,
+    metrics: Metrics,
 }
 
 impl ServiceState {
     /// A state that begins with `view`.
     pub fn new(view: EstateView) -> Self {
-        Self { view: Arc::new(watch::Sender::new(Arc::new(view))), news: broadcast::Sender::new(NEWS) }
+        Self {
+            view: Arc::new(watch::Sender::new(Arc::new(view))),
+            news: broadcast::Sender::new(NEWS),
+            metrics: Metrics::default(),
+        }
     }
 
     /// The estate as it is now.
     pub fn view(&self) -> Arc<EstateView> {
         self.view.borrow().clone()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The estate, and every change of it from now on.
@@ -415,6 +435,7 @@ pub(crate) mod tests {
             environments: Vec::new(),
             jobs_running: Vec::new(),
             recent_jobs: VecDeque::new(),
+            alerts: Vec::new(),
             next: Vec::new(),
         }
     }

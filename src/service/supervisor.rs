@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::{Alarm, Armed};
 use super::child::{Program, words};
 use super::claim::Claim;
 use super::control::{Asked, Control};
@@ -165,6 +166,8 @@ pub(super) struct Supervisor {
     pub(super) loading: Option<JoinHandle<Result<Estate>>>,
     pub(super) waiting_for_load: Vec<oneshot::Sender<Result<()>>>,
     pub(super) stage: Stage,
+    /// Tells who must be told what is wrong, by the configuration in force.
+    pub(super) armed: Option<Armed>,
 }
 
 impl Supervisor {
@@ -206,10 +209,12 @@ impl Supervisor {
             loading: None,
             waiting_for_load: Vec::new(),
             stage: Stage::Serving,
+            armed: None,
         }
     }
 
     async fn run(mut self, stop: &CancellationToken, sign: &dyn Fn(Sign)) -> Result<()> {
+        self.arm()?;
         self.arrange(false)?;
         sign(Sign::Ready);
         let mut tick = tokio::time::interval(TICK);
@@ -250,6 +255,25 @@ impl Supervisor {
         let ground = Ground { estate: &self.estate, repository: self.keeper.opened(), moved };
         let duties = &self.duties;
         self.crew.arrange(&ground, |environment, kind| duties.fence(&environment.name, duty_of(kind)).cloned())
+    }
+
+    /// Has alarms go by the configuration in force.
+    pub(super) fn arm(&mut self) -> Result<()> {
+        let alarm = Alarm {
+            estate: self.estate.clone(),
+            state: self.state.clone(),
+            repository: self.keeper.opened().clone(),
+            runtime: self.runtime.clone(),
+            certificates: self.certificates(),
+        };
+        self.armed = Some(alarm.start()?);
+        Ok(())
+    }
+
+    /// Certificates of the page.
+    fn certificates(&self) -> Vec<PathBuf> {
+        let http = self.estate.service.http.as_ref();
+        http.and_then(|http| http.tls.as_ref()).map(|tls| tls.certificate.clone()).into_iter().collect()
     }
 
     /// What follows from what has just happened. Whether all is over.
@@ -349,6 +373,9 @@ impl Supervisor {
             }
         }
         let environment = environment.map(str::to_owned);
+        if matches!(event, Event::StoreRetry { .. }) {
+            self.state.metrics().store_retry();
+        }
         self.state.tell(News { at: self.runtime.now(), environment, from, event });
     }
 }

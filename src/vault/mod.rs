@@ -14,5 +14,5 @@ pub mod signing;
 pub use epoch::{EpochSecrets, RecoveryIdentity};
 pub use frame::Frame;
 pub use index_key::IndexKey;
-pub use object::{Class, FrameInfo, ObjectOpener, ObjectSealer, OpenKeys, SealKeys, Sealed, Tail};
+pub use object::{Class, FrameInfo, ObjectOpener, ObjectSealer, OpenKeys, OpenMemory, SealKeys, Sealed, Tail};
 pub use signing::{SigningKey, VerifyingKey};

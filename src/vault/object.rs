@@ -155,7 +155,7 @@ impl ObjectSealer {
     }
 
     /// Seals a frame and returns its number.
-    pub fn push(&mut self, frame: Frame) -> u32 {
+    pub fn push(&mut self, frame: &Frame) -> u32 {
         let number = self.frames.len() as u32;
         let offset = self.bytes.len() as u64;
         let aad = frame_aad(&self.header_hash, number, frame.coding as u8, frame.plain_len);
@@ -237,6 +237,13 @@ impl Tail {
     }
 }
 
+/// Memory in which frames are opened, one after the other: fresh memory costs a page fault for each 4 KiB.
+#[derive(Debug, Default)]
+pub struct OpenMemory {
+    coded: Vec<u8>,
+    plain: Vec<u8>,
+}
+
 /// An object's header, checked, with the object's key.
 pub struct ObjectOpener {
     class: Class,
@@ -289,23 +296,43 @@ impl ObjectOpener {
     }
 
     /// Opens a sealed frame whose place in the object is known, and decompresses it.
-    pub fn frame(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
-        frame::decompress(info.coding, info.plain_len, self.authentic(number, info, stored)?)
+    pub fn frame<'m>(
+        &self,
+        number: u32,
+        info: &FrameInfo,
+        stored: &[u8],
+        memory: &'m mut OpenMemory,
+    ) -> Result<&'m [u8]> {
+        let coded = self.authentic(number, info, stored, &mut memory.coded)?;
+        frame::decompress(info.coding, info.plain_len, coded, &mut memory.plain)
     }
 
     /// As [`ObjectOpener::frame`], of which the first `length` bytes, or some more, are enough. The seal is that of the
     /// whole frame.
-    pub fn frame_start(&self, number: u32, info: &FrameInfo, stored: &[u8], length: u32) -> Result<Vec<u8>> {
-        frame::decompress_start(info.coding, info.plain_len, self.authentic(number, info, stored)?, length)
+    pub fn frame_start<'m>(
+        &self,
+        number: u32,
+        info: &FrameInfo,
+        stored: &[u8],
+        length: u32,
+        memory: &'m mut OpenMemory,
+    ) -> Result<&'m [u8]> {
+        let coded = self.authentic(number, info, stored, &mut memory.coded)?;
+        frame::decompress_start(info.coding, info.plain_len, coded, length, &mut memory.plain)
     }
 
     /// The coded bytes of a frame, when they are those that were sealed.
-    fn authentic(&self, number: u32, info: &FrameInfo, stored: &[u8]) -> Result<Vec<u8>> {
-        if stored.len() != info.stored_len as usize {
-            return Err(truncated());
-        }
+    fn authentic<'m>(&self, number: u32, info: &FrameInfo, stored: &[u8], memory: &'m mut Vec<u8>) -> Result<&'m [u8]> {
+        let body = stored.len().checked_sub(TAG).filter(|_| stored.len() == info.stored_len as usize);
+        let (body, tag) = stored.split_at(body.ok_or_else(truncated)?);
         let aad = frame_aad(&self.header_hash, number, info.coding as u8, info.plain_len);
-        open_sealed(self.data_key()?, number, &aad, stored)
+        let key = self.data_key()?;
+        if memory.len() < body.len() {
+            memory.resize(body.len(), 0);
+        }
+        let coded = &mut memory[..body.len()];
+        key.open_separate_gather(nonce(number), Aad::from(aad), body, tag, coded).map_err(|_| broken_seal())?;
+        Ok(coded)
     }
 
     /// Reads the frame table of a whole object.
@@ -338,9 +365,11 @@ impl ObjectOpener {
     pub fn whole(&self, object: &[u8]) -> Result<Vec<u8>> {
         let frames = self.table(object)?;
         let mut plaintext = Vec::with_capacity(frames.iter().map(|f| f.plain_len as usize).sum());
+        let mut memory = OpenMemory::default();
         for (number, info) in frames.iter().enumerate() {
             let at = info.offset as usize;
-            plaintext.extend(self.frame(number as u32, info, &object[at..at + info.stored_len as usize])?);
+            let stored = &object[at..at + info.stored_len as usize];
+            plaintext.extend_from_slice(self.frame(number as u32, info, stored, &mut memory)?);
         }
         Ok(plaintext)
     }
@@ -369,10 +398,7 @@ fn unwrap_key(identities: &[&Identity], key_block: &[u8]) -> Result<LessSafeKey>
 
 fn open_sealed(key: &LessSafeKey, number: u32, aad: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
     let mut buffer = stored.to_vec();
-    let length = key
-        .open_in_place(nonce(number), Aad::from(aad), &mut buffer)
-        .map_err(|_| error::integrity("the seal of a frame is broken: the bytes are not those that were written"))?
-        .len();
+    let length = key.open_in_place(nonce(number), Aad::from(aad), &mut buffer).map_err(|_| broken_seal())?.len();
     buffer.truncate(length);
     Ok(buffer)
 }
@@ -398,6 +424,10 @@ fn frame_aad(header_hash: &[u8; 32], number: u32, coding: u8, plain_len: u32) ->
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn broken_seal() -> Error {
+    error::integrity("the seal of a frame is broken: the bytes are not those that were written")
 }
 
 fn truncated() -> Error {

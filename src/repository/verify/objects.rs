@@ -17,7 +17,7 @@ use crate::repository::packs::{PackInfo, PackTable, joined};
 use crate::repository::retention::State;
 use crate::storage::layout;
 use crate::vault::object::TAIL_LENGTH;
-use crate::vault::{Class, ObjectOpener, OpenKeys};
+use crate::vault::{Class, ObjectOpener, OpenKeys, OpenMemory};
 
 /// Name of the phase that reads packs.
 const READING: &str = "reading packs";
@@ -253,9 +253,12 @@ fn judge_pack(key: &str, bytes: &Bytes, info: Option<&PackInfo>, keys: Option<&O
             return Err(error::integrity("its frames are not those that the manifest lists"));
         }
     }
+    let mut memory = OpenMemory::default();
     for (number, frame) in frames.iter().enumerate() {
         let stored = &bytes[frame.offset as usize..][..frame.stored_len as usize];
-        opener.frame(number as u32, frame, stored).map_err(|e| e.context(format_args!("frame {number}")))?;
+        opener
+            .frame(number as u32, frame, stored, &mut memory)
+            .map_err(|e| e.context(format_args!("frame {number}")))?;
     }
     Ok(frames.len() as u64)
 }

@@ -84,6 +84,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/api/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(crate) const ROUTES: &[Route] = &[
     open("GET", "/login/oidc"),
     open("GET", "/login/oidc/callback"),
     open("GET", "/assets/{file}"),
+    route("GET", "/metrics", Role::Viewer),
     // Pages.
     route("GET", "/", Role::Viewer),
     route("POST", "/logout", Role::Viewer),
