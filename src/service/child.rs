@@ -251,10 +251,19 @@ mod tests {
     #[tokio::test]
     async fn one_that_ignores_sigterm_is_killed_with_what_it_started() {
         let stop = CancellationToken::new();
-        stop.cancel();
-        let script = "trap '' TERM; sleep 600 & echo $! ; while :; do sleep 1; done";
-        let began = std::time::Instant::now();
-        let (exit, _) = run(script, LONG, stop).await;
+        let directory = tempfile::tempdir().expect("a directory");
+        let ready = directory.path().join("ready");
+        let script = format!("trap '' TERM; sleep 600 & touch '{}'; while :; do sleep 1; done", ready.display());
+        let stopper = stop.clone();
+        let stopping = tokio::spawn(async move {
+            while !ready.exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stopper.cancel();
+            std::time::Instant::now()
+        });
+        let (exit, _) = run(&script, LONG, stop).await;
+        let began = stopping.await.expect("stopped");
         assert_eq!(exit.cut, Some(Cut::Stopped));
         assert_eq!(exit.status.expect("waited").code(), None, "a signal ended it");
         assert!(began.elapsed() >= GRACE);

@@ -461,16 +461,17 @@ impl<'f> Keeping<'f> {
             }
         }
         for mut of_tenant in tenants.into_values() {
+            let newest = of_tenant.iter().max_by_key(|c| c.sequence).expect("a tenant has a capture");
+            if self.is_dropped(newest, oldest) {
+                continue;
+            }
+            add(&mut reasons, newest.sequence, &why("newest", format!("the newest of {}", newest.database)));
             of_tenant.sort_by_key(|c| (c.time, c.sequence));
             let times: Vec<DateTime<Utc>> = of_tenant.iter().map(|c| c.time).collect();
             for span in &self.spans {
                 for at in around(&times, span.from, span.to) {
                     add(&mut reasons, of_tenant[at].sequence, &span.why);
                 }
-            }
-            let newest = of_tenant.iter().max_by_key(|c| c.sequence).expect("a tenant has a capture");
-            if !self.is_dropped(newest, oldest) {
-                add(&mut reasons, newest.sequence, &why("newest", format!("the newest of {}", newest.database)));
             }
         }
         let verdict = |c: &Capture| {

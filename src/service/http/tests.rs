@@ -331,5 +331,10 @@ async fn what_is_asked_wrongly_is_refused_with_a_reason_and_never_by_a_failure()
     {
         assert_eq!(site.as_holder(admin, "GET", path, "").await.status, StatusCode::NOT_FOUND, "{path}");
     }
-    assert!(!site.app.audit.newest(200).expect("a log").is_empty());
+    // A mistake of somebody who may ask is no news; that somebody may not ask is.
+    assert!(site.app.audit.newest(200).expect("a log").is_empty());
+    let viewer = site.token(Role::Viewer);
+    let answer = site.as_holder(viewer, "POST", plan, "{\"to\":\"latest\",\"pgdata\":\"/a\"}").await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert_eq!(site.app.audit.newest(200).expect("a log").len(), 1);
 }
