@@ -366,7 +366,7 @@ proptest! {
         service.takes = |_| TimeDelta::minutes(TAKES.load(Ordering::Relaxed) as i64);
         service.ends = |decision, attempt| {
             let mixed = xxhash_rust::xxh3::xxh3_64(format!("{}{}{attempt}", FAILING.load(Ordering::Relaxed), decision.scheduled_for).as_bytes());
-            if mixed % 4 == 0 { JobOutcome::Failed } else { JobOutcome::Done }
+            if mixed.is_multiple_of(4) { JobOutcome::Failed } else { JobOutcome::Done }
         };
         let mut outages = outages;
         outages.sort_unstable();

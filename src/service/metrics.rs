@@ -153,9 +153,12 @@ fn service(registry: &mut Registry, view: &EstateView) {
     }
 }
 
+/// How a figure is read; `None` where it is not known.
+type Reading = fn(&EnvironmentView) -> Option<f64>;
+
 /// One family for each figure of an environment.
 struct EnvironmentFigures {
-    families: Vec<(Figures<Environment>, fn(&EnvironmentView) -> Option<f64>)>,
+    families: Vec<(Figures<Environment>, Reading)>,
 }
 
 impl EnvironmentFigures {
@@ -163,8 +166,8 @@ impl EnvironmentFigures {
         fn of(environment: &EnvironmentView) -> Option<&View> {
             environment.view.as_deref()
         }
-        let mut families: Vec<(Figures<Environment>, fn(&EnvironmentView) -> Option<f64>)> = Vec::new();
-        let mut add = |name, help, unit, read: fn(&EnvironmentView) -> Option<f64>| {
+        let mut families: Vec<(Figures<Environment>, Reading)> = Vec::new();
+        let mut add = |name, help, unit, read: Reading| {
             families.push((gauge(registry, name, help, unit), read));
         };
         let time = timestamp;

@@ -50,6 +50,9 @@ struct Known {
     seen: HashMap<String, (DateTime<Utc>, u32)>,
 }
 
+/// The entry that tells of an occurrence: when it was due, and which attempt it was.
+type Told = (DateTime<Utc>, u32);
+
 /// Asks the planner.
 #[derive(Debug)]
 pub(super) struct Planning {
@@ -57,7 +60,7 @@ pub(super) struct Planning {
     since: DateTime<Utc>,
     known: HashMap<String, Known>,
     /// Begun, or recorded and not read back: job and environment, and the entry that tells, once it is written.
-    pending: HashMap<(String, String), Option<(DateTime<Utc>, u32)>>,
+    pending: HashMap<(String, String), Option<Told>>,
     turn: u64,
     reads: mpsc::UnboundedSender<Read>,
     wake_at: DateTime<Utc>,

@@ -96,7 +96,7 @@ async fn hostile_bytes_get_no_more_than_a_refusal() {
         format!("POST /api/v1/environments/production/jobs HTTP/1.1\r\n{head}content-type: application/json\r\ncontent-length: 99999999\r\n\r\n{{").into_bytes(),
         format!("POST /api/v1/environments/production/jobs HTTP/1.1\r\n{head}content-type: application/json\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\nGET /sessions HTTP/1.1\r\n{head}\r\n").into_bytes(),
         format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: lifeboat={long}\r\n\r\n").into_bytes(),
-        format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \u{1f6df}\r\n\r\n").into_bytes(),
+        "GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer \u{1f6df}\r\n\r\n".to_owned().into_bytes(),
         format!("GET / HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 127.0.0.1, {long}\r\n\r\n").into_bytes(),
     ];
     for bytes in &hostile {

@@ -105,7 +105,8 @@ impl Model {
         }
         // The last base backup of each of the newest periods ever.
         let day = |b: &Taken| b.entry.stop_time.date_naive();
-        let periods: [(u32, &dyn Fn(&Taken) -> (i32, u32)); 3] = [
+        type Period<'a> = &'a dyn Fn(&Taken) -> (i32, u32);
+        let periods: [(u32, Period); 3] = [
             (rules.daily, &|b| (0, day(b).num_days_from_ce().unsigned_abs())),
             (rules.weekly, &|b| (day(b).iso_week().year(), day(b).iso_week().week())),
             (rules.monthly, &|b| (day(b).year(), day(b).month())),

@@ -126,7 +126,7 @@ async fn a_hold_brings_back_what_was_retired_and_its_end_lets_it_go() {
     let until = days(estate.now(), 30);
     let made =
         hold::add(&estate.repository, E, Some(&rules(3)), wish(Some(until)), &estate.runtime).await.expect("held");
-    assert_eq!(made.base_backups, [id.clone()]);
+    assert_eq!(made.base_backups, std::slice::from_ref(&id));
     assert!(made.revived.is_some());
     assert!(!estate.state().await.is_gone(bases[2].sequence));
     estate.pass(8.0);

@@ -333,7 +333,8 @@ impl<'f> Keeping<'f> {
     /// The last base backup of each of the newest days, weeks, months and years that have one.
     fn periods(&mut self, rules: &Retention) {
         let day = |b: &Base| b.stop_time.with_timezone(&rules.time_zone).date_naive();
-        let kinds: [(&'static str, u32, &dyn Fn(&Base) -> String); 4] = [
+        type Period<'a> = &'a dyn Fn(&Base) -> String;
+        let kinds: [(&'static str, u32, Period); 4] = [
             ("daily", rules.daily, &|b| day(b).to_string()),
             ("weekly", rules.weekly, &|b| {
                 let week = day(b).iso_week();
