@@ -1,7 +1,7 @@
 //! An estate as its calendars make it at an instant: objectives as tight, base backups as slow as they say.
 //!
 //! For what begins and ends: a command takes the estate as it is when it begins. What runs for years asks
-//! [`Calendars`](super::Calendars) each time instead.
+//! [`Calendars`] each time instead.
 
 use chrono::{DateTime, Utc};
 
