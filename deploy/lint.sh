@@ -38,7 +38,7 @@ python=$venv/bin/python
 # promtool alone: installing Debian's package would start a server.
 promtool=$lifeboat_root/target/prometheus/usr/bin/promtool
 fetch_promtool() {
-    (cd "$work" && apt-get -q download prometheus >/dev/null && dpkg -x prometheus_*.deb "$lifeboat_root/target/prometheus")
+    (cd "$work" && apt-get -q download prometheus >/dev/null 2>&1 && dpkg -x prometheus_*.deb "$lifeboat_root/target/prometheus")
 }
 [ -x "$promtool" ] || step "Fetching promtool into target/prometheus" fetch_promtool
 
@@ -47,7 +47,8 @@ shell_scripts() {
     while read -r file; do
         if head -c 64 "$file" | grep -qE '^#!.*\b(ba)?sh\b|^# shellcheck shell'; then scripts+=("$file"); fi
     done < <(git ls-files deploy .ci)
-    shellcheck -x "${scripts[@]}"
+    # SC2034: variables of files that are sourced are used by those who source them.
+    shellcheck -x -e SC2034 "${scripts[@]}"
 }
 
 # The program's path in a unit is that of an installed one.
