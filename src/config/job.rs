@@ -200,7 +200,7 @@ pub(super) fn job(source: &Source, raw: RawJob, environments: &[Environment]) ->
         after: raw.after.map(|after| after.value),
         max_deferral: span("max_deferral", &raw.max_deferral)?.unwrap_or(DEFAULT_DEFERRAL),
         when_deferred_too_long: raw.when_deferred_too_long,
-        retries: raw.retries.map_or(DEFAULT_RETRIES, |retries| retries.value),
+        retries: raw.retries.map_or(default_retries(raw.kind), |retries| retries.value),
         retry_after: span("retry_after", &raw.retry_after)?.unwrap_or(DEFAULT_RETRY_AFTER),
         deep: raw.deep.is_some_and(|deep| deep.value),
         sample: raw.sample.map(|sample| sample.value).unwrap_or_default(),
@@ -270,6 +270,14 @@ pub(super) fn judge_together(jobs: &[Job], places: &[JobPlace]) -> Result<()> {
     Ok(())
 }
 
+/// How often a job is tried again. A drill that failed is an answer, not an accident: trying until one passes would hide it.
+fn default_retries(kind: JobKind) -> u32 {
+    match kind {
+        JobKind::Drill | JobKind::Policy => 0,
+        _ => DEFAULT_RETRIES,
+    }
+}
+
 /// What the service does where no `[[job]]` is configured: enough that nothing is forgotten. Times are in UTC.
 pub(super) fn built_in(environments: &[Environment]) -> Vec<Job> {
     let job = |name: &str, kind, cron: &str, jitter: Duration| Job {
@@ -285,7 +293,7 @@ pub(super) fn built_in(environments: &[Environment]) -> Vec<Job> {
         after: None,
         max_deferral: DEFAULT_DEFERRAL,
         when_deferred_too_long: TooLong::Miss,
-        retries: DEFAULT_RETRIES,
+        retries: default_retries(kind),
         retry_after: DEFAULT_RETRY_AFTER,
         deep: false,
         sample: DrillSample::Random,
