@@ -89,8 +89,9 @@ fn a_fence_that_cannot_be_read_stops_a_command() {
     let scratch = Scratch::new();
     let lifeboat = estate(&scratch);
     lifeboat.run(&["init"]).ok();
-    let sound = lifeboat.clone().env("LIFEBOAT_FENCE", "production/jobs:3").run(&["verify", "-e", "production"]);
-    assert_eq!(sound.code(), lifeboat.run(&["verify", "-e", "production"]).code());
-    let refused = lifeboat.env("LIFEBOAT_FENCE", "jobs").run(&["verify", "-e", "production"]).expect_code(2);
+    let sound =
+        lifeboat.clone().env("LIFEBOAT_FENCE", "production/jobs:3").run(&["alert", "silences", "-e", "production"]);
+    assert_eq!(sound.code(), lifeboat.run(&["alert", "silences", "-e", "production"]).code());
+    let refused = lifeboat.env("LIFEBOAT_FENCE", "jobs").run(&["alert", "silences", "-e", "production"]).expect_code(2);
     assert!(refused.stderr.contains("production/jobs:7"), "{}", refused.stderr);
 }

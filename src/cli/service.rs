@@ -7,11 +7,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::EnvironmentArgument;
-use super::context::Context;
+use super::context::{Context, config_file};
 use super::output::Outcome;
 use super::text::{Table, alarm, caution, good, time_and_age};
-use crate::config::JobKind;
+use crate::config::{Estate, JobKind};
 use crate::error::Result;
+use crate::repository::StateDir;
 use crate::runtime::Runtime;
 use crate::service::socket::{self, Question};
 
@@ -73,6 +74,16 @@ impl From<Kind> for JobKind {
     }
 }
 
+/// Where the service's socket lies. A configuration that is refused must not keep anybody from asking the service about
+/// that very refusal, so then its `state_dir` alone is looked for.
+fn state_dir(file: Option<&Path>, runtime: &Runtime) -> Result<StateDir> {
+    let refused = match Context::load(file, runtime.clone()) {
+        Ok(context) => return Ok(context.state_dir()),
+        Err(refused) => refused,
+    };
+    config_file(file).ok().and_then(|file| Estate::state_dir_of(&file)).map(|path| StateDir::new(&path)).ok_or(refused)
+}
+
 pub(crate) async fn run(command: &Command, file: Option<&Path>, runtime: Runtime) -> Result<Outcome> {
     let who = account();
     let question = match command {
@@ -88,12 +99,11 @@ pub(crate) async fn run(command: &Command, file: Option<&Path>, runtime: Runtime
         // Made without a configuration: it is to be put into one.
         Command::Token(arguments) => return super::service_token::run(arguments),
     };
-    let context = Context::load(file, runtime)?;
-    let path = socket::path(&context.state_dir());
+    let path = socket::path(&state_dir(file, &runtime)?);
     let answer = socket::ask(&path, &question).await?;
     Ok(match question {
         Question::Status => {
-            let text = describe(&answer, context.runtime.now());
+            let text = describe(&answer, runtime.now());
             Outcome::new(json!({ "service": answer }), text)
         }
         Question::Run { .. } => {

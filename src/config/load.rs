@@ -45,6 +45,14 @@ impl Estate {
         Self::judge(main, raw, |_, _| sources.collect())
     }
 
+    /// The `state_dir` that a file names, whether or not the rest of it is right; `None` where it is not even TOML.
+    pub fn state_dir_of(path: &Path) -> Option<PathBuf> {
+        let source = Source::open(path).ok()?;
+        let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
+        let named = table.get("keys").and_then(|keys| keys.get("state_dir")).and_then(toml::Value::as_str);
+        Some(named.map_or_else(|| repository::DEFAULT_STATE_DIR.into(), |named| source.resolve(named)))
+    }
+
     fn judge(
         main: Source,
         mut raw: RawFile,

@@ -78,7 +78,7 @@ pub struct KeysConfig {
 /// Longer locks than ten years are a slip of the finger that nobody can take back.
 const MOST_LOCKED_DAYS: u32 = 3650;
 const DEFAULT_RETRY: Duration = Duration::from_secs(5 * 60);
-const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
+pub(super) const DEFAULT_STATE_DIR: &str = "/var/lib/lifeboat";
 
 /// Judges `[repository]`.
 pub(super) fn repository(source: &Source, raw: RawRepository) -> Result<RepositoryConfig> {

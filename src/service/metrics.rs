@@ -106,10 +106,10 @@ impl Metrics {
         workers(&mut registry, view);
         jobs(&mut registry, view);
         alerts(&mut registry, &view.alerts);
-        single(&mut registry, "scrape", "When these figures were read.", timestamp(), seconds(now));
-        registry.register("jobs", "Jobs that ended.", self.jobs.clone());
-        registry.register("notifications", "Notifications.", self.notifications.clone());
-        registry.register("store_retries", "Requests to the store that were made again.", self.store_retries.clone());
+        single(&mut registry, "scrape", "When these figures were read", timestamp(), seconds(now));
+        registry.register("jobs", "Jobs that ended", self.jobs.clone());
+        registry.register("notifications", "Notifications", self.notifications.clone());
+        registry.register("store_retries", "Requests to the store that were made again", self.store_retries.clone());
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {
             // Writing to a string does not fail; a scrape without its end is refused by Prometheus, which shows.
@@ -142,13 +142,13 @@ fn single(registry: &mut Registry, name: &str, help: &str, unit: Option<Unit>, v
 }
 
 fn service(registry: &mut Registry, view: &EstateView) {
-    let build: Figures<Build> = gauge(registry, "build_info", "Version and instance; always 1.", None);
+    let build: Figures<Build> = gauge(registry, "build_info", "Version and instance; always 1", None);
     build.get_or_create(&Build { version: view.version.clone(), instance: view.instance.clone() }).set(1.0);
-    single(registry, "start", "When the service began.", timestamp(), seconds(view.started_at));
-    let refused = "1 while the newest configuration is refused and an older one is in force.";
+    single(registry, "start", "When the service began", timestamp(), seconds(view.started_at));
+    let refused = "1 while the newest configuration is refused and an older one is in force";
     single(registry, "config_refused", refused, None, flag(view.config_problem.is_some()));
     if let Some(reachable) = view.repository.reachable {
-        let help = "1 where the repository answered when it was asked last.";
+        let help = "1 where the repository answered when it was asked last";
         single(registry, "repository_reachable", help, None, flag(reachable));
     }
 }
@@ -173,57 +173,57 @@ impl EnvironmentFigures {
         let time = timestamp;
         let some_seconds = || Some(Unit::Seconds);
         let bytes = || Some(Unit::Bytes);
-        add("rpo", "Work that would be lost now, an upper bound.", some_seconds(), |e| of(e)?.exposure.seconds);
-        add("rpo_objective", "The objective in force.", some_seconds(), |e| Some(e.objectives.rpo_seconds));
+        add("rpo", "Work that would be lost now, an upper bound", some_seconds(), |e| of(e)?.exposure.seconds);
+        add("rpo_objective", "The objective in force", some_seconds(), |e| Some(e.objectives.rpo_seconds));
         add(
             "rto_predicted",
-            "How long a restore takes at the worst moment, as far as drills tell.",
+            "How long a restore takes at the worst moment, as far as drills tell",
             some_seconds(),
             |e| Some(e.outlook.as_ref()?.forecast.as_ref()?.predicted_seconds),
         );
-        add("rto_objective", "The objective in force.", some_seconds(), |e| Some(e.objectives.rto_seconds));
-        add("watermark", "To when database, filestore and configuration can all be restored.", time(), |e| {
+        add("rto_objective", "The objective in force", some_seconds(), |e| Some(e.objectives.rto_seconds));
+        add("watermark", "To when database, filestore and configuration can all be restored", time(), |e| {
             Some(seconds(of(e)?.watermark.as_ref()?.time?))
         });
-        add("last_commit", "The newest commit in the repository.", time(), |e| {
+        add("last_commit", "The newest commit in the repository", time(), |e| {
             Some(seconds(of(e)?.exposure.last_commit?))
         });
-        add("window_start", "The oldest moment that can be restored.", time(), |e| {
+        add("window_start", "The oldest moment that can be restored", time(), |e| {
             Some(seconds(of(e)?.windows.first()?.from.time))
         });
-        add("wal_lag", "WAL that the server has and the repository has not.", bytes(), |e| {
+        add("wal_lag", "WAL that the server has and the repository has not", bytes(), |e| {
             Some(of(e)?.exposure.bytes? as f64)
         });
-        add("wal_gaps", "Holes in the WAL of the repository.", None, |e| Some(of(e)?.gaps.len() as f64));
-        add("postgres_reachable", "1 where PostgreSQL answered when it was asked last.", None, |e| {
+        add("wal_gaps", "Holes in the WAL of the repository", None, |e| Some(of(e)?.gaps.len() as f64));
+        add("postgres_reachable", "1 where PostgreSQL answered when it was asked last", None, |e| {
             Some(flag(of(e)?.postgres.reachable))
         });
-        add("slot_active", "1 while somebody receives from the replication slot.", None, |e| {
+        add("slot_active", "1 while somebody receives from the replication slot", None, |e| {
             Some(flag(of(e)?.postgres.slot.as_ref()?.active))
         });
-        add("slot_held", "WAL that the server keeps for the slot.", bytes(), |e| {
+        add("slot_held", "WAL that the server keeps for the slot", bytes(), |e| {
             Some(of(e)?.postgres.slot.as_ref()?.held_bytes as f64)
         });
-        add("base_backups", "Base backups in the repository.", None, |e| Some(of(e)?.bases.len() as f64));
-        add("base_backup", "When the newest base backup ended.", time(), |e| {
+        add("base_backups", "Base backups in the repository", None, |e| Some(of(e)?.bases.len() as f64));
+        add("base_backup", "When the newest base backup ended", time(), |e| {
             Some(seconds(of(e)?.bases.last()?.backup.stop_time))
         });
-        add("base_backup_size", "Size of the cluster in the newest base backup.", bytes(), |e| {
+        add("base_backup_size", "Size of the cluster in the newest base backup", bytes(), |e| {
             Some(of(e)?.bases.last()?.backup.logical_bytes as f64)
         });
-        add("base_backup_stored", "What the newest base backup added to the repository.", bytes(), |e| {
+        add("base_backup_stored", "What the newest base backup added to the repository", bytes(), |e| {
             Some(of(e)?.bases.last()?.backup.stored_bytes as f64)
         });
-        add("base_backup_duration", "How long the newest base backup took.", some_seconds(), |e| {
+        add("base_backup_duration", "How long the newest base backup took", some_seconds(), |e| {
             Some(of(e)?.bases.last()?.backup.seconds)
         });
-        add("drill", "When the newest drill was recorded.", time(), |e| {
+        add("drill", "When the newest drill was recorded", time(), |e| {
             Some(seconds(of(e)?.last_drill.as_ref()?.recorded_at))
         });
-        add("drill_passed", "1 where the newest drill passed.", None, |e| Some(flag(!of(e)?.last_drill.as_ref()?.bad)));
-        add("ledger_entries", "Sound entries of the ledger.", None, |e| Some(of(e)?.ledger_entries as f64));
-        add("ledger_problems", "What is wrong with the ledger.", None, |e| Some(of(e)?.ledger_problems.len() as f64));
-        add("look", "When these figures of the environment were found out.", time(), |e| Some(seconds(of(e)?.now)));
+        add("drill_passed", "1 where the newest drill passed", None, |e| Some(flag(!of(e)?.last_drill.as_ref()?.bad)));
+        add("ledger_entries", "Sound entries of the ledger", None, |e| Some(of(e)?.ledger_entries as f64));
+        add("ledger_problems", "What is wrong with the ledger", None, |e| Some(of(e)?.ledger_problems.len() as f64));
+        add("look", "When these figures of the environment were found out", time(), |e| Some(seconds(of(e)?.now)));
         Self { families }
     }
 
@@ -240,11 +240,11 @@ fn workers(registry: &mut Registry, view: &EstateView) {
     let running: Figures<Worker> = gauge(
         registry,
         "worker_running",
-        "1 while the worker runs in this instance; no sample where another does it.",
+        "1 while the worker runs in this instance; no sample where another does it",
         None,
     );
     let restarts: Figures<Worker> =
-        gauge(registry, "worker_restarts", "How often the worker failed and was started again.", None);
+        gauge(registry, "worker_restarts", "How often the worker failed and was started again", None);
     for environment in &view.environments {
         for worker in &environment.workers {
             if matches!(worker.state, WorkerState::Elsewhere { .. }) {
@@ -262,7 +262,7 @@ fn workers(registry: &mut Registry, view: &EstateView) {
 }
 
 fn jobs(registry: &mut Registry, view: &EstateView) {
-    let running: Figures<Kind> = gauge(registry, "jobs_running", "Jobs that run now.", None);
+    let running: Figures<Kind> = gauge(registry, "jobs_running", "Jobs that run now", None);
     for job in view.jobs_running.iter().filter(|job| job.started_at.is_some()) {
         let labels = Kind { environment: job.environment.clone(), kind: job.kind.to_string() };
         running.get_or_create(&labels).inc();
@@ -270,7 +270,7 @@ fn jobs(registry: &mut Registry, view: &EstateView) {
 }
 
 fn alerts(registry: &mut Registry, firing: &[Firing]) {
-    let family: Figures<AlertLabels> = gauge(registry, "alerts", "Alerts that fire.", None);
+    let family: Figures<AlertLabels> = gauge(registry, "alerts", "Alerts that fire", None);
     for firing in firing {
         let key = &firing.alert.key;
         let labels = AlertLabels {

@@ -318,9 +318,8 @@ impl<'a> Run<'a> {
             for of in &retire.gone.wal {
                 let still = wal.entry(of.timeline).or_default();
                 let numbers = of.segments.iter().flat_map(|(first, last)| first..=last);
-                let goes = |n: &u64| {
-                    retired.has_segment(of.timeline, *n) && !facts::is_wanted(look.wanted.as_ref(), of.timeline, *n)
-                };
+                // Also what was revived and is given up again: its objects are among those that go.
+                let goes = |n: &u64| !facts::is_wanted(look.wanted.as_ref(), of.timeline, *n);
                 numbers.filter(goes).for_each(|n| still.insert(n, n));
             }
         }

@@ -91,7 +91,12 @@ impl Server {
         let open = TaskTracker::new();
         let mut look = tokio::time::interval(CERTIFICATES);
         loop {
-            let place = tokio::select! {
+            // A place first: who cannot be served waits in the system's queue. Both may be given up and begun again.
+            let next = async {
+                let place = places.clone().acquire_owned().await.expect("never closed");
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
                 () = stop.cancelled() => break,
                 _ = look.tick() => {
                     if let Some(certificates) = &certificates {
@@ -99,19 +104,16 @@ impl Server {
                     }
                     continue;
                 }
-                place = places.clone().acquire_owned() => place.expect("never closed"),
+                next = next => next,
             };
-            let (stream, address) = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(e) => {
-                        // Out of file descriptors, or the client is gone already: a moment, and on.
-                        app.runtime.emit(Event::Warning(format!("a connection was not accepted: {e}")));
-                        tokio::time::sleep(Duration::from_millis(200)).await;
-                        continue;
-                    }
-                },
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    // Out of file descriptors, or the client is gone already: a moment, and on.
+                    app.runtime.emit(Event::Warning(format!("a connection was not accepted: {e}")));
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
             };
             let trusted = app.http().trusted_proxies.iter().any(|proxy| proxy.contains(address.ip()));
             let Some(guest) = guests.enter(address.ip().to_canonical(), trusted) else { continue };
