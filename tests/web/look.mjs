@@ -168,8 +168,10 @@ for (const [mode, options] of [["light", {}], ["dark", { colorScheme: "dark" }],
   const page = await open({ javaScriptEnabled: false });
   await signIn(page, "ada");
   await visit(page, "/sessions", "sessions");
-  await page.click("tr:has-text('vera') button");
-  await page.waitForURL(site + "/sessions");
+  // Every session of hers: earlier windows left some behind.
+  while (await page.locator("tr:has-text('vera') button").count()) {
+    await Promise.all([page.waitForNavigation(), page.locator("tr:has-text('vera') button").first().click()]);
+  }
   await other.goto(site + "/jobs");
   assert.match(other.url(), /\/login\?next=%2Fjobs/);
   await page.goto(site + "/environments/production/restore?to=yesterday&pgdata=%2Fa");
