@@ -199,7 +199,7 @@ fn every_key_arrives_and_relative_paths_count_from_their_file() {
     let drill = job("drill");
     assert_eq!((drill.after.as_deref(), drill.sample), (Some("nightly"), DrillSample::Longest));
     assert_eq!((Some(drill.max_deferral), drill.when_deferred_too_long), (minutes(14 * 24 * 60), TooLong::Run));
-    assert_eq!((drill.retries, drill.catch_up, drill.built_in), (3, CatchUp::One, false));
+    assert_eq!((drill.retries, drill.catch_up, drill.built_in), (0, CatchUp::One, false));
     let peak = &estate.calendars[0];
     assert_eq!((peak.title.as_deref(), peak.kind), (Some("Black Friday to the sales"), CalendarKind::Deny));
     assert_eq!(

@@ -113,6 +113,8 @@ impl Estate {
         let runtime = Runtime::silent().with_clock(hands.clone());
         let faults = FaultStore::new(self.faults.inner().fork());
         let state = StateDir::new(self.state.path());
+        // What this host has seen of another copy's ledger says nothing about this one.
+        let _ = std::fs::remove_dir_all(state.path().join("ledger"));
         let repository = Repository::open(&store(&faults, &runtime), &state, None).await.expect("open");
         Self { repository, runtime, faults, hands, state: self.state.clone(), ..*self }
     }
