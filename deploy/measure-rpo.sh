@@ -8,8 +8,10 @@
 # LIFEBOAT_TEST_MOTO (see deploy/test.sh): a server on loopback that keeps everything in memory.
 # Everything lies in one temporary directory and is gone afterwards.
 #
-#   off, on, sync   pgbench's TPC-B, interleaved; `sync`: synchronous_standby_names = 'lifeboat'
-#   RPO             now - commit time of the newest durable commit, looked at every 10 ms during `on`
+#   off, on, sync   pgbench's TPC-B, interleaved, `off` first in odd rounds and `on` in even ones;
+#                   `sync`: synchronous_standby_names = 'lifeboat'
+#   RPO             now - commit time of the newest durable commit, looked at every 10 ms during `on` (and during `off`,
+#                   where there is nothing to see, so that both carry the same load)
 #   one commit      latency of single-row commits of one client in `sync`
 
 # shellcheck source=deploy/common.sh
@@ -87,6 +89,14 @@ rpo() {
         WHERE age IS NOT NULL GROUP BY q ORDER BY q"
 }
 
+# watched FILE: throughput while the RPO is looked at; what was seen goes into FILE.
+watched() {
+    rpo >"$1" &
+    local sampler=$!
+    throughput
+    wait "$sampler"
+}
+
 # Latencies in ms of single-row commits of one client: p50, p99, per second
 commits() {
     rm -f "$work"/pg/latency.*
@@ -125,12 +135,9 @@ EOF
     lifeboat init >/dev/null 2>&1
     for round in $(seq "$rounds"); do
         say "$name, round $round of $rounds"
-        off+=("$(throughput)")
+        [ $((round % 2)) = 0 ] || off+=("$(watched /dev/null)")
         start_receiver
-        rpo >"$work/rpo.$round" &
-        local sampler=$!
-        on+=("$(throughput)")
-        wait "$sampler"
+        on+=("$(watched "$work/rpo.$round")")
         synchronous lifeboat
         sync+=("$(throughput)")
         [ "$round" -lt "$rounds" ] || {
@@ -140,6 +147,7 @@ EOF
         synchronous ""
         stop_receiver
         sql -c "SELECT pg_drop_replication_slot('lifeboat')" >/dev/null
+        [ $((round % 2)) = 1 ] || off+=("$(watched /dev/null)")
     done
     sql -c "DROP TABLE one_commit" -c "CREATE TABLE one_commit (i int)"
     local off_m on_m sync_m
