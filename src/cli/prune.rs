@@ -140,14 +140,7 @@ fn points(report: &Report, kind: Kind, title: &'static str) -> String {
 }
 
 fn what(gone: &crate::evidence::bodies_retention::Gone) -> String {
-    let segments = gone.wal.iter().map(|w| w.segments.count()).sum();
-    let parts = [
-        (gone.base_backups, "base backup", "base backups"),
-        (gone.filestore_captures, "filestore capture", "filestore captures"),
-        (gone.configuration_exports, "configuration export", "configuration exports"),
-        (segments, "WAL segment", "WAL segments"),
-    ];
-    let named: Vec<String> = parts.iter().filter(|p| p.0 > 0).map(|p| counted(p.0, p.1, p.2)).collect();
+    let named: Vec<String> = gone.counts().into_iter().map(|(count, one, many)| counted(count, one, many)).collect();
     if named.is_empty() { "only leftovers".to_owned() } else { named.join(", ") }
 }
 

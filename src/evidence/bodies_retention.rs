@@ -66,6 +66,19 @@ impl Gone {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.wal.iter().all(|w| w.segments.is_empty())
     }
+
+    /// What it is about: how many, the word for one, the word for several. Empty where only leftovers are.
+    pub fn counts(&self) -> Vec<(u64, &'static str, &'static str)> {
+        let segments = self.wal.iter().map(|w| w.segments.count()).sum();
+        let mut counts = vec![
+            (self.base_backups, "base backup", "base backups"),
+            (self.filestore_captures, "filestore capture", "filestore captures"),
+            (self.configuration_exports, "configuration export", "configuration exports"),
+            (segments, "WAL segment", "WAL segments"),
+        ];
+        counts.retain(|(count, ..)| *count > 0);
+        counts
+    }
 }
 
 /// Something is to be deleted, after a delay in which it can be revived.

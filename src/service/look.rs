@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::alerts::{Silence, silences};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::view::{Base, Configuration, Drill, Exposure, Filestore, Live, Server, View, WalRun};
+use super::view::{Base, Configuration, Drill, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
@@ -63,42 +63,14 @@ pub async fn look(
     };
     let (loaded, postgres) = tokio::join!(load, server(environment));
     let now = runtime.now();
-    let mut view = View {
-        environment: environment.name.clone(),
-        purpose: environment.purpose,
-        owner: environment.owner.clone(),
-        now,
-        unreadable: None,
-        broken: Vec::new(),
-        windows: Vec::new(),
-        watermark: None,
-        exposure: Exposure {
-            objective_seconds: environment.objectives.rpo.as_secs_f64(),
-            seconds: None,
-            bytes: None,
-            last_commit: None,
-            met: false,
-        },
-        bases: Vec::new(),
-        filestores: Vec::new(),
-        watched: Vec::new(),
-        configuration: None,
-        wal: Vec::new(),
-        live: None,
-        gaps: Vec::new(),
-        last_drill: None,
-        failures: Vec::new(),
-        approvals_waiting: Vec::new(),
-        ledger_entries: 0,
-        ledger_problems: Vec::new(),
-        postgres,
-    };
+    let mut view = View::unseen(environment, postgres, now);
     let (mut proven, mut silenced, mut glass) = (None, Vec::new(), Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
             silenced = silences(&catalogue.entries, now);
             glass = broken_glass(&catalogue, now);
+            view.broken.clone_from(&glass);
             proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
@@ -186,7 +158,6 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
             view.approvals_waiting.push(approval.id);
         }
     }
-    view.broken.extend(broken_glass(catalogue, view.now));
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::config::Purpose;
+use crate::config::{Environment, Purpose};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::evidence::summary;
 use crate::postgres::slot_state::SlotState;
@@ -60,6 +60,42 @@ pub struct View {
     pub ledger_problems: Vec<String>,
     /// What the server said.
     pub postgres: Server,
+}
+
+impl View {
+    /// An environment of whose repository nothing is known yet.
+    pub(super) fn unseen(environment: &Environment, postgres: Server, now: DateTime<Utc>) -> Self {
+        Self {
+            environment: environment.name.clone(),
+            purpose: environment.purpose,
+            owner: environment.owner.clone(),
+            now,
+            unreadable: None,
+            broken: Vec::new(),
+            windows: Vec::new(),
+            watermark: None,
+            exposure: Exposure {
+                objective_seconds: environment.objectives.rpo.as_secs_f64(),
+                seconds: None,
+                bytes: None,
+                last_commit: None,
+                met: false,
+            },
+            bases: Vec::new(),
+            filestores: Vec::new(),
+            watched: Vec::new(),
+            configuration: None,
+            wal: Vec::new(),
+            live: None,
+            gaps: Vec::new(),
+            last_drill: None,
+            failures: Vec::new(),
+            approvals_waiting: Vec::new(),
+            ledger_entries: 0,
+            ledger_problems: Vec::new(),
+            postgres,
+        }
+    }
 }
 
 /// What would be lost if the cluster were gone now.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::model::running;
+use super::refusals::Guarded;
 use crate::service::http::app::{App, busy};
 use crate::service::http::problem::Problem;
 use crate::service::http::visitor::Visitor;
@@ -49,9 +50,7 @@ struct Following {
     description = "Role: viewer. Server-sent events: `jobs` (running jobs, as in /api/v1/jobs), `news` (at, environment, from, event), `lost` (missed).",
     responses(
         (status = 200, description = "A stream that does not end by itself for 15 minutes", content_type = "text/event-stream", body = String),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn events(

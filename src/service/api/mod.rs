@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod extract;
 mod health;
 pub(crate) mod model;
+mod refusals;
 mod see;
 mod work;
 

@@ -14,6 +14,7 @@ use super::model::{
     EstateSummary, Job, Jobs, LedgerPage, LedgerStatement, Me, Schedule, SessionList, SessionView, Verification,
     Windows, running,
 };
+use super::refusals::{Absent, Guarded, Unreadable, Unseen};
 use crate::evidence::{Body, verify_ledger};
 use crate::service::answers;
 use crate::service::http::AuditLine;
@@ -42,9 +43,7 @@ fn found<T>(app: &App, name: &str, tell: impl FnOnce(&EnvironmentView) -> T) -> 
     description = "Role: viewer.",
     responses(
         (status = 200, description = "Who asks", body = Me),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn me(visitor: Visitor) -> Json<Me> {
@@ -59,9 +58,7 @@ pub(crate) async fn me(visitor: Visitor) -> Json<Me> {
     description = "Role: viewer.",
     responses(
         (status = 200, description = "The estate", body = EstateSummary),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn estate(State(app): State<Arc<App>>, visitor: Visitor) -> Json<EstateSummary> {
@@ -77,11 +74,7 @@ pub(crate) async fn estate(State(app): State<Arc<App>>, visitor: Visitor) -> Jso
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "One environment", body = EnvironmentDetail),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not looked at yet", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unseen,
     )
 )]
 pub(crate) async fn environment(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<EnvironmentDetail> {
@@ -107,11 +100,7 @@ pub(crate) async fn environment(State(app): State<Arc<App>>, At(name): At<String
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "What is in the repository", body = Backups),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not looked at yet", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unseen,
     )
 )]
 pub(crate) async fn backups(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<Backups> {
@@ -135,11 +124,7 @@ pub(crate) async fn backups(State(app): State<Arc<App>>, At(name): At<String>) -
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "What can be restored", body = Windows),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not looked at yet", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unseen,
     )
 )]
 pub(crate) async fn windows(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<Windows> {
@@ -162,11 +147,7 @@ pub(crate) async fn windows(State(app): State<Arc<App>>, At(name): At<String>) -
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "All drills", body = Drills),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not looked at yet", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unseen,
     )
 )]
 pub(crate) async fn drills(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<Drills> {
@@ -187,12 +168,7 @@ pub(crate) async fn drills(State(app): State<Arc<App>>, At(name): At<String>) ->
     params(("environment" = String, Path, description = "Name of the environment"), ("sequence" = u64, Path, description = "Number of the ledger entry")),
     responses(
         (status = 200, description = "One drill", body = Drill),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unreadable,
     )
 )]
 pub(crate) async fn drill(State(app): State<Arc<App>>, At((name, sequence)): At<(String, u64)>) -> Answer<Drill> {
@@ -210,9 +186,7 @@ pub(crate) async fn drill(State(app): State<Arc<App>>, At((name, sequence)): At<
     description = "Role: viewer.",
     responses(
         (status = 200, description = "What is due", body = Schedule),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn schedule(State(app): State<Arc<App>>, visitor: Visitor) -> Json<Schedule> {
@@ -236,9 +210,7 @@ pub(crate) async fn schedule(State(app): State<Arc<App>>, visitor: Visitor) -> J
     description = "Role: viewer.",
     responses(
         (status = 200, description = "Jobs that run and that ran", body = Jobs),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn jobs(State(app): State<Arc<App>>, visitor: Visitor) -> Json<Jobs> {
@@ -267,13 +239,9 @@ pub(crate) struct Stretch {
     params(("environment" = String, Path, description = "Name of the environment"), Stretch),
     responses(
         (status = 200, description = "A stretch of the ledger, verified", body = LedgerPage),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent,
         (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Unreadable,
     )
 )]
 pub(crate) async fn ledger(
@@ -293,12 +261,7 @@ pub(crate) async fn ledger(
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "The whole ledger, verified", body = Verification),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unreadable,
         (status = 504, description = "This took too long", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -318,12 +281,7 @@ pub(crate) async fn verification(State(app): State<Arc<App>>, At(name): At<Strin
     params(("environment" = String, Path, description = "Name of the environment"), ("sequence" = u64, Path, description = "Number of the ledger entry")),
     responses(
         (status = 200, description = "One entry of the ledger", body = LedgerStatement),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unreadable,
     )
 )]
 pub(crate) async fn entry(
@@ -349,9 +307,7 @@ pub(crate) struct AuditLog {
     description = "Role: auditor.",
     responses(
         (status = 200, description = "The audit log of this instance", body = AuditLog),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
         (status = 500, description = "It cannot be read", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -367,12 +323,7 @@ pub(crate) async fn audit(State(app): State<Arc<App>>) -> Answer<AuditLog> {
     params(("environment" = String, Path, description = "Name of the environment")),
     responses(
         (status = 200, description = "Approvals of restores", body = ApprovalList),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unreadable,
     )
 )]
 pub(crate) async fn approvals(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<ApprovalList> {
@@ -388,9 +339,7 @@ pub(crate) async fn approvals(State(app): State<Arc<App>>, At(name): At<String>)
     description = "Role: admin.",
     responses(
         (status = 200, description = "Who is signed in", body = SessionList),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
+        Guarded,
     )
 )]
 pub(crate) async fn sessions(State(app): State<Arc<App>>) -> Json<SessionList> {

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 
 use super::extract::{At, Given};
 use super::model::{ApprovalView, Decide, Planned, StartJob, Started, Wanted};
+use super::refusals::{Absent, Guarded, Misread, Unreadable};
 use crate::service::answers;
 use crate::service::http::app::App;
 use crate::service::http::client::Client;
@@ -25,15 +26,7 @@ type Answer<T> = Result<Json<T>, Problem>;
     request_body = Wanted,
     responses(
         (status = 200, description = "What a restore would do; touches nothing", body = Planned),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Misread, Unreadable,
         (status = 409, description = "This cannot be restored", body = Problem, content_type = "application/problem+json"),
         (status = 502, description = "The source does not answer", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "This took too long", body = Problem, content_type = "application/problem+json"),
@@ -66,15 +59,7 @@ pub(crate) async fn plan(
     request_body = Wanted,
     responses(
         (status = 201, description = "Ask for approval of a restore", body = ApprovalView),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Misread, Unreadable,
         (status = 409, description = "This cannot be restored", body = Problem, content_type = "application/problem+json"),
         (status = 502, description = "The source does not answer", body = Problem, content_type = "application/problem+json"),
         (status = 504, description = "This took too long", body = Problem, content_type = "application/problem+json"),
@@ -101,15 +86,7 @@ pub(crate) async fn request_approval(
     request_body = Decide,
     responses(
         (status = 200, description = "Approve a restore that somebody else asked for", body = ApprovalView),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Misread, Unreadable,
     )
 )]
 pub(crate) async fn approve(
@@ -134,15 +111,7 @@ pub(crate) async fn approve(
     request_body = Decide,
     responses(
         (status = 200, description = "Refuse a restore, or take an approval back", body = ApprovalView),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Misread, Unreadable,
     )
 )]
 pub(crate) async fn deny(
@@ -167,15 +136,7 @@ pub(crate) async fn deny(
     request_body = StartJob,
     responses(
         (status = 202, description = "Start a job", body = Started),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 400, description = "Not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Misread, Unreadable,
     )
 )]
 pub(crate) async fn start_job(
@@ -197,12 +158,7 @@ pub(crate) async fn start_job(
     params(("job" = String, Path, description = "Id of the run")),
     responses(
         (status = 202, description = "It was asked to end"),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "Damaged, or a bug", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The repository is away", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent, Unreadable,
     )
 )]
 pub(crate) async fn cancel_job(
@@ -223,10 +179,7 @@ pub(crate) async fn cancel_job(
     params(("session" = u64, Path, description = "Number of the session")),
     responses(
         (status = 204, description = "It is ended"),
-        (status = 401, description = "Not signed in", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Not allowed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "Not found", body = Problem, content_type = "application/problem+json"),
+        Guarded, Absent,
     )
 )]
 pub(crate) async fn end_session(
