@@ -7,7 +7,7 @@ use super::duties::{DutyNews, Standing};
 use super::jobs::{JobNews, show_told};
 use super::planning::{Due, Read};
 use super::recorder::Recorded;
-use super::shares::{duty_for, record, worker_of};
+use super::shares::{duty_for, duty_of, record, worker_of};
 use super::state::{FinishedJob, JobOutcome, ObjectivesInForce, Teller, WorkerState};
 use super::supervisor::{Stage, Supervisor};
 use super::worker::{Report, Said};
@@ -51,12 +51,7 @@ impl Supervisor {
                     }
                 });
             }
-            let idle = match &news.standing {
-                Standing::Seeking => WorkerState::Elsewhere { instance: None },
-                Standing::Elsewhere(instance) => WorkerState::Elsewhere { instance: Some(instance.clone()) },
-                Standing::Ours { .. } => continue,
-            };
-            if let Some(kind) = worker_of(*duty) {
+            if let (Some(idle), Some(kind)) = (idle(&news.standing), worker_of(*duty)) {
                 self.state.change(|view| crew::note_idle(view, environment, kind, idle, now));
             }
         }
@@ -164,9 +159,15 @@ impl Supervisor {
         let now = self.runtime.now();
         let said: Vec<_> =
             reports.filter_map(|r| self.crew.whose(&r).map(|(name, kind)| (name, kind, r.said))).collect();
+        let duties = &self.duties;
         self.state.change(|view| {
             for (environment, kind, said) in &said {
                 crew::note(view, environment, *kind, said, now);
+                // It stopped because the duty was lost, and says so after the duty's news.
+                let lost = matches!(said, Said::Stopped).then(|| idle(duties.standing(environment, duty_of(*kind))));
+                if let Some(idle) = lost.flatten() {
+                    crew::note_idle(view, environment, *kind, idle, now);
+                }
             }
         });
         for (environment, kind, said) in said {
@@ -232,5 +233,14 @@ impl Supervisor {
         self.crew.look_soon(&job.environment);
         self.state.metrics().job_ended(&job.environment, job.kind, job.outcome);
         self.state.change(|view| view.finished(job));
+    }
+}
+
+/// What is shown of a worker whose duty is not ours.
+fn idle(standing: &Standing) -> Option<WorkerState> {
+    match standing {
+        Standing::Seeking => Some(WorkerState::Elsewhere { instance: None }),
+        Standing::Elsewhere(instance) => Some(WorkerState::Elsewhere { instance: Some(instance.clone()) }),
+        Standing::Ours { .. } => None,
     }
 }

@@ -22,7 +22,9 @@ fn primary_dies_during_a_backup(reader: &str) {
     primary.kill9();
     standby.promote();
     let failure = told(running.wait(PATIENCE), 4);
-    assert!(failure.contains("connect") || failure.contains("session"), "{failure}");
+    // Which of its sessions misses the server first is chance.
+    let missed = ["connect", "session", "the replication slot"];
+    assert!(missed.iter().any(|words| failure.contains(words)), "{failure}");
     assert!(names(&estate, "ledger").len() <= 2, "only the failure is recorded: {:?}", names(&estate, "ledger"));
     estate.plan("latest").expect_code(7);
     estate.reconfigure(&primary.dsn(), &standby.dsn());

@@ -36,6 +36,8 @@ fn what_exists_is_never_touched() {
     fs::write(occupied.join("precious"), "x").expect("a file");
     let empty = scratch.join("pg/tablespace-far");
     let other = scratch.server_dir("other");
+    // So that the copy of the ledger in the state directory is complete.
+    estate.run(&["show"]).ok();
     let before = state_of(scratch.path());
     refused(estate.restore("latest", cluster.data_dir(), &[]), 2);
     refused(estate.restore("latest", &occupied, &[]), 2);

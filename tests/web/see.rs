@@ -7,7 +7,8 @@ use super::{Site, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_estate_is_shown_as_it_is_and_jobs_are_started_and_followed() {
-    let site = Site::new("", "").await;
+    // The backup takes some seconds: running jobs are told once a second.
+    let site = Site::new("", "max_rate = \"8 MiB\"").await;
     // Before anything: nothing can be restored, and what to do is said.
     let estate = site.until("the first look", |e| e["summary"]["looked_at"].is_string()).await;
     assert_eq!(estate["summary"]["state"], "bad", "{estate:#}");
