@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::NaiveDate;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::calendar::Effect;
 use super::estate::{Environment, Estate, Purpose};
 use super::job_kind::JobKind;
+use super::policy_raw::{
+    RawDrillDuty, RawException, RawLock, RawLockFor, RawPolicy, RawPolicySection, RawRetentionDuty, RawRule,
+};
 use super::raw::Located;
 use super::read::text;
-use super::repository::positive;
+use super::repository::{LockMode, positive};
 use super::source::Source;
 use super::suggest::nearest;
 use crate::error::{self, Result};
@@ -70,6 +71,10 @@ pub struct PolicyRule {
     pub configuration_every: Option<Duration>,
     /// Every Odoo's filestore is captured at least so often, by watcher or by schedule.
     pub filestore_every: Option<Duration>,
+    /// How long recovery points are kept at least.
+    pub retention: Option<RetentionDuty>,
+    /// How objects are locked at least.
+    pub lock: Option<LockDuty>,
     /// What its drills must be like.
     pub drill: Option<DrillDuty>,
     /// The service does these by schedule.
@@ -82,6 +87,34 @@ pub struct PolicyRule {
     pub masked_refresh_only: bool,
     /// Critical drift is looked at: the newest drift entry holds none older than this.
     pub critical_drift_within: Option<Duration>,
+}
+
+/// How long recovery points are kept at least. An environment without `[environment.retention]` keeps all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetentionDuty {
+    /// Every moment of the last so long.
+    pub recent: Option<Duration>,
+    /// One recovery point of each of so many days.
+    pub daily: Option<u32>,
+    /// One of each of so many weeks.
+    pub weekly: Option<u32>,
+    /// One of each of so many months.
+    pub monthly: Option<u32>,
+    /// One of each of so many years.
+    pub yearly: Option<u32>,
+    /// So many base backups whatever their age.
+    pub base_backups: Option<u32>,
+    /// Pause between retiring and deleting, in which a mistake can be taken back.
+    pub delete_after: Option<Duration>,
+}
+
+/// How objects are locked against deletion at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockDuty {
+    /// Who may lift a lock; what nobody may lift is as good as what few may.
+    pub mode: LockMode,
+    /// For how long from when an object is stored.
+    pub least: Option<Duration>,
 }
 
 /// What drills must be like.
@@ -127,140 +160,6 @@ impl PolicyRule {
     }
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(title = "Lifeboat policy file", rename = "PolicyFile")]
-pub(super) struct RawPolicy {
-    /// What some environments must have; every rule that is for an environment binds it.
-    #[serde(default)]
-    rule: Vec<RawRule>,
-    /// What is let pass for a time.
-    #[serde(default)]
-    exception: Vec<RawException>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "PolicyRule")]
-struct RawRule {
-    /// Its name, unique in the file.
-    name: Located<String>,
-    /// Why it is so.
-    why: Option<Located<String>>,
-    /// Binds environments of these purposes; absent: of any.
-    #[serde(default)]
-    purposes: Vec<Purpose>,
-    /// Binds these environments; absent: any.
-    #[serde(default)]
-    environments: Vec<Located<String>>,
-    /// Binds environments with one of these data classes; absent: whatever they hold.
-    #[serde(default)]
-    data_classes: Vec<Located<String>>,
-    /// The most work that may be lost: the objective is this or less, and is met now.
-    rpo: Option<Located<Span>>,
-    /// The longest time to recover: the objective is this or less, and drills meet it.
-    rto: Option<Located<Span>>,
-    /// The owner is one of these.
-    #[serde(default)]
-    owners: Vec<Located<String>>,
-    /// The environment says the class of its data.
-    #[serde(default)]
-    classified: bool,
-    /// Who must be able to open backups.
-    recipients: Option<RawRecipients>,
-    /// Kinds of store: `s3`, `file`, `az`, `gs`.
-    #[serde(default)]
-    stores: Vec<Located<String>>,
-    /// The connection to PostgreSQL is encrypted, or a socket of the host.
-    #[serde(default)]
-    encrypted_connection: bool,
-    /// How old the newest base backup may be.
-    base_backup_every: Option<Located<Span>>,
-    /// How old the newest configuration export may be.
-    configuration_every: Option<Located<Span>>,
-    /// How old what is captured of each filestore may be.
-    filestore_every: Option<Located<Span>>,
-    /// What drills must be like.
-    drill: Option<RawDrillDuty>,
-    /// The service does these by schedule: `base`, `drill`, `verify` …
-    #[serde(default)]
-    scheduled: Vec<JobKind>,
-    /// A restore of it needs the approval of a second person.
-    #[serde(default)]
-    approvals: bool,
-    /// Some calendar has these effects for it: `forbid-drills`, `forbid-restores`, `slow-base-backups`.
-    #[serde(default)]
-    calendars: Vec<Effect>,
-    /// Copies of other environments are loaded into it masked and neutralised only.
-    #[serde(default)]
-    masked_refresh_only: bool,
-    /// How long critical drift may stand as the newest drift.
-    critical_drift_within: Option<Located<Span>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "PolicyRecipients")]
-struct RawRecipients {
-    /// So many at least.
-    at_least: Option<Located<usize>>,
-    /// These are among them.
-    #[serde(default)]
-    all_of: Vec<Located<String>>,
-    /// None but these.
-    #[serde(default)]
-    only: Vec<Located<String>>,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "PolicyDrill")]
-struct RawDrillDuty {
-    /// How long ago the newest drill that passed may be.
-    every: Option<Located<Span>>,
-    /// Drills run in a sealed sandbox.
-    #[serde(default)]
-    sealed: bool,
-    /// Drills start Odoo on the restored databases.
-    #[serde(default)]
-    odoo: bool,
-    /// How long ago the newest drill to a random moment may be.
-    random_every: Option<Located<Span>>,
-    /// How long ago the newest self-test of the checks may be.
-    selftest_every: Option<Located<Span>>,
-    /// These suites of checks run.
-    #[serde(default)]
-    suites: Vec<Located<String>>,
-    /// Limits of disk, memory and time are set.
-    #[serde(default)]
-    limits: bool,
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "PolicyException")]
-struct RawException {
-    /// The environment.
-    environment: Located<String>,
-    /// The requirement, as `lifeboat policy check` names it.
-    requirement: Located<String>,
-    /// The last day, `2026-12-31`.
-    until: Located<String>,
-    /// Why.
-    why: Located<String>,
-    /// Who has decided that.
-    by: Located<String>,
-}
-
-/// `[policy]` in `lifeboat.toml`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "PolicySection")]
-pub(super) struct RawPolicySection {
-    /// The policy, relative to this file; default `policy.toml` beside it, where that exists.
-    pub(super) file: Located<String>,
-}
-
 /// The policy that an estate is held against: what `[policy] file` names, or `policy.toml` beside, or none.
 pub(super) fn file(source: &Source, raw: Option<RawPolicySection>) -> Result<Option<PathBuf>> {
     match raw {
@@ -302,6 +201,11 @@ fn rule(source: &Source, raw: RawRule, estate: &Estate) -> Result<PolicyRule> {
         known(source, store, "kind of store", ["s3", "file", "az", "gs"])?;
     }
     let recipients = raw.recipients;
+    let retention = raw.retention.map(|raw| retention(source, &raw)).transpose()?;
+    let lock = raw.lock.map(|raw| match raw {
+        RawLock::Mode(mode) => LockDuty { mode, least: None },
+        RawLock::For(RawLockFor { mode, least }) => LockDuty { mode, least: Some(least.0) },
+    });
     let drill = raw.drill;
     for suite in drill.iter().flat_map(|duty| &duty.suites) {
         known(source, suite, "suite of checks", estate.checks.iter().map(|c| c.suite.as_str()))?;
@@ -335,12 +239,27 @@ fn rule(source: &Source, raw: RawRule, estate: &Estate) -> Result<PolicyRule> {
         base_backup_every: span("base_backup_every", &raw.base_backup_every)?,
         configuration_every: span("configuration_every", &raw.configuration_every)?,
         filestore_every: span("filestore_every", &raw.filestore_every)?,
+        retention,
+        lock,
         drill: drill.map(duty).transpose()?,
         scheduled: raw.scheduled,
         approvals: raw.approvals,
         calendars: raw.calendars,
         masked_refresh_only: raw.masked_refresh_only,
         critical_drift_within: span("critical_drift_within", &raw.critical_drift_within)?,
+    })
+}
+
+fn retention(source: &Source, raw: &RawRetentionDuty) -> Result<RetentionDuty> {
+    let span = |key, raw: &Option<Located<Span>>| raw.as_ref().map(|raw| positive(source, key, raw)).transpose();
+    Ok(RetentionDuty {
+        recent: span("recent", &raw.recent)?,
+        daily: raw.daily,
+        weekly: raw.weekly,
+        monthly: raw.monthly,
+        yearly: raw.yearly,
+        base_backups: raw.base_backups,
+        delete_after: span("delete_after", &raw.delete_after)?,
     })
 }
 

@@ -22,7 +22,7 @@ use super::drill_container::RawDrillContainer;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode};
 use super::job::RawJob;
-use super::policy::RawPolicySection;
+use super::policy_raw::RawPolicySection;
 use super::repository::LockMode;
 use super::restore::RawRestore;
 use super::runbook::RawRunbook;

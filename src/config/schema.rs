@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::policy::RawPolicy;
+use super::policy_raw::RawPolicy;
 use super::raw::RawFile;
 use crate::units::{ByteSize, Span};
 

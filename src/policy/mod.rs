@@ -4,13 +4,15 @@
 //! what should be; what only the repository can tell is `unknown` without it, never "held"; an environment that no
 //! rule binds is a violation, because nobody decided about it; an exception has an end.
 //!
-//! * `configured`: what the configuration alone tells, for the pipeline of the estate's own repository;
+//! * `configured`: what the configuration alone tells, for the pipeline of the estate's own repository; `kept`: of that,
+//!   how long recovery points are kept and locked;
 //! * `proven`: what the ledger and the archive tell; `evidence`: read from there;
 //! * `junit`: the verdict for pipelines.
 
 mod configured;
 mod evidence;
 mod junit;
+mod kept;
 mod proven;
 #[cfg(test)]
 mod tests;
@@ -94,6 +96,7 @@ pub fn judge(
         }
         for rule in rules {
             configured::judge(rule, &mut bench);
+            kept::judge(rule, &mut bench);
             proven::judge(rule, &mut bench);
         }
         all.append(&mut bench.judged);

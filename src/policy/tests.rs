@@ -227,6 +227,84 @@ fn evidence_decides_what_is_real() {
     assert!(none.contains(&"rpo.actual".to_owned()) && none.contains(&"drill.sealed.actual".to_owned()), "{none:?}");
 }
 
+/// How long recovery points are kept: by the rules of production, which `[environment.retention]` holds.
+fn kept(rules: &str, retention: &str) -> BTreeMap<String, State> {
+    let (policy, _) = load(&format!("[[rule]]\nname = \"kept\"\nretention = {{ {rules} }}\n"));
+    let dir = tempfile::tempdir().expect("temp dir");
+    let text = ESTATE.replacen("[environment.drill]", &format!("{retention}\n[environment.drill]"), 1);
+    std::fs::write(dir.path().join("lifeboat.toml"), text).expect("written");
+    let estate = Estate::load(&dir.path().join("lifeboat.toml")).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()));
+    let production = estate.environment("production").expect("known");
+    states(&judge(&policy, &estate, &[production], &BTreeMap::new(), now()), "production")
+}
+
+#[test]
+fn recovery_points_are_kept_at_least_so_long() {
+    let all =
+        "recent = \"7d\", daily = 14, weekly = 8, monthly = 12, yearly = 3, base_backups = 2, delete_after = \"7d\"";
+    let keys = ["recent", "daily", "weekly", "monthly", "yearly", "base_backups", "delete_after"];
+    let of = |state: State| keys.map(|key| (format!("retention.{key}"), state)).into();
+    assert_eq!(kept(all, ""), of(State::Held), "without rules nothing is ever deleted");
+    let good = "[environment.retention]\nrecent = \"7d\"\ndaily = 14\nweekly = 8\nmonthly = 12\nyearly = 3\n";
+    assert_eq!(kept(all, good), of(State::Held));
+    let short = "[environment.retention]\nrecent = \"6d\"\ndaily = 13\nweekly = 7\nmonthly = 11\nyearly = 2\n\
+                 minimum_base_backups = 1\ndelete_after = \"6d\"\n";
+    assert_eq!(kept(all, short), of(State::Violated));
+}
+
+#[test]
+fn a_finer_rule_that_reaches_as_far_is_as_good() {
+    for (asked, retention) in [
+        ("daily = 30", "recent = \"30d\""),
+        ("weekly = 4", "recent = \"28d\""),
+        ("weekly = 4", "recent = \"1d\"\ndaily = 28"),
+        ("monthly = 2", "recent = \"1d\"\nweekly = 10"),
+        ("monthly = 1", "recent = \"31d\""),
+        ("yearly = 1", "recent = \"1d\"\nmonthly = 12"),
+        ("yearly = 1", "recent = \"366d\""),
+    ] {
+        let found = kept(asked, &format!("[environment.retention]\n{retention}\n"));
+        assert!(found.values().all(|state| *state == State::Held), "{asked} by {retention}: {found:?}");
+    }
+    for (asked, retention) in [
+        ("daily = 30", "recent = \"29d\"\nweekly = 50"),
+        ("weekly = 4", "recent = \"27d\"\nmonthly = 12"),
+        ("monthly = 2", "recent = \"1d\"\nweekly = 9"),
+        ("yearly = 1", "recent = \"1d\"\nmonthly = 11"),
+    ] {
+        let found = kept(asked, &format!("[environment.retention]\n{retention}\n"));
+        assert!(found.values().all(|state| *state == State::Violated), "{asked} by {retention}: {found:?}");
+    }
+}
+
+#[test]
+fn objects_are_locked_as_strongly_and_as_long_as_asked() {
+    let judged = |rule: &str, repository: &str| {
+        let (policy, _) =
+            load(&format!("[[rule]]\nname = \"locked\"\nenvironments = [\"production\"]\nlock = {rule}\n"));
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::fs::write(dir.path().join("lifeboat.toml"), ESTATE.replace("url = \"file:///srv/backups\"", repository))
+            .expect("written");
+        let estate = Estate::load(&dir.path().join("lifeboat.toml")).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()));
+        let production = estate.environment("production").expect("known");
+        let judged = judge(&policy, &estate, &[production], &BTreeMap::new(), now());
+        judged.iter().map(|j| (j.requirement.clone(), j.state)).collect::<BTreeMap<_, _>>()
+    };
+    let s3 = |mode: &str, days: u32| {
+        format!("url = \"s3://bucket\"\nregion = \"eu-west-3\"\nobject_lock = {{ mode = \"{mode}\", days = {days} }}")
+    };
+    let (held, violated) = (State::Held, State::Violated);
+    let found = |lock, least| [("lock".to_owned(), lock), ("lock.least".to_owned(), least)].into();
+    let asked = "{ mode = \"compliance\", least = \"30d\" }";
+    assert_eq!(judged(asked, "url = \"file:///srv/backups\""), found(violated, violated));
+    assert_eq!(judged(asked, &s3("compliance", 30)), found(held, held));
+    assert_eq!(judged(asked, &s3("compliance", 29)), found(held, violated));
+    assert_eq!(judged(asked, &s3("governance", 30)), found(violated, held));
+    let only = |state| [("lock".to_owned(), state)].into();
+    assert_eq!(judged("\"governance\"", &s3("compliance", 1)), only(held), "what nobody may lift is as good");
+    assert_eq!(judged("\"compliance\"", &s3("governance", 99)), only(violated));
+}
+
 #[test]
 fn what_is_scheduled_and_what_calendars_forbid() {
     let rules = "[[rule]]\nname = \"a\"\nscheduled = [\"base\"]\ncalendars = [\"forbid-restores\"]\napprovals = true\n";
@@ -278,6 +356,8 @@ fn a_policy_with_names_that_nothing_has_is_refused() {
         ("[[rule]]\nname = \"a\"\nstores = [\"s4\"]\n", "no kind of store \"s4\""),
         ("[[rule]]\nname = \"a\"\ndrill = { suites = [\"other\"] }\n", "no suite of checks \"other\""),
         ("[[rule]]\nname = \"a\"\nrpoo = \"1h\"\n", "did you mean `rpo`?"),
+        ("[[rule]]\nname = \"a\"\nlock = \"strong\"\n", "a lock is"),
+        ("[[rule]]\nname = \"a\"\nretention = { recent = \"0s\" }\n", "is zero"),
         (
             "[[rule]]\nname = \"a\"\n[[exception]]\nenvironment = \"staging\"\nrequirement = \"x\"\nuntil = \"soon\"\nwhy = \"x\"\nby = \"x\"\n",
             "is not a day",
