@@ -2,7 +2,7 @@
 //! shows when all are seen together: names used twice, one slot for two environments, suites that
 //! do not exist.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -34,7 +34,11 @@ impl Estate {
             false => e.hint("name another file with -c, or start from lifeboat.example.toml"),
         })?;
         let raw = main.parse()?;
-        Self::judge(main, raw, |main, include| included(main, include)?.iter().map(|path| Source::open(path)).collect())
+        let include = |main: &Source, include| included(main, include)?.iter().map(|path| Source::open(path)).collect();
+        Self::judge(main, raw, include, &|path| {
+            std::fs::read_to_string(path)
+                .or_err(ErrorKind::Config, || format!("cannot read the calendar {}", path.display()))
+        })
     }
 
     /// The same from words that were read before ([`Estate::text`]); the files are not looked at.
@@ -42,7 +46,12 @@ impl Estate {
         let mut sources = text.files.iter().map(|(path, text)| Source::of(path, text.clone()));
         let main = sources.next().ok_or_else(|| error::config("the configuration is empty"))??;
         let raw = main.parse()?;
-        Self::judge(main, raw, |_, _| sources.collect())
+        Self::judge(main, raw, |_, _| sources.collect(), &|path| {
+            text.icalendars
+                .get(path)
+                .cloned()
+                .ok_or_else(|| error::config(format!("the calendar {} was not read before", path.display())))
+        })
     }
 
     /// The `state_dir` that a file names, whether or not the rest of it is right; `None` where it is not even TOML.
@@ -57,6 +66,7 @@ impl Estate {
         main: Source,
         mut raw: RawFile,
         included: impl FnOnce(&Source, Option<Located<Vec<Located<String>>>>) -> Result<Vec<Source>>,
+        read: &dyn Fn(&Path) -> Result<String>,
     ) -> Result<Estate> {
         let path = main.shown.clone();
         let lacks = |section: &str| {
@@ -84,7 +94,12 @@ impl Estate {
         let names: Vec<&str> = files.environments.iter().map(|e| e.name.as_str()).collect();
         let alerts = raw_alerts.map(|raw| alerts::alerts(files.first(), raw.value, &names)).transpose()?;
         files.refuse_unknown_environments()?;
-        let (jobs, calendars) = files.schedule()?;
+        let mut icalendars = BTreeMap::new();
+        let (jobs, calendars) = files.schedule(&mut |path| {
+            let text = read(path)?;
+            icalendars.insert(path.to_owned(), text.clone());
+            Ok(text)
+        })?;
 
         let digest = files.digest();
         let file = std::path::absolute(&path)
@@ -92,7 +107,7 @@ impl Estate {
         let absolute = |source: &Source| (source.absolute(), source.text.clone());
         Ok(Estate {
             file,
-            text: ConfigText { files: files.sources.iter().map(absolute).collect() },
+            text: ConfigText { files: files.sources.iter().map(absolute).collect(), icalendars },
             repository,
             keys,
             service,
@@ -246,8 +261,8 @@ impl Files {
         Ok(())
     }
 
-    /// Judges jobs and calendars.
-    fn schedule(&mut self) -> Result<(Vec<Job>, Vec<Calendar>)> {
+    /// Judges jobs and calendars; `read` gives the text of an iCalendar file.
+    fn schedule(&mut self, read: &mut dyn FnMut(&Path) -> Result<String>) -> Result<(Vec<Job>, Vec<Calendar>)> {
         let (mut jobs, mut places) = (Vec::new(), Vec::new());
         for (index, raw) in std::mem::take(&mut self.jobs) {
             let (job, place) = job(&self.sources[index], raw, &self.environments)?;
@@ -261,11 +276,7 @@ impl Files {
         let mut calendars: Vec<Calendar> = Vec::new();
         for (index, raw) in std::mem::take(&mut self.calendars) {
             let (source, span) = (&self.sources[index], raw.name.span.clone());
-            let mut read = |path: &Path| {
-                std::fs::read_to_string(path)
-                    .or_err(ErrorKind::Config, || format!("cannot read the calendar {}", path.display()))
-            };
-            let calendar = calendar(source, raw, &self.environments, &mut read)?;
+            let calendar = calendar(source, raw, &self.environments, read)?;
             if calendars.iter().any(|other| other.name == calendar.name) {
                 return Err(source.error(&span, format!("the calendar \"{}\" is defined twice", calendar.name)));
             }
