@@ -1,6 +1,7 @@
 //! `lifeboat schedule preview`, and the fence of commands that the service starts.
 
 use chrono::{TimeDelta, Utc};
+use serde_json::json;
 
 use crate::common::{Lifeboat, Scratch};
 
@@ -64,6 +65,44 @@ fn a_preview_tells_what_runs_when_and_what_a_calendar_puts_off() {
     assert_eq!(preview["windows"][0]["window"]["calendar"], "opening");
     lifeboat.run(&["schedule", "preview", "--days", "0"]).expect_code(2);
     lifeboat.run(&["schedule", "preview", "-e", "prodution"]).expect_code(2);
+}
+
+#[test]
+fn a_preview_tells_where_jobs_run_and_which_have_nothing_to_do() {
+    let scratch = Scratch::new();
+    let lifeboat = estate(&scratch);
+    let file = scratch.join("lifeboat.toml");
+    let text = std::fs::read_to_string(&file).expect("written");
+    let pinned =
+        "[environment.service]\nhosts = [\"db-1\", \"db-2\"]\ndrill_hosts = [\"drills-1\"]\n[[job]]\nname = \"export\"";
+    let more = "[[job]]\nname = \"files\"\nkind = \"filestore\"\ncron = \"0 * * * *\"\njitter = \"20m\"\n";
+    scratch.write("lifeboat.toml", text.replace("[[job]]\nname = \"export\"", pinned) + more);
+    lifeboat.run(&["init"]).ok();
+    let shown = lifeboat.run(&["schedule", "preview", "--days", "6"]).ok().stdout;
+    for told in [
+        "production: its jobs run on db-1 or db-2 only",
+        "production: its drills run on drills-1 only",
+        "files does nothing for production: no Odoo is configured there",
+        "jitter",
+    ] {
+        assert!(shown.contains(told), "{told} in {shown}");
+    }
+    let preview = lifeboat.run(&["--format", "json", "schedule", "preview", "--days", "6"]).ok().json();
+    let rows = preview["rows"].as_array().expect("rows");
+    assert!(rows.iter().all(|row| row["job"] != "files"), "there is no filestore: {rows:?}");
+    for row in rows {
+        let expected = if row["job"] == "drill" { json!(["drills-1"]) } else { json!(["db-1", "db-2"]) };
+        assert_eq!(row["hosts"], expected, "{row}");
+    }
+    let files = preview["jobs"].as_array().expect("jobs").iter().find(|job| job["name"] == "files").expect("listed");
+    assert_eq!((&files["environments"], &files["nothing_to_do"]), (&json!([]), &json!(["production"])));
+
+    let odoo =
+        format!("[[environment.odoo]]\ndata_dir = \"{}\"\n[environment.service]", scratch.join("odoo").display());
+    let text = std::fs::read_to_string(&file).expect("written");
+    scratch.write("lifeboat.toml", text.replace("[environment.service]", &odoo));
+    let shown = lifeboat.run(&["schedule", "preview", "--days", "2"]).ok().stdout;
+    assert!(shown.contains("up to 20 min") && !shown.contains("does nothing"), "{shown}");
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub enum Why {
 impl Planner {
     /// A planner for the jobs and calendars of `estate`.
     pub fn new(estate: &Estate) -> Self {
-        let jobs = estate.jobs.iter().map(|job| Scheduled::new(job.clone())).collect();
+        let jobs = estate.jobs.iter().map(|job| Scheduled::new(with_something_to_do(job, estate))).collect();
         Self { jobs, calendars: Calendars::new(estate) }
     }
 
@@ -356,6 +356,9 @@ impl Planner {
         situation: &Situation<'_>,
     ) -> Option<(String, DateTime<Utc>)> {
         let first = self.scheduled(job.after.as_ref()?)?;
+        if !first.job.environments.iter().any(|name| name == environment) {
+            return None;
+        }
         let wanted = cron::last(&first.job.cron, first.job.time_zone, of)?;
         let past = history.job(&first.job.name);
         let done = past.and_then(|past| past.succeeded).is_some_and(|succeeded| succeeded >= wanted);
@@ -428,6 +431,15 @@ impl Scheduled {
         }
         newest.map(|newest| (newest, count))
     }
+}
+
+/// The job without the environments in which there is nothing for it to do: no Odoo, no filestore.
+fn with_something_to_do(job: &Job, estate: &Estate) -> Job {
+    let mut job = job.clone();
+    if job.kind == JobKind::Filestore {
+        job.environments.retain(|name| estate.environment(name).is_ok_and(|environment| !environment.odoo.is_empty()));
+    }
+    job
 }
 
 /// The pause before an occurrence is tried again.

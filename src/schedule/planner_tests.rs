@@ -6,9 +6,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 use super::history::History;
-use super::planner::{Planner, Situation, What, Why};
+use super::planner::{Decision, Planner, Situation, What, Why};
 use super::preview::{Will, preview};
-use super::testing::{Service, estate, utc};
+use super::testing::{Service, estate, odoo, utc};
+use crate::config::JobKind;
 use crate::evidence::job_record::{JobOutcome, JobRecord};
 
 const DAILY: &str =
@@ -314,7 +315,9 @@ fn a_preview_shows_what_the_service_will_do() {
 
 #[test]
 fn built_in_jobs_cover_everything() {
-    let planner = planner("");
+    let mut estate = estate("");
+    estate.environments.iter_mut().for_each(|environment| environment.odoo = odoo());
+    let planner = Planner::new(&estate);
     let mut service = Service::new(&planner, utc("2027-02-01T12:00:00Z"));
     service.run_until(utc("2027-03-08T12:00:00Z"));
     for job in planner.jobs() {
@@ -428,4 +431,41 @@ proptest! {
         let again = planner.plan(&Situation { now: service.now, since: service.since, histories: &service.histories, running: &HashSet::new() });
         prop_assert_eq!(again.decisions.len(), 1);
     }
+}
+
+#[test]
+fn nothing_is_planned_where_there_is_no_filestore_and_nothing_waits_for_it() {
+    let text = "[[job]]\nname = \"files\"\nkind = \"filestore\"\ncron = \"0 1 * * *\"\n\
+                [[job]]\nname = \"base\"\nkind = \"base\"\ncron = \"0 2 * * *\"\nafter = \"files\"\n";
+    let with_odoo = |text: &str| {
+        let mut estate = estate(text);
+        estate.environments[0].odoo = odoo();
+        estate
+    };
+    let planner = Planner::new(&with_odoo(text));
+    let now = utc("2026-11-25T02:30:00Z");
+    let history = || {
+        let mut history = History::default();
+        for job in ["files", "base"] {
+            let begin = Decision {
+                job: job.into(),
+                kind: JobKind::Base,
+                environment: "x".into(),
+                scheduled_for: utc("2026-11-24T12:00:00Z"),
+                what: What::Begin,
+            };
+            history.note_job(&begin.record(utc("2026-11-24T12:00:00Z"), "here").expect("recorded"));
+        }
+        history
+    };
+    let histories = HashMap::from([("production".to_owned(), history()), ("staging".to_owned(), history())]);
+    let running = HashSet::new();
+    let plan = planner.plan(&Situation { now, since: now, histories: &histories, running: &running });
+    let of = |job: &str, environment: &str| {
+        plan.decisions.iter().find(|d| d.job == job && d.environment == environment).map(|d| d.what.clone())
+    };
+    assert!(matches!(of("files", "production"), Some(What::Run { .. })), "{plan:?}");
+    assert!(matches!(of("base", "production"), Some(What::Wait { why: Why::After { .. }, .. })), "{plan:?}");
+    assert_eq!(of("files", "staging"), None, "it has no Odoo");
+    assert!(matches!(of("base", "staging"), Some(What::Run { .. })), "{plan:?}");
 }

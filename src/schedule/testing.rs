@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::history::History;
 use super::planner::{Decision, Planner, Situation, What};
-use crate::config::Estate;
+use crate::config::{Estate, OdooConfig};
 use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::vault::RecoveryIdentity;
 
@@ -34,6 +34,12 @@ pub(crate) fn estate(text: &str) -> Estate {
     let file = dir.path().join("lifeboat.toml");
     std::fs::write(&file, main).expect("written");
     Estate::load(&file).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()))
+}
+
+/// An Odoo on this host.
+pub(crate) fn odoo() -> Vec<OdooConfig> {
+    let data_dir = "/var/lib/odoo".into();
+    vec![OdooConfig { data_dir, config_file: None, databases: None, addons_paths: Vec::new() }]
 }
 
 /// Something that a simulated service did.
