@@ -5,13 +5,14 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::EnvironmentArgument;
-use super::context::{Context, Keys, host_name};
+use super::context::{Context, Despite, Keys, host_name};
 use super::output::Outcome;
 use super::person::person;
 use super::restore::Wanted;
+use super::tenant_make::Bound;
 use super::text::{Table, alarm, time_and_age};
-use crate::config::Environment;
+use super::{EnvironmentArgument, refresh, tenant};
+use crate::config::{Effect, Environment};
 use crate::error::{self, Result};
 use crate::evidence::approval::{Approvals, PlannedRestore, Status};
 use crate::repository::Repository;
@@ -23,6 +24,10 @@ use crate::runtime::Runtime;
 pub(crate) enum Command {
     /// Ask for approval of a restore; same flags as `lifeboat restore`
     Request(Box<Request>),
+    /// Ask for approval of one database into an environment's cluster; same flags as `lifeboat restore tenant`
+    RequestTenant(Box<RequestTenant>),
+    /// Ask for approval of a refresh; same flags as `lifeboat refresh`
+    RequestRefresh(Box<RequestRefresh>),
     /// Agree to what somebody else asked for
     Approve(Decide),
     /// Refuse, or take back an approval that was not used yet
@@ -43,6 +48,46 @@ pub(crate) struct Request {
     /// Why, for whoever decides
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequestTenant {
+    #[command(flatten)]
+    asked: tenant::Asked,
+
+    /// Why, for whoever decides
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RequestRefresh {
+    #[command(flatten)]
+    asked: refresh::Asked,
+
+    /// Why, for whoever decides
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// How a restore gets past what stands in its way.
+#[derive(Debug, Args)]
+pub(super) struct Pass {
+    /// Carry out what a second person has approved; `lifeboat approval request` asks for it
+    #[arg(long, value_name = "ID", conflicts_with = "break_glass")]
+    pub(super) approval: Option<String>,
+
+    /// Restore without an approval, in an emergency: recorded with your name and this reason, and told everybody
+    #[arg(long, value_name = "REASON")]
+    pub(super) break_glass: Option<String>,
+}
+
+impl Pass {
+    /// Refuses what a calendar forbids now; no approval allows that, a broken glass does.
+    pub(super) fn allowed(&self, context: &Context, environment: &Environment) -> Result<()> {
+        let despite = Despite { option: "--break-glass REASON", given: self.break_glass.is_some() };
+        context.allowed(environment, Effect::ForbidRestores, despite)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -73,23 +118,41 @@ pub(crate) struct List {
 /// Runs a subcommand.
 pub(crate) async fn run(command: &Command, context: &Context) -> Result<Outcome> {
     match command {
-        Command::Request(request) => ask(request, context).await,
+        Command::Request(request) => ask_for_whole(request, context).await,
+        Command::RequestTenant(request) => {
+            let Bound { repository, environment, plan } = request.asked.planned(context).await?;
+            ask(context, &repository, environment, plan, request.reason.clone()).await
+        }
+        Command::RequestRefresh(request) => {
+            let Bound { repository, environment, plan } = request.asked.planned(context).await?;
+            ask(context, &repository, environment, plan, request.reason.clone()).await
+        }
         Command::Approve(decide) => decided(decide, context, true).await,
         Command::Deny(decide) => decided(decide, context, false).await,
         Command::List(which) => list(which, context).await,
     }
 }
 
-async fn ask(request: &Request, context: &Context) -> Result<Outcome> {
+async fn ask_for_whole(request: &Request, context: &Context) -> Result<Outcome> {
     let environment = request.wanted.environment(context)?;
     let tablespaces = request.wanted.tablespaces()?;
     let (repository, _, plan) = request.wanted.plan(context).await?;
     let host = request.host.clone().unwrap_or_else(host_name);
     let bound = planned(&plan, &repository.descriptor.repository, &host, &tablespaces);
-    let ledger = ledger(&repository, &environment.name).await?;
+    ask(context, &repository, environment, bound, request.reason.clone()).await
+}
+
+async fn ask(
+    context: &Context,
+    repository: &Repository,
+    environment: &Environment,
+    bound: PlannedRestore,
+    reason: Option<String>,
+) -> Result<Outcome> {
+    let ledger = ledger(repository, &environment.name).await?;
     let desk =
         Desk { ledger: &ledger, signer: repository.signer()?, runtime: &context.runtime, rules: &environment.restore };
-    let (approval, appended) = desk.request(bound, person()?, request.reason.clone()).await?;
+    let (approval, appended) = desk.request(bound, person()?, reason).await?;
     let now = context.runtime.now();
     let text = format!(
         "asked for approval {} of the restore to {} (plan {})\nit waits until {}; a second person runs\n  lifeboat approval approve -e {} {}\nthen restore with\n  {}",
@@ -175,7 +238,7 @@ fn describe(approval: &Approvals, now: DateTime<Utc>) -> String {
     let mut table = Table::new(&["", ""]);
     table
         .row(vec!["to".into(), format!("{}, position {} on timeline {}", plan.target, plan.stop_lsn, plan.timeline.0)]);
-    table.row(vec!["into".into(), format!("{} on {}", plan.pgdata, plan.host)]);
+    table.row(vec!["into".into(), plan.place()]);
     let decisions = [
         ("asked by", Some(&approval.requested)),
         ("approved by", approval.approved.as_ref()),
@@ -197,7 +260,7 @@ fn describe(approval: &Approvals, now: DateTime<Utc>) -> String {
 
 /// How to ask for what was planned.
 pub(super) fn how_to_ask(plan: &PlannedRestore) -> String {
-    format!("lifeboat approval request {}", plan.flags())
+    format!("lifeboat {}", plan.asked_for_by())
 }
 
 /// What stands between a command and a restore for good.
@@ -213,17 +276,15 @@ impl Gate<'_> {
     ///
     /// # Errors
     /// Denied where the environment wants an approval and there is none that counts.
-    pub(super) async fn pass(
-        &self,
-        plan: PlannedRestore,
-        approval: Option<&str>,
-        reason: Option<&str>,
-        continues: bool,
-    ) -> Result<()> {
+    pub(super) async fn pass(&self, plan: PlannedRestore, pass: &Pass, continues: bool) -> Result<()> {
         let name = &self.environment.name;
-        match (approval, reason) {
+        let what = match plan.tenant.is_some() {
+            true => format!("into {name}"),
+            false => format!("of {name}"),
+        };
+        match (pass.approval.as_deref(), pass.break_glass.as_deref()) {
             (None, None) if !self.environment.restore.approval => Ok(()),
-            (None, None) => Err(error::denied(format!("a restore of {name} needs the approval of a second person"))
+            (None, None) => Err(error::denied(format!("a restore {what} needs the approval of a second person"))
                 .meaning("nothing was touched")
                 .hint(format!("ask: {}", how_to_ask(&plan)))
                 .hint("then repeat this command with --approval ID")
@@ -237,15 +298,25 @@ impl Gate<'_> {
             }
             (None, Some(reason)) => {
                 let person = person()?;
+                let told = match &plan.tenant {
+                    Some(_) => plan.place(),
+                    None => name.clone(),
+                };
                 // An emergency is no time to insist on a ledger that can be written.
                 let recording = async {
                     let ledger = ledger(self.repository, name).await?;
                     self.desk(&ledger)?.break_glass(plan, person.clone(), reason).await
                 };
-                tell_broken_glass(self.runtime, name, &person, reason, recording.await);
+                tell_broken_glass(self.runtime, &told, &person, reason, recording.await);
                 Ok(())
             }
         }
+    }
+
+    /// The same for one database into the environment's cluster, and what calendars say of it.
+    pub(super) async fn open(&self, context: &Context, plan: PlannedRestore, pass: &Pass) -> Result<()> {
+        pass.allowed(context, self.environment)?;
+        self.pass(plan, pass, false).await
     }
 
     fn desk<'a>(&'a self, ledger: &'a crate::evidence::Ledger) -> Result<Desk<'a>> {

@@ -38,6 +38,7 @@ mod show;
 mod supervised;
 mod systemd;
 mod tenant;
+mod tenant_make;
 mod terminal;
 mod text;
 mod verify;

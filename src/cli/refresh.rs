@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use clap::Args;
 
+use super::approval::Pass;
 use super::context::Context;
 use super::output::Outcome;
-use super::tenant::{Advice, Filestore, Original, Place, To, Wanted, make, outcome};
+use super::tenant::{Advice, Original, outcome};
+use super::tenant_make::{Bound, Filestore, Place, To, Wanted, bound, make};
 use crate::config::{Environment, Purpose};
 use crate::drill::boot;
 use crate::drill::neutralise::{self, Means};
@@ -21,6 +23,16 @@ use crate::restore::tenant::{Neutralise, Target};
 environment.\nA column that looks like personal data and has no rule in [masking] stops it; the message has the rules to \
 paste.")]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    asked: Asked,
+
+    #[command(flatten)]
+    pass: Pass,
+}
+
+/// What is copied and where to; an approval is asked for with the same flags.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
     #[command(flatten)]
     original: Original,
 
@@ -50,30 +62,56 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let original = &arguments.original;
-    let copy = original.wanted(context, &arguments.to)?;
-    let environment = copy.environment;
-    let other = context.environment(&arguments.to_environment)?;
-    if other.name == environment.name || other.purpose == Purpose::Production {
-        return Err(error::usage(format!("{} is not refreshed from {}", other.name, environment.name))
-            .meaning("a masked and neutralised copy is of no use in production; nothing was done")
-            .hint("to bring back one database of production: lifeboat restore tenant"));
-    }
-    let harmless = neutralise(environment)?;
+    let asked = &arguments.asked;
+    let other = asked.other(context)?;
+    let harmless = neutralise(asked.original.wanted(context, &asked.to)?.environment)?;
     let target = Target::connect(Source::new(&other.postgres)?).await?;
-    let place = Place {
-        target: &target,
-        name: arguments.new_name.as_deref().unwrap_or(&original.database),
-        owner: arguments.owner.as_deref(),
-        filestore: Filestore::of(arguments.filestore.as_deref(), arguments.no_filestore, other)?,
-        hidden: false,
-    };
-    let copy = Wanted { mask: true, new_identity: true, neutralise: Some(&harmless), ..copy };
-    let mut done = make(context, &copy, To::Cluster(&place)).await?;
+    let copy = asked.copy(context, &harmless)?;
+    let mut done = make(context, &copy, To::Cluster(&asked.place(other, &target)?), &arguments.pass).await?;
     if done.attachments.is_some() {
         done.notes.push("the content of attachments is not masked; --no-filestore leaves them out".into());
     }
     Ok(outcome(&done, &Advice::default()))
+}
+
+impl Asked {
+    /// The environment that gets the copy.
+    fn other<'a>(&self, context: &'a Context) -> Result<&'a Environment> {
+        let environment = self.original.wanted(context, &self.to)?.environment;
+        let other = context.environment(&self.to_environment)?;
+        match other.name == environment.name || other.purpose == Purpose::Production {
+            false => Ok(other),
+            true => Err(error::usage(format!("{} is not refreshed from {}", other.name, environment.name))
+                .meaning("a masked and neutralised copy is of no use in production; nothing was done")
+                .hint("to bring back one database of production: lifeboat restore tenant")),
+        }
+    }
+
+    fn copy<'a>(&'a self, context: &'a Context, harmless: &'a Harmless) -> Result<Wanted<'a>> {
+        let copy = self.original.wanted(context, &self.to)?;
+        Ok(Wanted { mask: true, new_identity: true, neutralise: Some(harmless), ..copy })
+    }
+
+    fn place<'a>(&'a self, other: &'a Environment, target: &'a Target) -> Result<Place<'a>> {
+        Ok(Place {
+            target,
+            environment: Some(other),
+            name: self.new_name.as_deref().unwrap_or(&self.original.database),
+            owner: self.owner.as_deref(),
+            filestore: Filestore::of(self.filestore.as_deref(), self.no_filestore, other)?,
+            hidden: false,
+        })
+    }
+
+    /// What an approval of it would be bound to, and the environment whose people decide.
+    pub(super) async fn planned<'a>(&'a self, context: &'a Context) -> Result<Bound<'a>> {
+        let other = self.other(context)?;
+        let harmless = neutralise(self.original.wanted(context, &self.to)?.environment)?;
+        let target = Target::connect(Source::new(&other.postgres)?).await?;
+        let copy = self.copy(context, &harmless)?;
+        let Bound { repository, plan, .. } = bound(context, &copy, &self.place(other, &target)?).await?;
+        Ok(Bound { repository, plan, environment: other })
+    }
 }
 
 /// What makes the copy harmless, with the code of the modules that the environment runs.

@@ -9,11 +9,11 @@ use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use serde_json::json;
 
 use super::EnvironmentArgument;
-use super::approval::Gate;
-use super::context::{Context, Despite, Keys, host_name};
+use super::approval::{Gate, Pass};
+use super::context::{Context, Keys, host_name};
 use super::output::Outcome;
 use super::tenant;
-use crate::config::{Effect, Environment};
+use crate::config::Environment;
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::postgres::account::Account;
 use crate::postgres::launch::OnHost;
@@ -72,13 +72,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     plan: bool,
 
-    /// Carry out what a second person has approved; `lifeboat approval request` asks for it
-    #[arg(long, value_name = "ID", conflicts_with = "break_glass")]
-    approval: Option<String>,
-
-    /// Restore without an approval, in an emergency: recorded with your name and this reason, and told everybody
-    #[arg(long, value_name = "REASON")]
-    break_glass: Option<String>,
+    #[command(flatten)]
+    pass: Pass,
 }
 
 /// What is restored, to when and where to; an approval is asked for with the same flags.
@@ -177,13 +172,11 @@ async fn whole(arguments: &Arguments, context: &Context) -> Result<Outcome> {
         let needed = json!({ "required": environment.restore.approval, "plan_sha256": bound.sha256() });
         return Ok(Outcome::new(json!({ "plan": plan, "approval": needed }), text));
     }
-    // What a calendar forbids, no approval allows.
-    let despite = Despite { option: "--break-glass REASON", given: arguments.break_glass.is_some() };
-    context.allowed(environment, Effect::ForbidRestores, despite)?;
+    arguments.pass.allowed(context, environment)?;
     let gate = Gate { environment, repository: &repository, runtime: &context.runtime };
     // What would be refused anyway must not use up an approval.
     let continues = restore::continues(&plan, &tablespaces, &catalogue)?;
-    gate.pass(bound, arguments.approval.as_deref(), arguments.break_glass.as_deref(), continues).await?;
+    gate.pass(bound, &arguments.pass, continues).await?;
     let mut tools = tools(context, environment, repository, catalogue, &plan)?;
     tools.tablespaces = tablespaces;
     for warning in &plan.warnings {

@@ -1,36 +1,40 @@
-//! `lifeboat restore tenant`, and what `lifeboat refresh` shares with it.
+//! `lifeboat restore tenant`: its flags and its report.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use secrecy::SecretString;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::EnvironmentArgument;
+use super::approval::Pass;
 use super::context::Context;
 use super::output::Outcome;
-use super::restore::{TIME, planned, tools};
-use crate::config::{Environment, OdooConfig};
+use super::restore::TIME;
+use super::tenant_make::{Bound, Filestore, Place, To, Wanted, absolute, bound, make};
 use crate::error::{self, Error, ErrorKind, Result, ResultExt};
-use crate::event::Event;
-use crate::postgres::base_backup::new_id;
 use crate::postgres::replication::TlsTrust;
 use crate::postgres::source::Source;
-use crate::restore::Wishes;
-use crate::restore::masking::Masking;
-use crate::restore::tenant::{self, Aside, Destination, Done, IntoCluster, Neutralise, Programs, Target, Wish};
-use crate::restore::tools::major;
+use crate::restore::tenant::{Done, Target};
 use crate::units::{ByteSize, Span, Timeline};
 
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("destination").required(true).args(["into_cluster", "odoo_zip"])))]
 #[command(after_help = "\"The shop's database was damaged yesterday at 14:02, the others are fine\":\n\
   lifeboat restore tenant -e production --database shop --to \"2026-11-22 14:01:59+01:00\" \\\n    \
     --into-cluster production --as shop_1401\n\
 The running cluster and everything in it stay as they are; the new database stays hidden from Odoo until you say\n\
 otherwise. runbooks/tenant.md goes on from there.")]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    asked: Asked,
+
+    #[command(flatten)]
+    pass: Pass,
+}
+
+/// What is restored and where to; an approval is asked for with the same flags.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("destination").required(true).args(["into_cluster", "odoo_zip"])))]
+pub(crate) struct Asked {
     #[command(flatten)]
     original: Original,
 
@@ -112,169 +116,59 @@ impl Original {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Outcome> {
-    let copy = Wanted {
-        mask: arguments.mask,
-        new_identity: arguments.new_identity,
-        ..arguments.original.wanted(context, &arguments.to)?
-    };
-    let done = match (&arguments.into_cluster, &arguments.new_name, &arguments.odoo_zip) {
-        (Some(cluster), Some(name), _) => {
+    let asked = &arguments.asked;
+    let copy = asked.copy(context)?;
+    let done = match (&asked.into_cluster, &asked.odoo_zip) {
+        (Some(cluster), _) => {
             let target = Target::connect(cluster_of(context, cluster)?).await?;
-            let place = Place {
-                target: &target,
-                name,
-                owner: arguments.owner.as_deref(),
-                filestore: Filestore::of(
-                    arguments.filestore.as_deref(),
-                    arguments.no_filestore,
-                    home(context, cluster).unwrap_or(copy.environment),
-                )?,
-                hidden: !arguments.release,
-            };
-            make(context, &copy, To::Cluster(&place)).await?
+            make(context, &copy, To::Cluster(&asked.place(context, cluster, &target, &copy)?), &arguments.pass).await?
         }
-        (_, _, Some(file)) => make(context, &copy, To::Archive(&absolute(file)?)).await?,
-        _ => return Err(error::usage("say where to: --into-cluster with --as, or --odoo-zip")),
+        (None, Some(file)) => make(context, &copy, To::Archive(&absolute(file)?), &arguments.pass).await?,
+        (None, None) => return Err(nowhere()),
     };
-    let hidden = arguments.into_cluster.is_some() && !arguments.release;
-    let advice = Advice { hidden, same_identity: !arguments.new_identity && arguments.into_cluster.is_some() };
+    let hidden = asked.into_cluster.is_some() && !asked.release;
+    let advice = Advice { hidden, same_identity: !asked.new_identity && asked.into_cluster.is_some() };
     Ok(outcome(&done, &advice))
 }
 
-/// What is copied.
-pub(super) struct Wanted<'a> {
-    pub(super) environment: &'a Environment,
-    pub(super) database: &'a str,
-    pub(super) to: &'a str,
-    pub(super) timeline: Option<Timeline>,
-    pub(super) work_dir: Option<&'a Path>,
-    pub(super) mask: bool,
-    pub(super) new_identity: bool,
-    pub(super) neutralise: Option<&'a dyn Neutralise>,
+fn nowhere() -> Error {
+    error::usage("say where to: --into-cluster with --as, or --odoo-zip")
 }
 
-/// Where to.
-pub(super) enum To<'a> {
-    Cluster(&'a Place<'a>),
-    Archive(&'a Path),
-}
+impl Asked {
+    fn copy<'a>(&'a self, context: &'a Context) -> Result<Wanted<'a>> {
+        Ok(Wanted { mask: self.mask, new_identity: self.new_identity, ..self.original.wanted(context, &self.to)? })
+    }
 
-/// A place in a cluster.
-pub(super) struct Place<'a> {
-    pub(super) target: &'a Target,
-    pub(super) name: &'a str,
-    pub(super) owner: Option<&'a str>,
-    pub(super) filestore: Filestore<'a>,
-    pub(super) hidden: bool,
-}
-
-/// What becomes of the attachments.
-pub(super) enum Filestore<'a> {
-    Into(PathBuf),
-    Nowhere,
-    /// Into the data directory of this environment, if the cluster is its own.
-    OfEnvironment(&'a Environment),
-}
-
-impl<'a> Filestore<'a> {
-    /// What `--filestore` and `--no-filestore` say; without either, the place is that of `environment`.
-    pub(super) fn of(directory: Option<&Path>, nowhere: bool, environment: &'a Environment) -> Result<Self> {
-        Ok(match (directory, nowhere) {
-            (Some(directory), _) => Self::Into(absolute(directory)?),
-            (None, true) => Self::Nowhere,
-            (None, false) => Self::OfEnvironment(environment),
+    fn place<'a>(
+        &'a self,
+        context: &'a Context,
+        cluster: &str,
+        target: &'a Target,
+        copy: &Wanted<'a>,
+    ) -> Result<Place<'a>> {
+        let named = context.estate.environments.iter().find(|environment| environment.name == cluster);
+        let directory = self.filestore.as_deref();
+        Ok(Place {
+            target,
+            environment: named,
+            name: self.new_name.as_deref().ok_or_else(nowhere)?,
+            owner: self.owner.as_deref(),
+            filestore: Filestore::of(directory, self.no_filestore, named.unwrap_or(copy.environment))?,
+            hidden: !self.release,
         })
     }
-}
 
-/// Makes the copy.
-pub(super) async fn make(context: &Context, copy: &Wanted<'_>, to: To<'_>) -> Result<Done> {
-    let (environment, runtime) = (copy.environment, &context.runtime);
-    let work_dir = copy.work_dir.map(absolute).transpose()?;
-    let work_dir = work_dir.or(environment.drill.work_dir.clone()).unwrap_or_else(std::env::temp_dir);
-    let target = match &to {
-        To::Cluster(place) => Some(place.target),
-        To::Archive(_) => None,
-    };
-    tenant::reap(&work_dir, target, runtime).await?;
-    let secret = masking_secret(context, copy)?;
-    let masking = secret.as_ref().map(|secret| Masking { rules: &context.estate.masking, secret });
-    let id = new_id(runtime.now())?;
-    let pgdata = Aside::pgdata_of(&work_dir, &id);
-    let wishes = Wishes { pgdata, filestore: None, configuration: None, recover: true, delta: false, force: false };
-    let (repository, catalogue, plan) =
-        planned(context, environment, &copy.to.parse()?, copy.timeline, &wishes).await?;
-    let restored = major(&plan.base.server_version);
-    let path = std::env::var_os("PATH");
-    let programs = Programs::find(&environment.postgres, restored, target.map(|t| t.major), path.as_deref())?;
-    let filestore;
-    let destination = match to {
-        To::Cluster(place) => {
-            place.target.admit(place.name, place.owner, restored).await?;
-            filestore = directory(place, copy.database, &plan.base.system_id)?;
-            if let Some(filestore) = &filestore {
-                tenant::require_free(filestore)?;
-            }
-            Destination::Cluster(IntoCluster {
-                target: place.target,
-                name: place.name,
-                owner: place.owner,
-                filestore: filestore.as_deref(),
-                hidden: place.hidden,
-            })
-        }
-        To::Archive(path) => {
-            tenant::require_free(path)?;
-            Destination::Archive(path)
-        }
-    };
-    for warning in &plan.warnings {
-        runtime.emit(Event::Warning(warning.clone()));
+    /// What an approval of it would be bound to, and the environment whose people decide.
+    pub(super) async fn planned<'a>(&'a self, context: &'a Context) -> Result<Bound<'a>> {
+        let Some(cluster) = &self.into_cluster else {
+            return Err(error::usage("an archive is written beside everything: it needs no approval")
+                .hint("lifeboat restore tenant … --odoo-zip FILE"));
+        };
+        let copy = self.copy(context)?;
+        let target = Target::connect(cluster_of(context, cluster)?).await?;
+        bound(context, &copy, &self.place(context, cluster, &target, &copy)?).await
     }
-    let tools = tools(context, environment, repository, catalogue, &plan)?;
-    let wish = Wish {
-        database: copy.database,
-        destination,
-        programs,
-        masking,
-        new_identity: copy.new_identity,
-        neutralise: copy.neutralise,
-    };
-    let stop = interrupted()?;
-    let what = format!("{} of {}", copy.database, environment.name);
-    let aside = Aside::create(&work_dir, &id, &what)?;
-    tenant::run(&tools, &plan, &wish, aside, stop).await
-}
-
-/// What the key of the masks is derived from.
-fn masking_secret(context: &Context, copy: &Wanted<'_>) -> Result<Option<SecretString>> {
-    if !copy.mask {
-        return Ok(None);
-    }
-    if context.estate.masking.is_empty() {
-        return Err(error::config("the configuration has no masking rules").meaning("nothing was restored").hint(
-            "masking/odoo.toml comes with Lifeboat: add it to `include`, and rules for your own columns beside it",
-        ));
-    }
-    let identity = context.recovery()?.ok_or_else(|| error::denied("no recovery identity is configured"))?;
-    Ok(Some(SecretString::from(identity.to_text().as_str())))
-}
-
-/// SIGINT or SIGTERM.
-fn interrupted() -> Result<impl Future<Output = ()>> {
-    let listen = |kind| signal(kind).or_err(ErrorKind::Internal, || "cannot listen for signals".to_owned());
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// The environment that `--into-cluster` names, if it names one.
-fn home<'a>(context: &'a Context, cluster: &str) -> Option<&'a Environment> {
-    context.estate.environments.iter().find(|e| e.name == cluster)
 }
 
 /// The cluster that `--into-cluster` means.
@@ -285,38 +179,6 @@ fn cluster_of(context: &Context, cluster: &str) -> Result<Source> {
     // The text is not repeated: it may hold a password.
     let dsn = cluster.parse().or_err(ErrorKind::Usage, || "--into-cluster is not a connection string".to_owned())?;
     Ok(Source::of(dsn, TlsTrust::Unverified))
-}
-
-/// Where the attachments go.
-fn directory(place: &Place<'_>, database: &str, system_id: &str) -> Result<Option<PathBuf>> {
-    let environment = match &place.filestore {
-        Filestore::Into(directory) => return Ok(Some(directory.clone())),
-        Filestore::Nowhere => return Ok(None),
-        Filestore::OfEnvironment(environment) => environment,
-    };
-    let unknown = |why: String| {
-        error::usage(format!("where do the attachments go? {why}")).meaning("nothing was restored").hint(
-            "name Odoo's directory with --filestore DATA_DIR/filestore/NEW, or leave them out with --no-filestore",
-        )
-    };
-    let own = Source::new(&environment.postgres).is_ok_and(|s| place.target.is_reached_by(&s));
-    if !own && place.target.system_id != system_id {
-        return Err(unknown(format!("the cluster at {} is not that of {}", place.target.place, environment.name)));
-    }
-    let lists = |odoo: &&OdooConfig| odoo.databases.iter().flatten().any(|d| d == database);
-    let has = |odoo: &&OdooConfig| odoo.data_dir.join("filestore").join(database).is_dir();
-    let odoo = environment.odoo.iter().find(lists).or_else(|| environment.odoo.iter().find(has));
-    let odoo = odoo.or(environment.odoo.first());
-    let odoo = odoo.ok_or_else(|| unknown(format!("{} has no [[environment.odoo]]", environment.name)))?;
-    let filestores = odoo.data_dir.join("filestore");
-    match filestores.is_dir() {
-        true => Ok(Some(filestores.join(place.name))),
-        false => Err(unknown(format!("{} is not on this host", filestores.display()))),
-    }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).or_err(ErrorKind::Usage, || format!("{} is not a path", path.display()))
 }
 
 /// What is said about what to do next.

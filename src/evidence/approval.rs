@@ -4,16 +4,15 @@
 //! host). It counts if somebody else than the requester gave it, until it expires, and once. All of that follows
 //! from the entries alone, in their order: whoever reads the ledger comes to the same answer. Pure.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::evidence::Body;
 use crate::evidence::read::LedgerEntry;
-use crate::units::{Lsn, Timeline};
+
+pub use super::planned::{PlannedRestore, PlannedTenant, quoted};
 
 /// Somebody who acts, and how that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,85 +62,6 @@ impl fmt::Display for Person {
             KnownBy::Oidc => "login",
         };
         write!(f, "{} ({known}, {})", self.name, self.host)
-    }
-}
-
-/// The restore that an approval is about. Its digest is over exactly these fields, so they stand in the order of
-/// the alphabet: the canonical form is their JSON without white space, keys sorted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedRestore {
-    /// Where the configuration goes.
-    pub configuration: Option<String>,
-    /// Whether what lies in the data directory is made equal to the backup.
-    pub delta: bool,
-    /// The environment whose data it is.
-    pub environment: String,
-    /// Where attachments go.
-    pub filestore: Option<String>,
-    /// Whether another cluster, or transactions that the repository lacks, may be given up.
-    pub force: bool,
-    /// The host on which it is to run.
-    pub host: String,
-    /// The data directory.
-    pub pgdata: String,
-    /// Id of the repository.
-    pub repository: String,
-    /// Where recovery stops: the end of the last record that is replayed.
-    pub stop_lsn: Lsn,
-    /// Tablespaces that go elsewhere: old place, new place.
-    pub tablespaces: BTreeMap<String, String>,
-    /// The target, as it must be written to mean the same later: never `latest`.
-    pub target: String,
-    /// The timeline that recovery follows.
-    pub timeline: Timeline,
-}
-
-impl PlannedRestore {
-    /// SHA-256 of the canonical form, in hex.
-    pub fn sha256(&self) -> String {
-        hex::encode(Sha256::digest(serde_json::to_vec(self).expect("plain data")))
-    }
-
-    /// The flags of `lifeboat restore` that carry it out, quoted for a shell.
-    pub fn flags(&self) -> String {
-        let mut flags = vec![format!("-e {}", self.environment), format!("--to {}", quoted(&self.target))];
-        flags.push(format!("--timeline {}", self.timeline.0));
-        flags.push(format!("--pgdata {}", quoted(&self.pgdata)));
-        let places = [("--filestore", &self.filestore), ("--configuration", &self.configuration)];
-        flags.extend(places.into_iter().filter_map(|(flag, at)| Some(format!("{flag} {}", quoted(at.as_ref()?)))));
-        let mapping =
-            |(old, new): (&String, &String)| format!("--tablespace-mapping {}", quoted(&format!("{old}={new}")));
-        flags.extend(self.tablespaces.iter().map(mapping));
-        flags.extend(self.delta.then(|| "--delta".to_owned()));
-        flags.extend(self.force.then(|| "--force".to_owned()));
-        flags.join(" ")
-    }
-
-    /// The command that an approval admits.
-    pub fn command(&self, approval: &str) -> String {
-        format!("lifeboat restore {} --approval {approval}", self.flags())
-    }
-
-    /// The first field that differs from `other`, in words; `None` where they are equal.
-    pub fn difference(&self, other: &PlannedRestore) -> Option<String> {
-        let fields = |plan: &PlannedRestore| match serde_json::to_value(plan) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            _ => serde_json::Map::new(),
-        };
-        let theirs = fields(other);
-        fields(self)
-            .into_iter()
-            .find(|(name, value)| theirs.get(name) != Some(value))
-            .map(|(name, value)| format!("{name} is {}, approved is {}", value, theirs.get(&name).unwrap_or(&value)))
-    }
-}
-
-/// A word for a POSIX shell: as it is where that is safe, else in single quotes.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:=@%+,".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -348,6 +268,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::evidence::planned::tests::plan;
     use crate::evidence::testing;
 
     fn at(minutes: i64) -> DateTime<Utc> {
@@ -356,23 +277,6 @@ mod tests {
 
     fn person(name: &str) -> Person {
         Person { name: name.into(), known_by: KnownBy::Account, host: "db-1".into() }
-    }
-
-    fn plan() -> PlannedRestore {
-        PlannedRestore {
-            configuration: None,
-            delta: false,
-            environment: "production".into(),
-            filestore: Some("/srv/restored/filestore".into()),
-            force: false,
-            host: "db-1".into(),
-            pgdata: "/srv/restored/pgdata".into(),
-            repository: "0123abcd".into(),
-            stop_lsn: Lsn(0x0300_0060),
-            tablespaces: BTreeMap::new(),
-            target: "lsn:0/3000060".into(),
-            timeline: Timeline(1),
-        }
     }
 
     fn said(step: Step, who: &str, lasts: i64) -> (Step, String, Option<i64>) {
@@ -437,18 +341,5 @@ mod tests {
         let Body::Approval(request) = &mut entries[0].statement.predicate.body else { panic!("a request") };
         request.plan_sha256 = "00".repeat(32);
         assert!(approvals(&entries).is_empty(), "a request whose digest is not that of its plan is none");
-    }
-
-    #[test]
-    fn the_digest_is_that_of_sorted_json_without_white_space() {
-        let text = serde_json::to_string(&plan()).expect("plain");
-        let sorted: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).expect("an object");
-        assert_eq!(text, serde_json::to_string(&sorted).expect("plain"), "fields stand in the order of the alphabet");
-        assert_eq!(plan().sha256(), hex::encode(Sha256::digest(text)));
-        let mut other = plan();
-        other.pgdata = "/var/lib/postgresql/15/main".into();
-        let difference = other.difference(&plan()).expect("differs");
-        assert!(difference.contains("pgdata") && difference.contains("15/main"), "{difference}");
-        assert_eq!(plan().difference(&plan()), None);
     }
 }

@@ -44,6 +44,7 @@ pub mod notices;
 pub mod odoo_record;
 pub mod outlook;
 pub mod periodic;
+pub mod planned;
 pub mod proven;
 pub mod random_drills;
 mod read;

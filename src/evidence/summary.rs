@@ -39,6 +39,7 @@ fn tenant(t: &TenantRestore) -> String {
 /// What became of an approval. A broken glass is bad news, even where it was right.
 fn approval(a: &Approval) -> (String, bool) {
     let plan = match &a.plan {
+        Some(plan) if plan.tenant.is_some() => format!(": {}, {}", plan.place(), plan.target),
         Some(plan) => format!(": {} to {} at {}", plan.target, plan.pgdata, plan.host),
         None => String::new(),
     };

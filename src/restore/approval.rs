@@ -33,6 +33,7 @@ pub fn planned(plan: &Plan, repository: &str, host: &str, tablespaces: &HashMap<
         stop_lsn: plan.target.stop_end,
         tablespaces: tablespaces.iter().map(|(old, new)| (old.clone(), text(new))).collect(),
         target: plan.again(),
+        tenant: None,
         timeline: plan.target.timeline,
     }
 }
@@ -207,20 +208,14 @@ impl Desk<'_> {
     }
 }
 
-/// Tells everybody, as loudly as a program can.
-pub fn tell_broken_glass(
-    runtime: &Runtime,
-    environment: &str,
-    person: &Person,
-    reason: &str,
-    recorded: Result<Appended>,
-) {
+/// Tells everybody, as loudly as a program can. `what` is an environment, or what is loaded into one.
+pub fn tell_broken_glass(runtime: &Runtime, what: &str, person: &Person, reason: &str, recorded: Result<Appended>) {
     let told = match recorded {
         Ok(appended) => format!("recorded as entry {} of the ledger", appended.sequence),
         Err(e) => format!("and this could NOT be recorded in the ledger: {e}"),
     };
     runtime.emit(Event::Warning(format!(
-        "BREAK GLASS: {person} restores {environment} without an approval (\"{reason}\"); {told}"
+        "BREAK GLASS: {person} restores {what} without an approval (\"{reason}\"); {told}"
     )));
 }
 
@@ -288,6 +283,7 @@ mod tests {
             stop_lsn: Lsn(0x0300_0060),
             tablespaces: BTreeMap::new(),
             target: "lsn:0/3000060".into(),
+            tenant: None,
             timeline: Timeline(1),
         }
     }

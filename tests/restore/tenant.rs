@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use sha1::{Digest, Sha1};
 
+use super::approval::second_person;
 use super::{PATIENCE, refused};
 use crate::common::{
     Cluster, Estate, Scratch, as_server, fixture_odoo, load_fixture, own, server_bin, skip, tool, wait_until,
@@ -85,10 +86,10 @@ fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// A cluster with two shops, backed up; `before` is a restore point before the damage to `shop`.
-struct Shops {
-    cluster: Cluster,
-    estate: Estate,
-    data_dir: PathBuf,
+pub(super) struct Shops {
+    pub(super) cluster: Cluster,
+    pub(super) estate: Estate,
+    pub(super) data_dir: PathBuf,
     work: PathBuf,
 }
 
@@ -111,7 +112,7 @@ impl Shops {
         Self::backed_up(scratch, cluster, data_dir)
     }
 
-    fn small(scratch: &Scratch) -> Self {
+    pub(super) fn small(scratch: &Scratch) -> Self {
         let cluster = Cluster::builder(scratch).start();
         let data_dir = scratch.join("odoo");
         small_odoo(&cluster, &data_dir, "shop", 5);
@@ -136,7 +137,7 @@ impl Shops {
         Self { cluster, estate, data_dir, work }
     }
 
-    fn tenant(&self, more: &[&str]) -> crate::common::Output {
+    pub(super) fn tenant(&self, more: &[&str]) -> crate::common::Output {
         self.estate.run(&[&["restore", "tenant", "--to", "name:before", "--database", "shop"], more].concat())
     }
 
@@ -506,4 +507,22 @@ fn a_refresh_makes_a_masked_and_harmless_copy_or_none() {
     assert_eq!(copy("SELECT count(*) FROM res_partner WHERE email NOT LIKE '%@example.invalid'"), "0");
     let kept = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'";
     assert_eq!(shops.cluster.psql("shop", kept), "shop-uuid-0001");
+
+    // Where staging wants a second person, it is asked, not production.
+    let asks = "[environment.restore]\napproval = true\n";
+    scratch.write("lifeboat.toml", format!("{config}\n{odoo}\n{staging}\n{asks}"));
+    let arguments = ["--database", "shop", "--as", "again", "--no-filestore", "--to-environment", "staging"];
+    let refresh = |more: &[&str]| shops.estate.run(&[&["refresh"], &arguments[..], more].concat());
+    let said = refused(refresh(&[]), 10);
+    assert!(said.contains("a restore into staging needs the approval") && said.contains("request-refresh"), "{said}");
+    let asked = shops.estate.run(&[&["approval", "request-refresh"], &arguments[..]].concat()).ok().json();
+    let id = asked["approval"]["id"].as_str().expect("an id");
+    assert_eq!(asked["approval"]["plan"]["environment"], "staging");
+    second_person(&scratch, "staging", id);
+    let target = asked["approval"]["plan"]["target"].as_str().expect("a target");
+    refresh(&["--to", target, "--approval", id]).ok();
+    assert_eq!(shops.cluster.psql("again", "SELECT count(*) FROM res_partner WHERE phone = '0815'"), "0", "masked");
+    shops.cluster.psql("postgres", "DROP DATABASE again");
+    let said = refused(refresh(&["--to", target, "--approval", id]), 10);
+    assert!(said.contains("serves only once"), "{said}");
 }

@@ -56,7 +56,7 @@ pub(super) async fn page(State(app): State<Arc<App>>, visitor: Visitor) -> Resul
                             th scope="row" { (approval.id) }
                             td { (approval.plan.environment) }
                             td.time { (parts::ago(now, approval.requested.at)) span.why { (approval.requested.person.name) } }
-                            td { (approval.plan.target) span.why { "to " (approval.plan.pgdata) " on " (approval.plan.host) } }
+                            td { (approval.plan.target) span.why { "to " (approval.plan.place()) } }
                             td { (became(approval, now)) }
                         }
                     } }
@@ -97,7 +97,7 @@ fn one(approval: &Approvals, visitor: &Visitor, now: DateTime<Utc>) -> Markup {
                 dt { "To" } dd { (plan.target) span.why { "position " (plan.stop_lsn) " on timeline " (plan.timeline.0) } }
                 dt { "Into" }
                 dd {
-                    (plan.pgdata) " on " strong { (plan.host) }
+                    @if plan.tenant.is_some() { strong { (plan.place()) } } @else { (plan.pgdata) " on " strong { (plan.host) } }
                     @if let Some(path) = &plan.filestore { span.why { "attachments: " (path) } }
                     @if let Some(path) = &plan.configuration { span.why { "configuration: " (path) } }
                     @if plan.delta { span.not-met { " over what lies there" } }

@@ -191,11 +191,11 @@ fn plan_of(
                 }
                 p.help { "Bound to this plan, " code { (bound.sha256()) } "; once it is given, the page “Approvals” prints the command." }
                 h3 { "Or, in an emergency, without" }
-                (parts::command(&format!("lifeboat restore {} --break-glass \"REASON\"", bound.flags())))
+                (parts::command(&format!("lifeboat {} --break-glass \"REASON\"", bound.carried_out_by())))
                 p.help { "Recorded in the ledger with your name, and told everybody." }
             } @else {
                 h3 { "The command, on " (bound.host) }
-                (parts::command(&format!("lifeboat restore {}", bound.flags())))
+                (parts::command(&format!("lifeboat {}", bound.carried_out_by())))
             }
         }
     }
