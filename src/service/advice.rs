@@ -1,11 +1,18 @@
-//! What is wrong with an environment and what to do about it, for somebody who was woken by it. Pure: made from the
-//! state alone, so that page and API say the same.
+//! What is wrong with an environment and what to do about it, for somebody who was woken by it: what page and API say.
+//!
+//! It is what alerts say too (`service/findings/`), and beside that what nobody is told of but whoever looks.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::state::{EnvironmentView, EstateView, WorkerState};
-use crate::units::Span;
+use super::alerts::Condition;
+use super::findings::{self, Finding};
+use super::state::{EnvironmentView, EstateView};
+use crate::config::{AlertSeverity, AlertsConfig};
+
+/// What a command begins with.
+const COMMAND: &str = "lifeboat ";
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
@@ -21,6 +28,15 @@ pub enum Severity {
     Bad,
 }
 
+impl From<AlertSeverity> for Severity {
+    fn from(severity: AlertSeverity) -> Self {
+        match severity {
+            AlertSeverity::Critical => Self::Bad,
+            AlertSeverity::Warning | AlertSeverity::Info => Self::Look,
+        }
+    }
+}
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Advice {
@@ -32,138 +48,76 @@ pub struct Advice {
     pub to_do: Vec<String>,
 }
 
+impl From<Finding> for Advice {
+    fn from(finding: Finding) -> Self {
+        let to_do = finding.todo.iter().map(|todo| marked(todo)).collect();
+        Self { severity: finding.severity.into(), what: finding.summary, to_do }
+    }
+}
+
 /// The worst of all.
 pub fn worst(advice: &[Advice]) -> Severity {
     advice.iter().map(|one| one.severity).max().unwrap_or(Severity::Good)
 }
 
-/// Everything about one environment, worst first.
-pub fn of(environment: &EnvironmentView, estate: &EstateView) -> Vec<Advice> {
-    let name = &environment.name;
-    let mut all = Vec::new();
-    let mut say = |severity, what: String, to_do: Vec<String>| all.push(Advice { severity, what, to_do });
-    if estate.repository.reachable == Some(false) {
-        let why = estate.repository.error.as_deref().unwrap_or("it does not answer");
-        say(
-            Severity::Bad,
-            format!("the repository is away: {why}"),
-            vec![
-                "PostgreSQL keeps its WAL until the repository is back: watch the space of its disk".into(),
-                "`lifeboat doctor` says whether address, credentials or network are wrong".into(),
-            ],
-        );
-    }
-    if let Some(trouble) = &environment.trouble {
-        say(Severity::Look, format!("it could not be looked at: {}", trouble.message), trouble.hints.clone());
-    }
-    match environment.view.as_deref() {
-        None => say(Severity::Unknown, "not looked at yet".into(), Vec::new()),
-        Some(view) => {
-            if view.windows.is_empty() && view.unreadable.is_none() {
-                let todo = match view.bases.is_empty() {
-                    true => format!("take a first backup: `lifeboat backup all -e {name}`"),
-                    false => format!("take a base backup: `lifeboat backup base -e {name}`"),
-                };
-                say(Severity::Bad, "nothing can be restored".into(), vec![todo]);
-            }
-            for sentence in &view.broken {
-                let (severity, to_do) = judged(sentence, name);
-                say(severity, sentence.clone(), to_do);
-            }
-            if !view.postgres.reachable {
-                let why = view.postgres.error.as_deref().unwrap_or("no reason was given");
-                say(
-                    Severity::Look,
-                    format!("PostgreSQL does not answer: {why}"),
-                    vec![
-                        "if it is lost: restore, on the page “Restore” of this environment".into(),
-                        "if it is only being restarted: nothing; the receiver goes on by itself".into(),
-                    ],
-                );
-            }
-            if view.last_drill.is_none() && !view.windows.is_empty() {
-                let to_do = vec![format!("`lifeboat drill run -e {name}`, or start one on this page")];
-                say(Severity::Look, "no drill has proven yet that it can be restored".into(), to_do);
-            }
-        }
-    }
-    for worker in &environment.workers {
-        if let (WorkerState::Waiting { .. }, Some(failure)) = (&worker.state, &worker.last_failure) {
-            let what = match worker.kind {
-                super::state::WorkerKind::Wal => "WAL is not being received",
-                super::state::WorkerKind::Filestore => "filestores are not being watched",
-            };
-            say(Severity::Bad, format!("{what}: {}", failure.message), failure.hints.clone());
-        }
-    }
-    if let Some(forecast) = environment.outlook.as_ref().and_then(|outlook| outlook.forecast.as_ref())
-        && !forecast.met
-    {
-        let seconds = |s: f64| Span(std::time::Duration::try_from_secs_f64(s).unwrap_or_default());
-        say(
-            Severity::Look,
-            format!(
-                "a restore at the worst moment would take {}, longer than the objective of {}",
-                seconds(forecast.predicted_seconds + forecast.assumed_seconds),
-                seconds(forecast.objective_seconds)
-            ),
-            vec!["take base backups more often, so that there is less WAL to replay".into()],
-        );
-    }
-    all.sort_by_key(|one| std::cmp::Reverse(one.severity));
-    all
+/// What page and API judge by: the model, the thresholds in force, and the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    /// The model.
+    pub estate: &'a EstateView,
+    /// The thresholds.
+    pub config: &'a AlertsConfig,
+    /// The time.
+    pub now: DateTime<Utc>,
 }
 
-/// How bad a sentence of `look.rs` is, and what to do.
-fn judged(sentence: &str, environment: &str) -> (Severity, Vec<String>) {
-    let base = format!("take a base backup now: `lifeboat backup base -e {environment}`");
-    let known: [(&str, Severity, Vec<String>); 10] = [
-        (
-            "the repository cannot be read",
-            Severity::Bad,
-            vec!["`lifeboat doctor`, then `lifeboat verify`, say what is wrong with it".into()],
-        ),
-        (
-            "the ledger is damaged",
-            Severity::Bad,
-            vec![
-                format!("`lifeboat evidence verify -e {environment}` lists all that is wrong"),
-                "bring the named objects back from the bucket's versions or from a copy".into(),
-            ],
-        ),
-        (
-            "the glass was broken",
-            Severity::Bad,
-            vec!["read the reason in the ledger, and talk to whoever did it; this is told for a day".into()],
-        ),
-        ("WAL has a hole", Severity::Bad, vec![base.clone(), "moments inside the hole stay lost".into()]),
-        ("base backup ", Severity::Look, vec![format!("`lifeboat verify -e {environment}` says what is missing")]),
-        (
-            "the filestore of ",
-            Severity::Look,
-            vec![
-                format!("`lifeboat --format json show -e {environment}` names the files"),
-                "find them in older backups of the source; Lifeboat keeps what it has".into(),
-            ],
-        ),
-        (
-            "the last drill did not pass",
-            Severity::Bad,
-            vec!["read its report below: it says what does not hold".into()],
-        ),
-        ("PostgreSQL has removed WAL", Severity::Bad, vec![base]),
-        (
-            "nobody receives WAL",
-            Severity::Bad,
-            vec!["start `lifeboat serve` on the database host, or look at its log".into()],
-        ),
-        (
-            "more would be lost now",
-            Severity::Bad,
-            vec!["look at the receiver below, and at the network to the repository".into()],
-        ),
-    ];
-    let found = known.into_iter().find(|(beginning, ..)| sentence.starts_with(beginning));
-    let otherwise = || vec![format!("`lifeboat verify -e {environment}` says what that affects")];
-    found.map_or_else(|| (Severity::Look, otherwise()), |(_, severity, to_do)| (severity, to_do))
+impl Judge<'_> {
+    /// Everything about one environment, worst first.
+    pub fn advice(&self, environment: &EnvironmentView) -> Vec<Advice> {
+        let Self { estate, config, now } = *self;
+        let facts = &estate.facts;
+        // Of what concerns the service, only that without which nothing of the environment is backed up.
+        let shared = [Condition::RepositoryUnreachable, Condition::RepositoryNearlyFull].map(Some);
+        let of_service = findings::of_service(estate, facts, now).into_iter().filter(|f| shared.contains(&f.condition));
+        let own = findings::of_environment(environment, estate, facts, config, now);
+        let mut all: Vec<Advice> = of_service.chain(own).map(Advice::from).collect();
+        if environment.view.is_none() {
+            all.push(Advice { severity: Severity::Unknown, what: "not looked at yet".into(), to_do: Vec::new() });
+        }
+        all.sort_by_key(|one| std::cmp::Reverse(one.severity));
+        all
+    }
+}
+
+/// The command at the end of a line in backquotes, with what stands behind `#` as words; a sentence stays as it is.
+fn marked(todo: &str) -> String {
+    let at = if todo.starts_with(COMMAND) { Some(0) } else { todo.find(&format!(": {COMMAND}")).map(|at| at + 2) };
+    match at.filter(|_| !todo.contains('`')) {
+        Some(at) => {
+            let (words, command) = todo.split_at(at);
+            match command.split_once('#') {
+                Some((command, remark)) => format!("{words}`{}`: {}", command.trim_end(), remark.trim()),
+                None => format!("{words}`{command}`"),
+            }
+        }
+        None => todo.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_marked_once() {
+        assert_eq!(marked("lifeboat show -e x"), "`lifeboat show -e x`");
+        assert_eq!(marked("lifeboat drift -e x    # shows it"), "`lifeboat drift -e x`: shows it");
+        assert_eq!(
+            marked("when it is mended: lifeboat drill run -e x"),
+            "when it is mended: `lifeboat drill run -e x`"
+        );
+        for sentence in ["enlarge the disk", "let `lifeboat serve` run", "see whether lifeboat runs there"] {
+            assert_eq!(marked(sentence), sentence);
+        }
+    }
 }

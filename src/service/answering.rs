@@ -128,6 +128,7 @@ impl Supervisor {
                 self.planning.reload(&self.estate, now);
                 let estate = self.estate.clone();
                 self.state.change(|view| reloaded(view, &estate, moved, now));
+                self.measure();
                 if matches!(self.stage, Stage::Serving) {
                     self.arm()?;
                     self.arrange(moved)?;

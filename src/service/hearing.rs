@@ -11,7 +11,7 @@ use super::shares::{duty_for, duty_of, record, worker_of};
 use super::state::{FinishedJob, JobOutcome, ObjectivesInForce, Teller, WorkerState};
 use super::supervisor::{Stage, Supervisor};
 use super::worker::{Report, Said};
-use crate::config::JobKind;
+use crate::config::{Environment, JobKind};
 use crate::error::Result;
 use crate::event::Event;
 use crate::evidence::Fence;
@@ -109,13 +109,10 @@ impl Supervisor {
             }
         }
         self.planning.read(&self.duties.of_jobs(), self.keeper.opened(), now);
-        let (duties, kinds, estate) = (&self.duties, &self.kinds, &self.estate);
+        let (duties, kinds) = (&self.duties, &self.kinds);
         let may = |environment: &str, kind| {
             let standing = duties.standing(environment, duty_for(kind));
-            // Without an Odoo there is no filestore to capture.
-            let idle = kind == JobKind::Filestore
-                && estate.environment(environment).is_ok_and(|environment| environment.odoo.is_empty());
-            kinds.contains(&kind) && !idle && matches!(standing, Standing::Ours { valid: true, .. })
+            kinds.contains(&kind) && matches!(standing, Standing::Ours { valid: true, .. })
         };
         let Some((due, next)) = self.planning.due(now, &view.instance, may) else { return };
         for due in due {
@@ -138,21 +135,35 @@ impl Supervisor {
                 }
             }
         }
+        self.state.change(|view| view.next = next);
+    }
+
+    /// Has every environment measured against the objectives that are in force now: calendars begin and end whether or
+    /// not a job is due.
+    pub(super) fn measure(&self) {
+        let (now, view) = (self.runtime.now(), self.state.view());
         let calendars = self.planning.planner().calendars();
-        let estate = &self.estate;
-        self.state.change(|view| {
-            view.next = next;
-            for shown in &mut view.environments {
-                let Some(environment) = estate.environments.iter().find(|e| e.name == shown.name) else { continue };
-                let usual = environment.objectives;
-                let found = calendars.objectives(&environment.name, usual.rpo, usual.rto, now);
-                shown.objectives = ObjectivesInForce {
-                    rpo_seconds: found.rpo.as_secs_f64(),
-                    rto_seconds: found.rto.as_secs_f64(),
-                    calendar: (!found.calendars.is_empty()).then(|| found.calendars.join(", ")),
-                };
+        let in_force = |environment: &Environment| {
+            let usual = environment.objectives;
+            let found = calendars.objectives(&environment.name, usual.rpo, usual.rto, now);
+            ObjectivesInForce {
+                rpo_seconds: found.rpo.as_secs_f64(),
+                rto_seconds: found.rto.as_secs_f64(),
+                calendar: (!found.calendars.is_empty()).then(|| found.calendars.join(", ")),
             }
-        });
+        };
+        for environment in &self.estate.environments {
+            let found = in_force(environment);
+            if view.environment(&environment.name).is_none_or(|shown| shown.objectives == found) {
+                continue;
+            }
+            self.state.change(|view| {
+                if let Some(shown) = view.environment_mut(&environment.name) {
+                    shown.objectives = found;
+                }
+            });
+            self.crew.look_soon(&environment.name);
+        }
     }
 
     pub(super) fn workers_said(&self, reports: impl Iterator<Item = Report>) {
@@ -242,5 +253,61 @@ fn idle(standing: &Standing) -> Option<WorkerState> {
         Standing::Seeking => Some(WorkerState::Elsewhere { instance: None }),
         Standing::Elsewhere(instance) => Some(WorkerState::Elsewhere { instance: Some(instance.clone()) }),
         Standing::Ours { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+    use crate::repository::StateDir;
+    use crate::runtime::{Clock, Runtime};
+    use crate::schedule::testing::{estate, utc};
+    use crate::service::{Claim, Setup};
+
+    #[derive(Clone)]
+    struct Hand(Arc<Mutex<DateTime<Utc>>>);
+
+    impl Clock for Hand {
+        fn now(&self) -> DateTime<Utc> {
+            *self.0.lock().expect("no panic")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_season_tightens_objectives_while_it_lasts_whether_or_not_a_job_is_due() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let hand = Hand(Arc::new(Mutex::new(utc("2026-11-22T12:00:00Z"))));
+        let estate = estate(
+            "[[calendar]]\nname = \"peak\"\nenvironments = [\"production\"]\nobjectives = { rpo = \"10s\" }\n\
+             [[calendar.window]]\nstarts = \"2026-11-23\"\nends = \"2026-11-24\"\n",
+        );
+        let (_, asked) = crate::service::Control::new();
+        let supervisor = Supervisor::new(
+            Setup {
+                estate,
+                instance: "here".into(),
+                claim: Claim::take(&StateDir::new(dir.path())).expect("free"),
+                kinds: Vec::new(),
+                program: PathBuf::from("/proc/self/exe"),
+                runtime: Runtime::silent().with_clock(hand.clone()),
+            },
+            asked,
+        );
+        let at = |time: &str| {
+            *hand.0.lock().expect("no panic") = utc(time);
+            supervisor.measure();
+            let view = supervisor.state.view();
+            let of = |name| view.environment(name).expect("shown").objectives.clone();
+            assert_eq!(of("staging").rpo_seconds, 60.0, "it is not for staging");
+            (of("production").rpo_seconds, of("production").calendar)
+        };
+        assert_eq!(at("2026-11-22T23:59:59Z"), (60.0, None));
+        assert_eq!(at("2026-11-23T00:00:00Z"), (10.0, Some("peak".to_owned())));
+        assert_eq!(at("2026-11-24T00:00:00Z"), (60.0, None));
     }
 }

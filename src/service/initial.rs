@@ -1,6 +1,7 @@
 //! How the state begins, what a new configuration makes of it, and the one line that is made of it. Pure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -24,6 +25,7 @@ pub(super) fn first_view(estate: &Estate, instance: String, now: DateTime<Utc>) 
         jobs_running: Vec::new(),
         recent_jobs: VecDeque::new(),
         alerts: Vec::new(),
+        facts: Arc::default(),
         next: Vec::new(),
     }
 }
@@ -43,6 +45,7 @@ fn first_environment(environment: &Environment) -> EnvironmentView {
         trouble: None,
         silences: Vec::new(),
         broken_glass: Vec::new(),
+        critical_drift: Vec::new(),
         leads: true,
         workers: Vec::new(),
     }
@@ -66,6 +69,7 @@ pub(super) fn reloaded(view: &mut EstateView, estate: &Estate, moved: bool, now:
                 let known = before.swap_remove(at);
                 (shown.view, shown.outlook, shown.workers) = (known.view, known.outlook, known.workers);
                 (shown.silences, shown.broken_glass) = (known.silences, known.broken_glass);
+                shown.critical_drift = known.critical_drift;
                 shown.leads = known.leads;
             }
             shown

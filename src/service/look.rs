@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::view::{Base, Configuration, Drill, Filestore, Live, Server, View, WalRun};
 use crate::config::Environment;
+use crate::configuration::drift::{CriticalDrift, critical_since};
 use crate::drill::outlook::outlook;
 use crate::error::{ErrorKind, Result};
 use crate::evidence::approval::{Approvals, Status, approvals};
@@ -32,6 +33,8 @@ use crate::wal_name::segment_name;
 const PATIENCE: Duration = Duration::from_secs(6);
 /// For how long a restore without approval is told.
 const GLASS: TimeDelta = TimeDelta::days(1);
+/// For how long critical drift is told, whatever later exports find: long enough for somebody to decide about it.
+const DRIFT: TimeDelta = TimeDelta::days(7);
 
 /// What one look at an environment found.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub struct Look {
     pub silences: Vec<Silence>,
     /// Restores of the last day that went around their approval, a sentence each.
     pub broken_glass: Vec<String>,
+    /// Critical drift of the last days.
+    pub critical_drift: Vec<CriticalDrift>,
 }
 
 /// Looks at one environment; where the repository does not open, for the reason given, at PostgreSQL only.
@@ -64,13 +69,14 @@ pub async fn look(
     let (loaded, postgres) = tokio::join!(load, server(environment));
     let now = runtime.now();
     let mut view = View::unseen(environment, postgres, now);
-    let (mut proven, mut silenced, mut glass) = (None, Vec::new(), Vec::new());
+    let (mut proven, mut silenced, mut glass, mut drift) = (None, Vec::new(), Vec::new(), Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {
             let recovery = Recovery::load(repository, &catalogue).await;
             silenced = silences(&catalogue.entries, now);
             glass = broken_glass(&catalogue, now);
             view.broken.clone_from(&glass);
+            drift = critical_since(&catalogue.entries, now - DRIFT);
             proven = Some(outlook(environment, &catalogue, &recovery, now));
             fill(&mut view, environment, &catalogue, recovery);
         }
@@ -80,7 +86,7 @@ pub async fn look(
         None => view.unreadable = repository.err().map(str::to_owned),
     }
     view.broken = broken(&view);
-    Ok(Look { view, outlook: proven, silences: silenced, broken_glass: glass })
+    Ok(Look { view, outlook: proven, silences: silenced, broken_glass: glass, critical_drift: drift })
 }
 
 /// What the repository holds, with what watchers have added since the last captures.
@@ -161,18 +167,17 @@ fn fill(view: &mut View, environment: &Environment, catalogue: &Catalogue, recov
     view.ledger_entries = catalogue.entries.len() as u64;
     view.ledger_problems = catalogue.ledger_problems.clone();
     view.windows = recovery.windows;
-    view.broken.extend(recovery.troubles);
+    view.broken.extend(recovery.troubles.iter().cloned());
+    view.troubles = recovery.troubles;
 }
 
 /// Restores that went around their approval a short while ago, a sentence each.
 fn broken_glass(catalogue: &Catalogue, now: DateTime<Utc>) -> Vec<String> {
     let recent = |approval: &Approvals| approval.broken_glass && now - approval.requested.at < GLASS;
     let said = |approval: Approvals| {
-        let plan = &approval.plan;
-        format!(
-            "the glass was broken: {} restored to {} on {} without an approval",
-            approval.requested.person, plan.pgdata, plan.host
-        )
+        let (plan, person) = (&approval.plan, &approval.requested.person);
+        let to = if plan.tenant.is_some() { "" } else { "to " };
+        format!("the glass was broken: {person} restored {to}{} without an approval", plan.place())
     };
     approvals(&catalogue.entries).into_iter().filter(recent).map(said).collect()
 }

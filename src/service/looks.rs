@@ -77,11 +77,12 @@ impl Looking {
     async fn once(&self) {
         let Ok(_turn) = self.turns.acquire().await else { return };
         let repository = self.repository.borrow().clone();
+        let environment = self.as_measured_now();
         let looked = match &repository {
             Some(repository) => {
                 let hasty = RetryPolicy { give_up_after: PATIENCE, ..repository.store.retry() };
                 let repository = repository.with_retry(hasty);
-                let looking = look(Ok(&repository), &self.environment, &self.runtime);
+                let looking = look(Ok(&repository), &environment, &self.runtime);
                 match tokio::time::timeout(LONGEST, looking).await {
                     Ok(looked) => looked,
                     Err(_) => Err(error::repository(format!("no answer within {} s", LONGEST.as_secs()))),
@@ -90,7 +91,7 @@ impl Looking {
             None => {
                 let why = self.state.view().repository.error.clone();
                 let why = why.unwrap_or_else(|| "the repository was not opened yet".to_owned());
-                look(Err(&why), &self.environment, &self.runtime).await
+                look(Err(&why), &environment, &self.runtime).await
             }
         };
         let now = self.runtime.now();
@@ -106,6 +107,19 @@ impl Looking {
     }
 }
 
+impl Looking {
+    /// The environment with the objectives that calendars make of its own now.
+    fn as_measured_now(&self) -> Environment {
+        let mut environment = Environment::clone(&self.environment);
+        if let Some(shown) = self.state.view().environment(&environment.name) {
+            let span = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            environment.objectives.rpo = span(shown.objectives.rpo_seconds);
+            environment.objectives.rto = span(shown.objectives.rto_seconds);
+        }
+        environment
+    }
+}
+
 /// Keeps what a look found.
 fn note(environment: &mut EnvironmentView, looked: Result<Look>, now: DateTime<Utc>) {
     match looked {
@@ -113,6 +127,7 @@ fn note(environment: &mut EnvironmentView, looked: Result<Look>, now: DateTime<U
             environment.view = Some(Arc::new(looked.view));
             environment.silences = looked.silences;
             environment.broken_glass = looked.broken_glass;
+            environment.critical_drift = looked.critical_drift;
             environment.outlook = looked.outlook.map(Arc::new).or(environment.outlook.take());
             environment.trouble = None;
         }
@@ -141,4 +156,32 @@ pub(super) fn trouble(failure: &Error, at: DateTime<Utc>) -> Trouble {
         None => failure.message(),
     };
     Trouble { at, message, hints: failure.hints().to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::testing::estate;
+    use crate::service::initial::first_view;
+
+    #[tokio::test]
+    async fn a_look_measures_against_the_objectives_in_force() {
+        let estate = estate("");
+        let runtime = Runtime::silent();
+        let state = ServiceState::new(first_view(&estate, "here".into(), runtime.now()));
+        let looking = Looking {
+            environment: Arc::new(estate.environments[0].clone()),
+            every: Duration::from_secs(30),
+            repository: watch::channel(None).1,
+            state: state.clone(),
+            turns: Arc::new(Semaphore::new(1)),
+            runtime,
+        };
+        for seconds in [60.0, 10.0, 60.0] {
+            state.change(|view| view.environments[0].objectives.rpo_seconds = seconds);
+            looking.once().await;
+            let view = state.view().environments[0].view.clone().expect("looked");
+            assert_eq!(view.exposure.objective_seconds, seconds);
+        }
+    }
 }

@@ -6,7 +6,8 @@
 //!             ├─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
 //!             │        └─ looks      a task each: what the repository holds, what PostgreSQL says
 //!             ├─ jobs ── order, places, child     jobs are child processes
-//!             ├─ alerts ── channels   what is wrong, and who is told
+//!             ├─ alerts ── channels   who is told
+//!             │    └─ findings        what is wrong: the one judge; page and API ask it by way of `advice`
 //!             ├─ repository_keeper   opens the repository, however long that takes
 //!             └─ state               the one model that page, API, metrics and alerts read
 //! planning                what is due: asks `schedule/`, which decides
@@ -26,6 +27,7 @@ mod claim;
 mod control;
 mod crew;
 mod duties;
+pub mod findings;
 mod hearing;
 pub mod http;
 mod initial;

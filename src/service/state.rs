@@ -13,10 +13,11 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
-use super::alerts::{Firing, Silence};
+use super::alerts::{Facts, Firing, Silence};
 use super::metrics::Metrics;
 use super::view::View;
 use crate::config::{JobKind, Purpose};
+use crate::configuration::drift::CriticalDrift;
 use crate::event::Event;
 use crate::evidence::job_record;
 use crate::evidence::outlook::Outlook;
@@ -58,6 +59,9 @@ pub struct EstateView {
     pub recent_jobs: VecDeque<Arc<FinishedJob>>,
     /// What is wrong, worst first.
     pub alerts: Vec<Firing>,
+    /// Clocks, room and what expires, as they were found last.
+    #[serde(skip)]
+    pub facts: Arc<Facts>,
     /// What is due next, soonest first, with what stands against it.
     pub next: Vec<Upcoming>,
 }
@@ -110,6 +114,8 @@ pub struct EnvironmentView {
     pub silences: Vec<Silence>,
     /// Restores of the last day that went around their approval, a sentence each.
     pub broken_glass: Vec<String>,
+    /// Changes of its configuration in the last days that a rule calls critical.
+    pub critical_drift: Vec<CriticalDrift>,
     /// Whether this instance tells what is wrong with it.
     pub leads: bool,
     /// Who receives its WAL and watches its filestores, as far as this instance does or waits to.
@@ -436,6 +442,7 @@ pub(crate) mod tests {
             jobs_running: Vec::new(),
             recent_jobs: VecDeque::new(),
             alerts: Vec::new(),
+            facts: Arc::default(),
             next: Vec::new(),
         }
     }

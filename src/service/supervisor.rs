@@ -171,7 +171,7 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(setup: Setup, asked: mpsc::Receiver<Asked>) -> Self {
+    pub(super) fn new(setup: Setup, asked: mpsc::Receiver<Asked>) -> Self {
         let Setup { estate, instance, claim, kinds, program, runtime } = setup;
         let estate = Arc::new(estate);
         let now = runtime.now();
@@ -214,6 +214,7 @@ impl Supervisor {
     }
 
     async fn run(mut self, stop: &CancellationToken, sign: &dyn Fn(Sign)) -> Result<()> {
+        self.measure();
         self.arm()?;
         self.arrange(false)?;
         sign(Sign::Ready);
@@ -226,6 +227,7 @@ impl Supervisor {
                 _ = tick.tick() => {
                     sign(Sign::Alive);
                     sign(Sign::Status(status(&self.state.view())));
+                    self.measure();
                     self.plan();
                 }
                 _ = self.reports.recv_many(&mut reports, BATCH) => self.workers_said(reports.drain(..)),

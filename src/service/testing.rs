@@ -20,6 +20,7 @@ pub(crate) fn environment(name: &str) -> EnvironmentView {
         trouble: None,
         silences: Vec::new(),
         broken_glass: Vec::new(),
+        critical_drift: Vec::new(),
         leads: true,
         workers: Vec::new(),
     }
@@ -47,6 +48,7 @@ pub(crate) fn nothing(name: &str, now: DateTime<Utc>) -> View {
         now,
         unreadable: None,
         broken: Vec::new(),
+        troubles: Vec::new(),
         windows: Vec::new(),
         watermark: None,
         exposure: Exposure { objective_seconds: 60.0, seconds: None, bytes: None, last_commit: None, met: false },

@@ -28,6 +28,9 @@ pub struct View {
     pub unreadable: Option<String>,
     /// What somebody must look at, worst first; sentences for people.
     pub broken: Vec<String>,
+    /// What of that the archive itself could not tell; sentences for people.
+    #[serde(skip)]
+    pub troubles: Vec<String>,
     /// Stretches every second of which can be restored, oldest first.
     pub windows: Vec<Window>,
     /// The moment to which database, filestore and configuration can all be restored.
@@ -72,6 +75,7 @@ impl View {
             now,
             unreadable: None,
             broken: Vec::new(),
+            troubles: Vec::new(),
             windows: Vec::new(),
             watermark: None,
             exposure: Exposure {

@@ -20,7 +20,7 @@ mod tests;
 
 pub use compare::{Difference, Drift, FileDrift, Side};
 pub use masked::{MaskedExport, load, newest};
-pub use record::latest;
+pub use record::{CriticalDrift, critical_since, latest};
 
 pub(super) use masked::store;
 pub(super) use record::append;

@@ -1,5 +1,8 @@
 //! Drift in the ledger.
 
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
 use super::compare::Drift;
 use super::{MaskedExport, Rules, changes, load};
 use crate::config::DriftSeverity;
@@ -16,6 +19,30 @@ pub fn latest(entries: &[LedgerEntry]) -> Option<&DriftRecord> {
         Body::Drift(drift) => Some(drift),
         _ => None,
     })
+}
+
+/// Drift that a rule calls critical, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CriticalDrift {
+    /// The export that shows it.
+    pub export: String,
+    /// When that was taken.
+    pub taken_at: DateTime<Utc>,
+    /// What changed, and why that matters.
+    pub said: String,
+}
+
+/// The critical drift of exports that were taken after `since`, oldest first.
+pub fn critical_since(entries: &[LedgerEntry], since: DateTime<Utc>) -> Vec<CriticalDrift> {
+    let drifts = entries.iter().filter_map(|entry| match &entry.statement.predicate.body {
+        Body::Drift(drift) if drift.taken_at > since => Some(drift),
+        _ => None,
+    });
+    let critical = drifts.filter_map(|drift| {
+        let (export, taken_at) = (drift.export.clone(), drift.taken_at);
+        drift.alert().map(|said| CriticalDrift { export, taken_at, said })
+    });
+    critical.collect()
 }
 
 /// An export, and its masked form where that is at hand.

@@ -115,6 +115,17 @@ fn changes_in_time_have_names_values_and_severities() {
     let written = serde_json::to_string(&said).expect("JSON");
     assert!(!written.contains("8192") && !written.contains("secret "), "names, no values: {written}");
 
+    // An export that found less later does not hide it; what is older than asked for is over.
+    let at = said.taken_at;
+    let entry = |n, drift| crate::evidence::testing::entry(n, at, crate::evidence::Body::Drift(drift));
+    let mut lesser = said.clone();
+    (lesser.changes, lesser.critical) = (Vec::new(), 0);
+    let entries = [entry(1, said.clone()), entry(2, lesser)];
+    let told: Vec<String> =
+        critical_since(&entries, at - chrono::TimeDelta::seconds(1)).into_iter().map(|d| d.said).collect();
+    assert_eq!(told, [said.alert().expect("critical")]);
+    assert_eq!(critical_since(&entries, at), []);
+
     let same = changes(&now, &now, Rules { own: &own, environment: "production" });
     assert!(same.is_empty() && same.ignored == 0 && record(&same).alert().is_none());
 }

@@ -81,6 +81,8 @@ impl Alarm {
             if gathered.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
                 facts = Facts::gather(&self.estate, &self.certificates, channels.http(), &self.runtime).await;
                 gathered = Some(Instant::now());
+                let found = Arc::new(facts.clone());
+                self.state.change(|view| view.facts = found);
             }
             let view = self.state.view();
             if began.elapsed() >= SETTLE || view.environments.iter().all(|e| e.view.is_some()) {

@@ -1,7 +1,7 @@
 //! What is wrong, and who is told.
 //!
 //! ```text
-//! EstateView + Facts ─▶ conditions (pure) ─▶ alerts ─▶ engine (pure): fire, group, repeat, silence, resolve ─▶ what to tell whom
+//! EstateView + Facts ─▶ findings ─▶ conditions (pure) ─▶ engine (pure): fire, group, repeat, silence, resolve ─▶ what to tell whom
 //!                                                        ▲                                                      │ channels
 //!                                                        └── a notification that failed is itself an alert ◀────┘
 //! ```

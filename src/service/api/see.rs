@@ -16,6 +16,7 @@ use super::model::{
 };
 use super::refusals::{Absent, Guarded, Unreadable, Unseen};
 use crate::evidence::{Body, verify_ledger};
+use crate::service::advice::Judge;
 use crate::service::answers;
 use crate::service::http::AuditLine;
 use crate::service::http::app::{App, busy};
@@ -62,8 +63,9 @@ pub(crate) async fn me(visitor: Visitor) -> Json<Me> {
     )
 )]
 pub(crate) async fn estate(State(app): State<Arc<App>>, visitor: Visitor) -> Json<EstateSummary> {
-    let view = app.view();
-    Json(EstateSummary::of(&view, app.seen_by(&view, &visitor), &visitor))
+    let (view, estate) = (app.view(), app.estate());
+    let judge = Judge { estate: &view, config: &estate.alerts, now: app.runtime.now() };
+    Json(EstateSummary::of(&view, &judge, app.seen_by(&view, &visitor), &visitor))
 }
 
 #[utoipa::path(
@@ -78,12 +80,13 @@ pub(crate) async fn estate(State(app): State<Arc<App>>, visitor: Visitor) -> Jso
     )
 )]
 pub(crate) async fn environment(State(app): State<Arc<App>>, At(name): At<String>) -> Answer<EnvironmentDetail> {
-    let view = app.view();
+    let (view, estate) = (app.view(), app.estate());
+    let judge = Judge { estate: &view, config: &estate.alerts, now: app.runtime.now() };
     found(&app, &name, |environment| {
         let jobs = view.jobs_running.iter().filter(|job| job.environment == name).map(Job::running).collect();
         let upcoming = view.next.iter().filter(|next| next.environment == name).map(Due::of).collect();
         Json(EnvironmentDetail {
-            summary: EnvironmentSummary::of(environment, &view),
+            summary: EnvironmentSummary::of(environment, &judge),
             show: value(&environment.view.as_deref()),
             outlook: value(&environment.outlook.as_deref()),
             jobs,

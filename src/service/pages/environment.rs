@@ -15,7 +15,7 @@ use crate::evidence::proven::DrillPoint;
 use crate::evidence::report_outlook;
 use crate::evidence::wording::{bytes, number, span};
 use crate::repository::window::Part;
-use crate::service::advice;
+use crate::service::advice::{self, Judge};
 use crate::service::api::extract::At;
 use crate::service::api::model::word;
 use crate::service::http::app::App;
@@ -37,7 +37,7 @@ pub(super) async fn page(
     let environment = view
         .environment(&name)
         .ok_or_else(|| Problem::unavailable(format!("{name} was not looked at yet; reload in a moment")))?;
-    let advice = advice::of(environment, &view);
+    let advice = Judge { estate: &view, config: &app.estate().alerts, now }.advice(environment);
     let shown = environment.view.as_deref();
     let finished = view.recent_jobs.iter().map(|job| job.as_ref()).filter(|job| job.environment == name).take(LISTED);
     let due = view.next.iter().filter(|next| next.environment == name).take(LISTED);

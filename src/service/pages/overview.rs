@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use super::layout::{Here, Page};
 use super::parts;
 use crate::evidence::charts;
-use crate::service::advice::{self, Advice, Severity};
+use crate::service::advice::{self, Advice, Judge, Severity};
 use crate::service::api::model::{next_drill, word};
 use crate::service::http::app::App;
 use crate::service::http::visitor::Visitor;
@@ -21,8 +21,10 @@ const ON_A_CARD: usize = 2;
 /// The page.
 pub(super) async fn page(State(app): State<Arc<App>>, visitor: Visitor) -> Markup {
     let (view, now) = (app.view(), app.runtime.now());
+    let estate = app.estate();
+    let judge = Judge { estate: &view, config: &estate.alerts, now };
     let environments: Vec<(&EnvironmentView, Vec<Advice>)> =
-        app.seen_by(&view, &visitor).map(|environment| (environment, advice::of(environment, &view))).collect();
+        app.seen_by(&view, &visitor).map(|environment| (environment, judge.advice(environment))).collect();
     let content = html! {
         div.head { h1 { "Estate" } p { (view.repository.url) } }
         div id="live" {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Due, Job, running};
 use crate::config::{JobKind, Role};
-use crate::service::advice::{self, Advice};
+use crate::service::advice::{self, Advice, Judge};
 use crate::service::http::visitor::Visitor;
 use crate::service::state::{EnvironmentView, EstateView, WorkerState, WorkerView};
 
@@ -52,6 +52,7 @@ pub(crate) struct EstateSummary {
 impl EstateSummary {
     pub(crate) fn of<'a>(
         view: &EstateView,
+        judge: &Judge<'_>,
         seen: impl Iterator<Item = &'a EnvironmentView>,
         visitor: &Visitor,
     ) -> Self {
@@ -65,7 +66,7 @@ impl EstateSummary {
             repository: view.repository.url.clone(),
             repository_reachable: view.repository.reachable,
             repository_error: view.repository.error.clone(),
-            environments: seen.map(|environment| EnvironmentSummary::of(environment, view)).collect(),
+            environments: seen.map(|environment| EnvironmentSummary::of(environment, judge)).collect(),
             jobs_running: running(view, visitor),
         }
     }
@@ -111,9 +112,9 @@ pub(crate) struct EnvironmentSummary {
 }
 
 impl EnvironmentSummary {
-    pub(crate) fn of(environment: &EnvironmentView, estate: &EstateView) -> Self {
+    pub(crate) fn of(environment: &EnvironmentView, judge: &Judge<'_>) -> Self {
         let view = environment.view.as_deref();
-        let advice = advice::of(environment, estate);
+        let advice = judge.advice(environment);
         Self {
             name: environment.name.clone(),
             purpose: word(&environment.purpose),
@@ -139,7 +140,7 @@ impl EnvironmentSummary {
                 summary: drill.summary.clone(),
                 bad: drill.bad,
             }),
-            next_drill: next_drill(environment, estate),
+            next_drill: next_drill(environment, judge.estate),
             workers: environment.workers.iter().map(Worker::of).collect(),
         }
     }

@@ -3,15 +3,22 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::config::Purpose;
+use crate::config::AlertSeverity::{Critical, Warning};
+use crate::config::{JobKind, Purpose};
+use crate::configuration::drift::CriticalDrift;
 use crate::evidence::entry::Body;
 use crate::evidence::examples;
 use crate::postgres::slot_state::SlotState;
-use crate::service::alerts::facts::{Expiring, OtherClock};
+use crate::repository::coverage::Gap;
+use crate::service::advice::{Advice, Judge, Severity, worst};
+use crate::service::alerts::{Expiring, OtherClock, conditions};
 use crate::service::state::tests::empty;
-use crate::service::state::{ConfigProblem, FinishedJob, Trouble, Upcoming, WorkerKind, WorkerView};
+use crate::service::state::{
+    ConfigProblem, FinishedJob, JobOutcome, Trouble, Upcoming, WorkerKind, WorkerState, WorkerView,
+};
 use crate::service::testing::{environment, nothing, window};
 use crate::service::view::{Base, Drill};
+use crate::units::{Lsn, Timeline};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).expect("a time")
@@ -56,11 +63,25 @@ fn estate(view: View) -> EstateView {
     estate
 }
 
+/// What page and API say of the environment.
+fn advice(estate: &EstateView) -> Vec<Advice> {
+    Judge { estate, config: &AlertsConfig::default(), now: at(0) }.advice(&estate.environments[0])
+}
+
+/// What somebody is told. The page says all of it that concerns the environment, as badly, and is never calmer.
 fn found(estate: &EstateView, facts: &Facts) -> Vec<(Condition, AlertSeverity)> {
     let alerts = conditions(estate, facts, &AlertsConfig::default(), at(0));
+    let mut shown = estate.clone();
+    shown.facts = Arc::new(facts.clone());
+    let advice = advice(&shown);
     for alert in &alerts {
         assert!(!alert.summary.is_empty() && !alert.summary.ends_with('.'), "{alert:?}");
+        if alert.key.environment.is_some() {
+            let on_page = advice.iter().find(|advice| advice.what == alert.summary);
+            assert_eq!(on_page.map(|a| a.severity), Some(Severity::from(alert.severity)), "{alert:?} {advice:#?}");
+        }
     }
+    assert!(advice.is_sorted_by_key(|a| std::cmp::Reverse(a.severity)));
     alerts.iter().map(|alert| (alert.key.condition, alert.severity)).collect()
 }
 
@@ -102,6 +123,77 @@ fn what_cannot_be_restored_is_critical() {
     assert_eq!(with(|v| v.unreadable = Some("damaged".into())), [(Condition::LedgerDamaged, Critical)]);
     assert_eq!(with(|v| v.ledger_problems.push("entry 3".into())), [(Condition::LedgerDamaged, Critical)]);
     assert_eq!(with(|v| v.bases[1].restorable = false), [(Condition::VerificationFailed, Critical)]);
+}
+
+/// What the page says of an environment in which one thing was changed.
+fn page(change: impl FnOnce(&mut View)) -> Vec<(Severity, String)> {
+    let mut view = well();
+    change(&mut view);
+    let estate = estate(view);
+    let advice = advice(&estate);
+    advice.into_iter().map(|advice| (advice.severity, advice.what)).collect()
+}
+
+#[test]
+fn the_page_shows_what_nobody_is_told_of() {
+    assert_eq!(page(|_| {}), []);
+    let older = |v: &mut View| (v.bases[0].restorable, v.bases[0].why_not) = (false, Some("WAL is missing".into()));
+    assert_eq!(with(older), [], "a newer one can be restored");
+    let said = format!("base backup {} cannot be restored: WAL is missing", well().bases[0].backup.id);
+    assert_eq!(page(older), [(Severity::Look, said)]);
+    let trouble = |v: &mut View| v.troubles.push("the newest commit is not known".into());
+    assert_eq!(with(trouble), []);
+    assert_eq!(page(trouble), [(Severity::Look, "the newest commit is not known".to_owned())]);
+}
+
+#[test]
+fn what_nobody_has_looked_at_is_neither_good_nor_wrong() {
+    let mut estate = estate(well());
+    estate.environments[0].view = None;
+    let advice = advice(&estate);
+    assert_eq!(worst(&advice), Severity::Unknown);
+    assert_eq!(found(&estate, &Facts::default()), []);
+}
+
+#[test]
+fn a_repository_that_is_away_says_nothing_about_its_ledger() {
+    for reachable in [None, Some(false)] {
+        let mut view = well();
+        view.unreadable = Some("it was not opened yet".into());
+        let mut estate = estate(view);
+        estate.repository.reachable = reachable;
+        let found = found(&estate, &Facts::default());
+        assert!(found.iter().all(|(condition, _)| *condition == Condition::RepositoryUnreachable), "{found:?}");
+        let advice = advice(&estate);
+        assert_eq!(worst(&advice), Severity::Bad);
+    }
+}
+
+#[test]
+fn a_hole_matters_from_the_oldest_base_backup_on() {
+    let gap = |to: u64| Gap {
+        timeline: Timeline(1),
+        from: Lsn(0x100),
+        to: Lsn(to),
+        first: "000000010000000000000001".into(),
+        last: "000000010000000000000002".into(),
+        segments: 2,
+        retired: false,
+    };
+    let start = well().bases[0].backup.start_lsn.0;
+    assert_eq!(with(|v| v.gaps.push(gap(start + 1))), [(Condition::WalGap, Critical)]);
+    assert_eq!(with(|v| v.gaps.push(gap(start))), [], "nothing before it can be restored anyway");
+}
+
+#[test]
+fn critical_drift_is_told() {
+    let mut estate = estate(well());
+    let said = "list_db in odoo/odoo.conf changed between configuration exports a and b".to_owned();
+    estate.environments[0].critical_drift.push(CriticalDrift { export: "b".into(), taken_at: at(-60), said });
+    assert_eq!(found(&estate, &Facts::default()), [(Condition::ConfigurationDrift, Critical)]);
+    let alerts = conditions(&estate, &Facts::default(), &AlertsConfig::default(), at(0));
+    assert_eq!(alerts[0].key.subject, "b", "each export's drift is an alert of its own");
+    assert_eq!(alerts[0].owner.as_deref(), Some("erp"));
 }
 
 #[test]
@@ -154,7 +246,7 @@ fn workers_that_fail_again_and_again_are_told() {
         });
         found(&estate, &Facts::default())
     };
-    assert_eq!(worker(-10, 1), [], "once is no alarm");
+    assert_eq!(worker(-10, 1), [], "once is no alarm, but the page shows it");
     assert_eq!(worker(-10, 3), [(Condition::WorkerFailing, Critical)]);
     assert_eq!(worker(-600, 1), [(Condition::WorkerFailing, Critical)]);
 }
@@ -254,5 +346,8 @@ fn alerts_name_environment_owner_and_purpose() {
     assert_eq!(alerts[0].key.environment.as_deref(), Some("production"));
     assert_eq!(alerts[0].owner.as_deref(), Some("erp"));
     assert_eq!(alerts[0].purpose, Some(Purpose::Production));
-    assert!(alerts[0].todo[0].contains("lifeboat backup all -e production"));
+    assert!(
+        alerts[0].todo[0].contains("lifeboat backup base -e production"),
+        "there are some, of which none can be used"
+    );
 }
