@@ -1,6 +1,9 @@
 //! What became of the occurrences of jobs, rebuilt from an environment's ledger.
 //!
-//! Only what still matters is kept: the newest occurrence of each job that needs nothing more, and what was tried since.
+//! Only what still matters is kept: the newest occurrences of each job that need nothing more, and what was tried since.
+//!
+//! A clock that was set far ahead for a while leaves records of occurrences that are yet to come. They say nothing about
+//! what is due until then: what is asked for is always what was settled up to a time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,13 +24,13 @@ pub struct History {
 pub struct JobHistory {
     /// Since when it is planned.
     pub scheduled: Option<DateTime<Utc>>,
-    /// The newest occurrence that is done, or missed for good.
-    pub settled: Option<DateTime<Utc>>,
-    /// The newest occurrence that was done.
-    pub succeeded: Option<DateTime<Utc>>,
+    /// The newest occurrences that are done (`true`) or missed for good.
+    settled: BTreeMap<DateTime<Utc>, bool>,
+    /// The newest settled occurrence that is not kept any more.
+    forgotten: Option<DateTime<Utc>>,
     /// The first occurrence that a calendar put off since the job last ran.
     pub deferred_since: Option<DateTime<Utc>>,
-    /// What was tried and put off of the occurrences after `settled`.
+    /// What was tried and put off of the occurrences that are not settled.
     pub open: BTreeMap<DateTime<Utc>, Open>,
     /// How it last ran, or was missed.
     pub last: Option<JobRecord>,
@@ -44,6 +47,35 @@ pub struct Open {
     pub ended_at: Option<DateTime<Utc>>,
     /// The calendar that put it off.
     pub deferred_by: Option<String>,
+}
+
+/// Settled occurrences that are kept: more than a clock that is wrong makes due before somebody sets it right.
+const KEPT: usize = 512;
+
+impl JobHistory {
+    /// The newest occurrence up to `now` that is done, or missed for good.
+    pub fn settled(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        // Of those that were forgotten none is to be done again, whatever the clock says.
+        self.settled.range(..=now).next_back().map(|(of, _)| *of).or(self.forgotten)
+    }
+
+    /// The newest occurrence up to `now` that was done.
+    pub fn succeeded(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.settled.range(..=now).rev().find(|(_, done)| **done).map(|(of, _)| *of)
+    }
+
+    /// Whether any occurrence was ever done or missed.
+    pub fn has_settled(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
+    fn settle(&mut self, of: DateTime<Utc>, done: bool) {
+        *self.settled.entry(of).or_default() |= done;
+        self.open.retain(|open, _| *open > of);
+        if self.settled.len() > KEPT {
+            self.forgotten = self.settled.pop_first().map(|(of, _)| of).max(self.forgotten);
+        }
+    }
 }
 
 impl History {
@@ -69,12 +101,11 @@ impl History {
         let of = record.scheduled_for;
         match record.outcome {
             JobOutcome::Done | JobOutcome::Partial => {
-                job.succeeded = job.succeeded.max(Some(of));
-                job.settled = job.settled.max(Some(of));
+                job.settle(of, true);
                 job.took = record.started_at.and_then(|from| (record.finished_at - from).to_std().ok());
             }
             JobOutcome::Scheduled => job.scheduled = job.scheduled.or(Some(of)),
-            JobOutcome::Missed => job.settled = job.settled.max(Some(of)),
+            JobOutcome::Missed => job.settle(of, false),
             JobOutcome::Failed | JobOutcome::Interrupted if record.requested_by.is_none() => {
                 let open = job.open.entry(of).or_default();
                 open.attempts += 1;
@@ -92,8 +123,6 @@ impl History {
         if !matches!(record.outcome, JobOutcome::Deferred | JobOutcome::Scheduled) {
             job.last = Some(record.clone());
         }
-        let settled = job.settled;
-        job.open.retain(|of, _| Some(*of) > settled);
     }
 
     /// As if there were a base backup.

@@ -36,6 +36,8 @@ pub use in_force::in_force;
 pub use planner::{Decision, Plan, Planner, Situation, What, Why};
 
 #[cfg(test)]
+mod clock_tests;
+#[cfg(test)]
 mod planner_tests;
 #[cfg(test)]
 pub(crate) mod testing;

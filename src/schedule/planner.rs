@@ -224,8 +224,8 @@ impl Planner {
         let wait = |until: DateTime<Utc>, why| What::Wait { until: until.min(next_begins), why };
 
         // An environment without any base backup is not protected: the last occurrence counts, however long ago.
-        let first_base = job.kind == JobKind::Base && past.settled.is_none() && !history.has_base();
-        let Some(settled) = past.settled.or(past.scheduled) else { return decision(now, What::Begin) };
+        let first_base = job.kind == JobKind::Base && !past.has_settled() && !history.has_base();
+        let Some(settled) = past.settled(now).or(past.scheduled) else { return decision(now, What::Begin) };
         let settled = (!first_base).then_some(settled);
         let pending = last.filter(|of| settled.is_none_or(|settled| *of > settled));
         if running.contains(&(job.name.clone(), environment.to_owned())) {
@@ -361,10 +361,10 @@ impl Planner {
         }
         let wanted = cron::last(&first.job.cron, first.job.time_zone, of)?;
         let past = history.job(&first.job.name);
-        let done = past.and_then(|past| past.succeeded).is_some_and(|succeeded| succeeded >= wanted);
+        let done = past.and_then(|past| past.succeeded(situation.now)).is_some_and(|succeeded| succeeded >= wanted);
         let running = situation.running.contains(&(first.job.name.clone(), environment.to_owned()));
         // What was due before anybody planned is waited for by nobody.
-        let before_all = past.is_none_or(|past| past.settled.is_none() && past.scheduled.is_none_or(|at| wanted <= at));
+        let before_all = past.is_none_or(|past| !past.has_settled() && past.scheduled.is_none_or(|at| wanted <= at));
         let before_all = before_all && !running;
         (!done && !before_all).then(|| (first.job.name.clone(), wanted))
     }

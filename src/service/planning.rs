@@ -63,6 +63,8 @@ pub(super) struct Planning {
     pending: HashMap<(String, String), Option<Told>>,
     turn: u64,
     reads: mpsc::UnboundedSender<Read>,
+    /// When the planner was asked last.
+    asked_at: DateTime<Utc>,
     wake_at: DateTime<Utc>,
 }
 
@@ -85,6 +87,7 @@ impl Planning {
             pending: HashMap::new(),
             turn: 0,
             reads,
+            asked_at: now,
             wake_at: now,
         }
     }
@@ -150,7 +153,9 @@ impl Planning {
         for environment in ours {
             let known = self.known.entry(environment.clone()).or_default();
             let wanted = known.history.is_none() || known.there > known.sequence;
-            if !wanted || known.reading.is_some() || known.not_before.is_some_and(|at| now < at) {
+            // A clock that was set back does not make it wait longer.
+            let pausing = known.not_before.is_some_and(|at| now < at && at - now <= AGAIN);
+            if !wanted || known.reading.is_some() || pausing {
                 continue;
             }
             self.turn += 1;
@@ -223,9 +228,10 @@ impl Planning {
         may: impl Fn(&str, JobKind) -> bool,
     ) -> Option<(Vec<Due>, Vec<Upcoming>)> {
         // A clock that was set back does not make it wait.
-        if now < self.wake_at && self.wake_at - now < TimeDelta::days(1) {
+        if self.asked_at <= now && now < self.wake_at {
             return None;
         }
+        self.asked_at = now;
         let histories: HashMap<String, History> = self
             .known
             .iter()

@@ -8,6 +8,7 @@
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test module takes what it needs")]
 
+mod clock;
 mod cluster;
 mod engine;
 mod estate;
@@ -21,6 +22,7 @@ mod proxy;
 mod scratch;
 mod wait;
 
+pub(crate) use self::clock::Clock;
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
 pub(crate) use self::engine::Engine;
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};

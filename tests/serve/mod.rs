@@ -1,5 +1,6 @@
 //! `lifeboat serve`: several environments served by one process, whatever happens to any of them.
 
+mod clock;
 mod idle;
 mod instances;
 mod reload;

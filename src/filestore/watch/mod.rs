@@ -228,7 +228,7 @@ impl<'a> Watcher<'a> {
     /// Whether something waits to be stored.
     fn is_due(&self) -> bool {
         let now = self.with.runtime.now();
-        let idle = |t: &&Tracked| t.is_proven() && t.mark.is_none_or(|mark| now - mark.time >= MARK_EVERY);
+        let idle = |t: &&Tracked| t.is_proven() && t.mark.is_none_or(|mark| (now - mark.time).abs() >= MARK_EVERY);
         self.tracked.iter().any(|t| t.has_pending()) || self.tracked.iter().find(idle).is_some()
     }
 
@@ -261,7 +261,8 @@ impl<'a> Watcher<'a> {
             let (names, all) = tracked.batch();
             let mark = mark.filter(|_| all && tracked.is_proven());
             let idle = names.is_empty();
-            if !idle || mark.is_some_and(|new| tracked.mark.is_none_or(|old| new.time - old.time >= MARK_EVERY)) {
+            if !idle || mark.is_some_and(|new| tracked.mark.is_none_or(|old| (new.time - old.time).abs() >= MARK_EVERY))
+            {
                 jobs.push(Job::new(tracked, names, mark, now));
             }
         }
@@ -321,7 +322,8 @@ impl<'a> Watcher<'a> {
         if self.scan.is_some() {
             return;
         }
-        let due = self.tracked.iter_mut().filter(|t| t.next_scan <= now).min_by_key(|t| t.next_scan);
+        let every = self.with.options.scan_every;
+        let due = self.tracked.iter_mut().filter(|t| t.scan_is_due(now, every)).min_by_key(|t| t.next_scan);
         let Some(tracked) = due else { return };
         tracked.scan_begins();
         let (with, tenant, directory) = (self.with, tracked.tenant.clone(), tracked.directory.to_path_buf());

@@ -135,6 +135,12 @@ impl Tracked {
         self.next_scan = planned;
     }
 
+    /// Whether a scan is due, where one comes `every` so often. One that is further away was planned by a clock that
+    /// was set back since.
+    pub(super) fn scan_is_due(&self, now: DateTime<Utc>, every: Duration) -> bool {
+        self.next_scan <= now || (self.next_scan - now).to_std().is_ok_and(|wait| wait > every)
+    }
+
     pub(super) fn scan_begins(&mut self) {
         self.losses_then = self.losses;
     }
@@ -258,6 +264,17 @@ mod tests {
         assert_eq!(next_scan(now, hour, Some(at(600)), minutes), at(60));
         assert_eq!(next_scan(now, hour, Some(at(2)), minutes), at(60), "the eve has begun, and this scan was in it");
         assert_eq!(next_scan(now, hour, Some(at(-5)), minutes), at(60));
+    }
+
+    #[test]
+    fn a_clock_that_was_a_year_ahead_for_a_while_puts_no_scan_off() {
+        let (mut t, now) = tracked();
+        let (hour, year) = (Duration::from_secs(3600), TimeDelta::days(366));
+        t.scan_begins();
+        t.scan_ended(Some(true), next_scan(now + year, hour, None, hour), now + year);
+        assert!(!t.scan_is_due(now + year + TimeDelta::minutes(59), hour));
+        assert!(t.scan_is_due(now + year + TimeDelta::minutes(60), hour));
+        assert!(t.scan_is_due(now, hour), "the clock is right again");
     }
 
     #[test]

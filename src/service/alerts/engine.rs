@@ -8,6 +8,7 @@
 //! An Alertmanager groups and repeats by itself: it is sent everything that fires, every minute.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -61,8 +62,8 @@ struct Group {
     told_at: Option<DateTime<Utc>>,
     /// What was told as firing, by then.
     told: BTreeMap<String, Firing>,
-    /// Not tried again before.
-    not_before: Option<DateTime<Utc>>,
+    /// When it could not be told, if that was the last try.
+    failed_at: Option<DateTime<Utc>>,
 }
 
 /// What fires, and who was told; kept from one look to the next, and over a restart of the service.
@@ -124,11 +125,11 @@ impl Engine {
             };
             let paced = match &config.receivers[&receiver] {
                 Receiver::Alertmanager { .. } => {
-                    grown || !resolved.is_empty() || group.told_at.is_none_or(|at| now - at >= ALERTMANAGER_EVERY)
+                    grown || !resolved.is_empty() || group.told_at.is_none_or(|at| over(at, ALERTMANAGER_EVERY, now))
                 }
                 _ => true,
             };
-            if due && paced && group.not_before.is_none_or(|at| now >= at) {
+            if due && paced && group.failed_at.is_none_or(|at| over(at, RETRY_AFTER, now)) {
                 tells.push(Tell { receiver, group: name, firing: firing.into_values().collect(), resolved });
             }
         }
@@ -141,14 +142,14 @@ impl Engine {
             group.told = tell.firing.iter().map(|f| (key(&f.alert.key), f.clone())).collect();
             group.told_at = Some(now);
             group.first_untold = None;
-            group.not_before = None;
+            group.failed_at = None;
         }
     }
 
     /// A receiver could not be told: it is tried again.
     pub fn failed(&mut self, tell: &Tell, now: DateTime<Utc>) {
         if let Some(group) = self.groups.get_mut(&tell.group) {
-            group.not_before = Some(now + RETRY_AFTER);
+            group.failed_at = Some(now);
         }
     }
 
@@ -173,9 +174,15 @@ impl Engine {
     }
 }
 
+/// Whether this much time has passed; also where the clock was set back meanwhile.
+fn over(since: DateTime<Utc>, span: TimeDelta, now: DateTime<Utc>) -> bool {
+    since > now || now - since >= span
+}
+
 /// Whether a group must be told now.
 fn due(group: &Group, now: DateTime<Utc>, grown: bool, shrunk: bool, firing: bool, config: &AlertsConfig) -> bool {
-    let elapsed = |since: DateTime<Utc>| (now - since).to_std().unwrap_or_default();
+    // What is yet to come was noted by a clock that was set back since: told once too often is better than not at all.
+    let elapsed = |since: DateTime<Utc>| (now - since).to_std().unwrap_or(Duration::MAX);
     match group.told_at {
         None => grown && group.first_untold.is_some_and(|since| elapsed(since) >= config.group_wait),
         Some(told) if grown || shrunk => {

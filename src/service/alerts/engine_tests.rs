@@ -65,6 +65,26 @@ fn what_comes_later_waits_for_the_group_interval() {
 }
 
 #[test]
+fn a_clock_that_was_a_year_ahead_for_a_while_silences_nobody() {
+    let (mut engine, config, year) = (Engine::default(), config(), 366 * 86_400);
+    let one = alert(Condition::RpoMissed, AlertSeverity::Critical);
+    let both = [one.clone(), alert(Condition::WalGap, AlertSeverity::Critical)];
+    step(&mut engine, year, std::slice::from_ref(&one), &config);
+    assert_eq!(step(&mut engine, year + 30, std::slice::from_ref(&one), &config).len(), 1);
+    // The clock is set right. What was told is told once more, what is new is told in time.
+    assert_eq!(step(&mut engine, 0, std::slice::from_ref(&one), &config).len(), 1);
+    assert!(step(&mut engine, 30, &both, &config).is_empty(), "others may join it");
+    assert_eq!(step(&mut engine, 330, &both, &config).len(), 1);
+    // Nor does a failed notification wait for that year.
+    let mut engine = Engine::default();
+    step(&mut engine, year, &both, &config);
+    let tells = engine.step(at(year + 30), &both, &[], &config);
+    engine.failed(&tells[0], at(year + 30));
+    assert!(engine.step(at(year + 40), &both, &[], &config).is_empty(), "not at once");
+    assert_eq!(engine.step(at(0), &both, &[], &config).len(), 1);
+}
+
+#[test]
 fn what_is_over_is_told_once_and_flapping_is_not() {
     let (mut engine, config) = (Engine::default(), config());
     let wrong = [alert(Condition::RpoMissed, AlertSeverity::Critical)];
