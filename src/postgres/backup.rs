@@ -11,7 +11,7 @@ use super::identity::{known_cluster, same_cluster};
 use super::order::{Order, Span};
 use super::present::Present;
 use super::previous::Previous;
-use super::progress::{Attempt, Progress};
+use super::progress::{Attempt, Progress, not_noted};
 use super::source::{Source, databases};
 use super::sql::explain;
 use super::{streamed, wal_range};
@@ -265,7 +265,8 @@ async fn resumed(
         checksums: present.checksums,
         hints_logged: present.hints_logged(),
     };
-    match Progress::open(state_dir.path(), &environment.name, attempt, present)? {
+    let opened = Progress::open(state_dir.path(), &environment.name, attempt, present);
+    match opened.inspect_err(|failure| not_noted(failure, runtime)).unwrap_or_default() {
         None => Ok((previous, None)),
         Some((progress, None)) => Ok((previous, Some(progress))),
         Some((progress, Some(unfinished))) => {

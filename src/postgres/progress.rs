@@ -2,7 +2,7 @@
 //! next attempt takes over what lies in the repository instead of storing it again.
 //!
 //! The file is a cache like everything in the state directory: without it the next backup just begins
-//! anew. One line says which attempt it was, then come files and durable packs in any order; a line that a
+//! anew, and where it cannot be written (a full disk) this one goes on without it. One line says which attempt it was, then come files and durable packs in any order; a line that a
 //! crash cut off is ignored. What was stored counts as of the *start* of that attempt, as a previous base
 //! backup counts as of its start (see [`super::previous`]).
 
@@ -18,11 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::order::Span;
 use super::present::Present;
-use crate::disk::failed;
-use crate::error::Result;
+use crate::error::{self, Error, Result};
+use crate::event::Event;
 use crate::repository::base_manifest::FileStat;
 use crate::repository::page_writer::Stored;
 use crate::repository::{PackInfo, PackWatcher};
+use crate::runtime::Runtime;
 use crate::units::{Lsn, Timeline};
 
 /// Which attempt it was.
@@ -127,14 +128,23 @@ impl Progress {
         Ok(Some((Self { file, attempt, next_number }, unfinished)))
     }
 
-    /// From now on notes what is stored of `names`, by a backup that began as `span` says.
-    pub(super) fn watch(&mut self, span: &Span, names: &Names) -> Result<Box<dyn PackWatcher>> {
+    /// From now on notes what is stored of `names`, by a backup that began as `span` says; `None` where it cannot.
+    pub(super) fn watch(&mut self, span: &Span, names: &Names, runtime: &Runtime) -> Option<Box<dyn PackWatcher>> {
         if self.next_number.is_none() {
             self.attempt.timeline = span.timeline;
             self.attempt.start_lsn = span.start_lsn;
-            self.file.begin(&self.attempt)?;
+            if let Err(failure) = self.file.begin(&self.attempt) {
+                not_noted(&failure, runtime);
+                return None;
+            }
         }
-        Ok(Box::new(self.file.watch(names, self.next_number.unwrap_or_default())?))
+        match self.file.watch(names, self.next_number.unwrap_or_default()) {
+            Ok(watcher) => Some(Box::new(watcher)),
+            Err(failure) => {
+                not_noted(&failure, runtime);
+                None
+            }
+        }
     }
 
     /// Removes the notes: the backup is committed.
@@ -142,6 +152,12 @@ impl Progress {
         // What stays behind is found to be of an earlier backup and forgotten.
         let _ = std::fs::remove_file(&self.file.path);
     }
+}
+
+/// Tells that this backup cannot be gone on with, should it be interrupted.
+pub(super) fn not_noted(failure: &Error, runtime: &Runtime) {
+    let what = failure.message();
+    runtime.emit(Event::Warning(format!("{what}: if this base backup is interrupted, the next one begins anew")));
 }
 
 /// The file of one environment, held by one backup at a time.
@@ -155,11 +171,11 @@ impl ProgressFile {
     /// Opens it; `None` where another backup of the environment holds it.
     fn open(state_dir: &Path, environment: &str) -> Result<Option<Self>> {
         let dir = state_dir.join("base");
-        std::fs::create_dir_all(&dir).map_err(|e| failed("cannot create", &dir, e))?;
+        std::fs::create_dir_all(&dir).map_err(|e| failed("create", &dir, e))?;
         let path = dir.join(format!("{environment}.progress"));
         let mut options = File::options();
         let file = options.read(true).append(true).create(true).open(&path);
-        let file = file.map_err(|e| failed("cannot open", &path, e))?;
+        let file = file.map_err(|e| failed("open", &path, e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { path, file })),
             Err(_) => Ok(None),
@@ -186,14 +202,18 @@ impl ProgressFile {
     /// Forgets what earlier attempts left, and begins `attempt`.
     fn begin(&mut self, attempt: &Attempt) -> Result<()> {
         let begun = self.file.set_len(0).and_then(|()| put(&mut self.file, &Line::Attempt(attempt.clone())));
-        begun.map_err(|e| failed("cannot write", &self.path, e))
+        begun.map_err(|e| failed("write", &self.path, e))
     }
 
     /// Notes what is stored of `names` from now on; numbers of files begin at `first`.
     fn watch(&self, names: &Names, first: u32) -> Result<Watcher> {
-        let file = self.file.try_clone().map_err(|e| failed("cannot open", &self.path, e))?;
+        let file = self.file.try_clone().map_err(|e| failed("open", &self.path, e))?;
         Ok(Watcher { file, first, names: names.clone() })
     }
+}
+
+fn failed(what: &str, path: &Path, e: std::io::Error) -> Error {
+    error::internal(format!("cannot {what} {}", path.display())).source(e)
 }
 
 fn put(file: &mut File, line: &Line) -> std::io::Result<()> {

@@ -86,7 +86,7 @@ pub(in crate::postgres) async fn left(
     assert!(before.is_none());
     let names = Names::default();
     pages.iter().for_each(|(path, inode, ..)| names.add(path, inode.map(stat)));
-    let watcher = running.watch(&span(), &names).expect("watch");
+    let watcher = running.watch(&span(), &names, &Runtime::silent()).expect("watch");
     let (content, task) = pack_stream::start_watched(repository, "production", 3, Some(watcher));
     let pages: Vec<(u64, Vec<u8>)> = pages.into_iter().map(|(_, _, offset, bytes)| (offset, bytes)).collect();
     let writing = move || {
@@ -196,7 +196,7 @@ async fn streamed(
         None => Previous::default(),
     };
     let (previous, names) = (Arc::new(previous), Names::default());
-    let watcher = progress.watch(&span(), &names).expect("watch");
+    let watcher = progress.watch(&span(), &names, &Runtime::silent()).expect("watch");
     let (content, task) = pack_stream::start_watched(repository, "production", 3, Some(watcher));
     let (send, items) = mpsc::channel(100);
     let known = previous.clone();

@@ -49,7 +49,7 @@ pub(super) async fn take(
 
     let span = Span { timeline, start_lsn, ..span };
     let names = Names::default();
-    let watcher = progress.map(|progress| progress.watch(&span, &names)).transpose()?;
+    let watcher = progress.and_then(|progress| progress.watch(&span, &names, order.runtime));
     let (content, writing) = pack_stream::start_watched(order.repository, order.environment, order.level, watcher);
     let (items, received) = mpsc::channel(QUEUE);
     let known = previous.clone();

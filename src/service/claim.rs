@@ -51,7 +51,11 @@ impl Claim {
         aws_lc_rs::rand::fill(&mut id).map_err(|_| error::internal("the operating system gives no random numbers"))?;
         let mut claim = Self { file, process: hex::encode(id), dead };
         let names: Vec<String> = std::iter::once(&claim.process).chain(&claim.dead).cloned().collect();
-        claim.write(&names).or_err(ErrorKind::Config, failed)?;
+        match claim.write(&names) {
+            // It serves, and should it die, the next one waits for the end of its leases.
+            Err(full) if full.kind() == std::io::ErrorKind::StorageFull => {}
+            written => written.or_err(ErrorKind::Config, failed)?,
+        }
         Ok(claim)
     }
 

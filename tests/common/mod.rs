@@ -10,6 +10,7 @@
 
 mod clock;
 mod cluster;
+mod disk;
 mod engine;
 mod estate;
 mod fixture;
@@ -24,6 +25,7 @@ mod wait;
 
 pub(crate) use self::clock::Clock;
 pub(crate) use self::cluster::{Cluster, ClusterBuilder, majors, server_bin, tool};
+pub(crate) use self::disk::SmallDisk;
 pub(crate) use self::engine::Engine;
 pub(crate) use self::estate::{Estate, EstateBuilder, file_url};
 pub(crate) use self::fixture::{Fixture, ODOO_TABLES, fixture_odoo, load_fixture};

@@ -1,49 +1,17 @@
 //! Disks that are full and stores that are away, for a while or for good.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{PATIENCE, digest, refused, rows};
-use crate::common::{Cluster, Estate, FlakyProxy, Journal, Moto, Scratch, file_url, own, skip, wait_until};
-
-/// A small file system of its own; only root can make one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(scratch: &Scratch, name: &str, mib: u32) -> Option<Self> {
-        let place = scratch.server_dir(name);
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0755"), "tmpfs"])
-            .arg(&place)
-            .stderr(std::process::Stdio::null())
-            .status();
-        if !mounted.is_ok_and(|status| status.success()) {
-            return None;
-        }
-        own(&place);
-        Some(Self(place))
-    }
-
-    fn grow(&self, mib: u32) {
-        let status = Command::new("mount").args(["-o", &format!("remount,size={mib}m")]).arg(&self.0).status();
-        assert!(status.expect("mount").success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+use crate::common::{Cluster, Estate, FlakyProxy, Journal, Moto, Scratch, SmallDisk, file_url, skip, wait_until};
 
 #[test]
 fn a_full_repository_stops_the_backup_and_harms_nothing() {
     let scratch = Scratch::new();
     let Some(disk) = SmallDisk::new(&scratch, "small", 12) else { skip!("a small disk needs root and tmpfs") };
     let cluster = Cluster::builder(&scratch).start();
-    let url = file_url(&disk.0.join("repository"));
+    let url = file_url(&disk.join("repository"));
     let estate = Estate::builder(&scratch, &cluster).repository(&url).retry_for("2s").init();
     let first = estate.backup();
     cluster.psql(
@@ -71,7 +39,7 @@ fn a_full_target_disk_leaves_nothing_that_could_be_started() {
     rows(&cluster, "t", 700_000);
     let expected = digest(&cluster, "t");
     estate.backup();
-    let place = disk.0.join("data");
+    let place = disk.join("data");
     // Too small from the start: refused before a byte is written.
     let told = refused(estate.restore("latest", &place, &[]), 2);
     assert!(told.contains("free"), "{told}");
@@ -81,7 +49,7 @@ fn a_full_target_disk_leaves_nothing_that_could_be_started() {
     let running = estate.spawn(&["restore", "--pgdata", place.to_str().expect("UTF-8")]);
     let control = place.join("global/pg_control");
     wait_until("files are written", PATIENCE, || control.with_extension("lifeboat").exists() || control.exists());
-    let mut other = fs::File::create(disk.0.join("other")).expect("a file");
+    let mut other = fs::File::create(disk.join("other")).expect("a file");
     while std::io::Write::write_all(&mut other, &[1; 1 << 20]).is_ok() {}
     let told = refused(running.wait(PATIENCE), 70);
     assert!(told.contains("full"), "{told}");
@@ -89,7 +57,7 @@ fn a_full_target_disk_leaves_nothing_that_could_be_started() {
     assert!(journal.contains("files") || !control.exists(), "a half-written directory could be started");
     // Its room is free only when nobody has it open any more.
     drop(other);
-    fs::remove_file(disk.0.join("other")).expect("a file");
+    fs::remove_file(disk.join("other")).expect("a file");
     disk.grow(400);
     estate.restore("latest", &place, &[]).ok();
     let copy = Cluster::adopt(&scratch, &place, cluster.major());

@@ -1,6 +1,7 @@
 //! `lifeboat serve`: several environments served by one process, whatever happens to any of them.
 
 mod clock;
+mod disk;
 mod idle;
 mod instances;
 mod reload;

@@ -129,7 +129,7 @@ pub(in crate::postgres) async fn take(
         Some(progress) => {
             let names = Names::default();
             files.iter().for_each(|seen| names.add(&seen.entry.path, seen.entry.stat));
-            Some(progress.watch(&span, &names)?)
+            progress.watch(&span, &names, order.runtime)
         }
         None => None,
     };
