@@ -1,5 +1,7 @@
 //! Retention on real clusters: what goes, goes; what stays is restored byte for byte; and what is gone is no damage.
 
+mod kills;
+
 use std::process::Command;
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 mod clock;
 mod disk;
+mod failover;
 mod idle;
 mod instances;
 mod reload;

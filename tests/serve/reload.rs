@@ -22,6 +22,7 @@ fn a_bad_configuration_changes_nothing_and_a_good_one_only_what_it_says() {
     service.signal(Signal::SIGHUP);
     let status = host.until("it is refused", &mut service, |s| s["config_problem"].is_object());
     assert_eq!(status["config_generation"], 1);
+    host.until("it is an alert", &mut service, |s| s["alerts"].to_string().contains("configuration_refused"));
     assert!(status["config_problem"]["message"].as_str().is_some_and(|m| m.contains("here.toml:")), "{status:#}");
     // Jobs go on with the configuration in force, whatever the file says.
     let ended = host.ended(&host.ask("base", "one"), &mut service);

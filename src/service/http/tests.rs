@@ -1,5 +1,7 @@
 //! The guard, over the whole router: every route with every role, from outside, in a browser, from another site.
 
+mod hostile;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
