@@ -64,6 +64,7 @@ fn fates(journal: &Path) -> BTreeMap<String, usize> {
 fn the_demo_loses_what_its_journal_says_and_proves_the_rest() {
     let machine = Machine::new();
     let output = machine.lifeboat.run(&["demo", "--format", "json"]).ok();
+    assert!(!output.stderr.contains("will not be sealed"), "{}", output.stderr);
     let demo = &output.json()["demo"];
     let path = |value: &Value| PathBuf::from(value.as_str().expect("a path"));
     let count = |name: &str| demo["sales"][name].as_array().expect("a list").len();

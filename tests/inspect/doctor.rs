@@ -35,6 +35,7 @@ fn doctor_finds_nothing_wrong_where_nothing_is() {
         "ledger",
         "base backup",
         "programs for a restore",
+        "sandbox for drills",
     ] {
         let told = finding(&doctor, name);
         assert!(told.starts_with("ok: "), "{name}: {told}");

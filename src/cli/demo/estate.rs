@@ -9,7 +9,7 @@ use super::cluster::Cluster;
 use super::place::Place;
 use crate::cli::context::Context;
 use crate::cli::{init, keygen};
-use crate::drill::sandbox::local::trial;
+use crate::drill::sandbox::trial;
 use crate::error::{ErrorKind, Result, ResultExt, internal};
 use crate::event::Event;
 use crate::runtime::Runtime;
@@ -56,7 +56,7 @@ pub(super) fn write_odoo_conf(place: &Place) -> Result<()> {
 async fn sandbox(place: &Place, runtime: &Runtime) -> Result<&'static str> {
     let program =
         std::env::current_exe().or_err(ErrorKind::Internal, || "cannot find this program's file".to_owned())?;
-    match trial(&program, place.root(), place.account()).await {
+    match trial(&program, place.root(), place.account(), None, runtime.now()).await {
         Ok(_) => Ok("local"),
         Err(e) => {
             runtime.emit(Event::Warning(format!("the drill of this demo will not be sealed: {e}")));

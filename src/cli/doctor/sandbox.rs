@@ -4,7 +4,7 @@ use super::Findings;
 use crate::cli::context::Context;
 use crate::cli::drill_conduct::work_dir;
 use crate::config::{Environment, SandboxKind};
-use crate::drill::sandbox::{container, local};
+use crate::drill::sandbox::trial;
 use crate::error::{ErrorKind, ResultExt};
 use crate::postgres::account::Account;
 
@@ -25,12 +25,13 @@ pub(super) async fn examine(findings: &mut Findings, context: &Context, environm
     let parent = Some(work_dir(environment)).filter(|dir| dir.is_dir()).unwrap_or_else(std::env::temp_dir);
     let program = std::env::current_exe().or_err(ErrorKind::Internal, || "cannot find this program's file".to_owned());
     let tried = match program {
-        Ok(program) => match &environment.drill.sandbox {
-            SandboxKind::Container(config) => {
-                container::trial(&program, &parent, account.as_ref(), config, context.runtime.now()).await
-            }
-            SandboxKind::Local | SandboxKind::None => local::trial(&program, &parent, account.as_ref()).await,
-        },
+        Ok(program) => {
+            let engine = match &environment.drill.sandbox {
+                SandboxKind::Container(config) => Some(config),
+                SandboxKind::Local | SandboxKind::None => None,
+            };
+            trial(&program, &parent, account.as_ref(), engine, context.runtime.now()).await
+        }
         Err(e) => Err(e),
     };
     match tried {

@@ -6,6 +6,7 @@
 //! seal     what every sandbox must do    local     namespaces of this host        container   of Podman or Docker
 //! inside   what sealed ones share        unsealed  none at all
 //! limits   disk, memory, time: before and during   processes   what belongs to a sandbox    reap  the dead
+//! trial    whether a host or an engine allows one
 //! ```
 
 pub mod container;
@@ -17,6 +18,7 @@ pub mod place;
 pub mod processes;
 pub mod reap;
 pub mod seal;
+pub mod trial;
 pub mod unsealed;
 
 use std::ffi::OsString;
@@ -26,6 +28,7 @@ pub use journal::{Begun, Journal};
 pub use limits::Limits;
 pub use place::Sandbox;
 pub use seal::{Facts, Part, Seal};
+pub use trial::trial;
 
 /// Runs this process as a part of a sandbox if that is its role.
 pub(super) fn dispatch(role: &str, arguments: &[OsString]) -> Option<ExitCode> {

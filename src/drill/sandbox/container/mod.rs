@@ -24,7 +24,6 @@ mod handle;
 mod image;
 mod portable;
 mod spec;
-mod trial;
 mod wire;
 
 use std::ffi::OsString;
@@ -33,7 +32,6 @@ use std::process::ExitCode;
 pub use handle::Container;
 pub(in crate::drill) use portable::LIBRARIES;
 pub use spec::Spec;
-pub use trial::trial;
 
 /// First words of the command lines of the sandbox's own processes.
 const GATE: &str = "sandbox:gate";

@@ -16,7 +16,6 @@ mod handle;
 mod init;
 mod spec;
 mod start;
-mod trial;
 mod view;
 
 use std::ffi::OsString;
@@ -24,7 +23,6 @@ use std::process::ExitCode;
 
 pub use handle::Local;
 pub use spec::Spec;
-pub use trial::trial;
 
 /// First words of the command lines of the sandbox's own processes.
 const START: &str = "sandbox:start";
