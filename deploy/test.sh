@@ -3,8 +3,9 @@
 #
 # usage: ./deploy/test.sh [--quick] [--soak]
 #   --quick: only this machine's PostgreSQL, not 13 to 18
-#   --soak: instead of the tests, minutes of load, kills and restores, each checked (tests/soak.rs);
-#           LIFEBOAT_SOAK_SECONDS (300; 90 is a short one) and LIFEBOAT_SOAK_SEED (printed) choose
+#   --soak: instead of the tests, minutes of load, faults and restores, each checked: of the commands (tests/soak.rs), then of
+#           the service (tests/soak/service.rs); for each LIFEBOAT_SOAK_SECONDS (300; 90 is a short one) and LIFEBOAT_SOAK_SEED
+#           (printed) choose
 #
 # Installs what the tests need and is missing (see common.sh): PostgreSQL, zstd, age, an S3 server (moto)
 # and what the independent reader of the format needs (cryptography), both from PyPI into
@@ -274,7 +275,8 @@ fi
 
 tests=(--no-fail-fast)
 if [ -n "$soak" ]; then
-    tests=(--test integration -- soak::soak --exact --ignored --nocapture)
+    # One after the other: each loads the machine.
+    tests=(--test integration -- soak:: --ignored --nocapture --test-threads=1)
 else
     step "Format" cargo fmt --check
     step "Lints, warnings denied" cargo clippy --locked --all-targets --quiet -- -D warnings

@@ -2,6 +2,8 @@
 //! to random times and positions, each of which must hold exactly the commits that the clients' journal has up to
 //! there. What random choices are made follows from a seed, which is printed.
 //!
+//! `service.rs` is another one, of `lifeboat serve`.
+//!
 //! Takes minutes and is run on request: `LIFEBOAT_SOAK_SECONDS=300 ./deploy/test.sh --soak`; a failure names the seed:
 //! `LIFEBOAT_SOAK_SEED=… ` repeats its choices (the machine's timing is its own). The truth for a time is what
 //! PostgreSQL would keep: everything in WAL before the first commit that is later, as `pg_waldump` prints it.

@@ -1,6 +1,7 @@
-//! A soak of the service: two environments under pgbench and attachments that are written, two services on one
-//! repository, and meanwhile services killed and stopped still, PostgreSQL killed, base backups, the store cut off. In the end
-//! every acknowledged commit, and every file that an acknowledged commit names, is in a restore of the newest state.
+//! A soak of the service: two environments under pgbench and attachments that are written, two services on one repository,
+//! and meanwhile services killed and stopped still, their jobs killed, PostgreSQL killed and restarted, base backups, the store
+//! cut off or struck dumb. In the end every acknowledged commit, every file that an acknowledged commit names, and every row of
+//! pgbench is in a restore of the newest state, and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +9,32 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sha1::{Digest, Sha1};
 use tokio_postgres::NoTls;
 
 use super::chaos::{Load, Random};
-use super::{Log, PATIENCE, Plan};
+use super::{Log, PATIENCE, Plan, truth};
 use crate::common::{
-    Cluster, Estate, FlakyProxy, Moto, ODOO_TABLES, Running, Scratch, own, pgbench_init, skip, tool, wait_until,
+    Cluster, Estate, FlakyProxy, Moto, ODOO_TABLES, Running, Scratch, children_of, own, pgbench_init, skip, tool,
+    wait_until,
 };
 use crate::serve::{Host, Served, received};
+
+/// What goes wrong, and what is done in between.
+const FAULTS: [&str; 10] = [
+    "kill",
+    "kill",
+    "stall",
+    "kill a job",
+    "kill PostgreSQL",
+    "restart PostgreSQL",
+    "cut the store",
+    "silence the store",
+    "base",
+    "base",
+];
 
 /// Between two uploads.
 const PACE: Duration = Duration::from_millis(15);
@@ -45,6 +62,14 @@ impl Shop {
 
     fn cluster(&self) -> std::sync::MutexGuard<'_, Cluster> {
         self.cluster.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What pgbench and the clients have left in the two databases, once nobody works in them any more.
+    fn sum(cluster: &Cluster) -> [String; 2] {
+        let tables = ["accounts", "tellers", "branches", "history"];
+        let sums = tables.map(|t| format!("(SELECT count(*) || '/' || sum(hashtext(t::text)) FROM pgbench_{t} t)"));
+        let files = "SELECT count(*), sum(hashtext(store_fname)) FROM ir_attachment";
+        [cluster.psql("postgres", &format!("SELECT {}", sums.join(", "))), cluster.psql("shop", files)]
     }
 
     fn sell(&self, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
@@ -101,6 +126,19 @@ impl Services {
         self.running[which] = Some(self.hosts[which].serve());
     }
 
+    /// Whether any job runs.
+    fn run_jobs(&self) -> bool {
+        self.running.iter().flatten().any(|service| !children_of(service.pid()).is_empty())
+    }
+
+    /// Kills the jobs that run now; whether there were any.
+    fn kill_jobs(&self, which: usize) -> bool {
+        let jobs = self.running[which].as_ref().map(|service| children_of(service.pid())).unwrap_or_default();
+        // One that has just ended is no fault.
+        let killed = jobs.into_iter().filter(|job| kill(Pid::from_raw(job.cast_signed()), Signal::SIGKILL).is_ok());
+        killed.count() > 0
+    }
+
     fn stall(&self, which: usize, span: Duration) {
         if let Some(service) = &self.running[which] {
             service.signal(Signal::SIGSTOP);
@@ -143,23 +181,47 @@ fn service() {
     while Instant::now() < until {
         std::thread::sleep(Duration::from_millis(500 + random.below(4_000))); // a moment that nothing announces
         let (which, shop) = (random.below(2) as usize, random.below(2) as usize);
-        let what = random.one_of(&["kill", "stall", "postgres", "store", "base", "base"]);
+        let what = random.one_of(&FAULTS);
         log.say(&format!("{what} (service {which}, {})", shops[shop].name));
         *faults.entry(what).or_default() += 1;
         match what {
             "kill" => services.kill(which),
             "stall" => services.stall(which, Duration::from_millis(500 + random.below(6_000))),
-            "postgres" => {
+            "kill PostgreSQL" | "restart PostgreSQL" => {
                 let mut cluster = shops[shop].cluster();
-                cluster.kill9();
+                if what.starts_with("kill") {
+                    cluster.kill9()
+                } else {
+                    cluster.stop()
+                }
+                std::thread::sleep(Duration::from_millis(random.below(2_000))); // as long as it is away
                 cluster.start();
                 drop(cluster);
                 loads[shop] = Load::start(&shops[shop].cluster());
             }
-            "store" => {
-                proxy.cut();
-                std::thread::sleep(Duration::from_millis(200 + random.below(5_000))); // as long as it is away
+            "cut the store" | "silence the store" => {
+                if what.starts_with("cut") {
+                    proxy.cut()
+                } else {
+                    proxy.silence()
+                }
+                std::thread::sleep(Duration::from_millis(200 + random.below(8_000))); // as long as it is away
                 proxy.restore();
+            }
+            "kill a job" => {
+                // One of the two services runs the jobs of this environment.
+                for host in &services.hosts {
+                    let _ = host.lifeboat.run(&["service", "run", "base", "-e", shops[shop].name]);
+                }
+                // It waits for its place and its turn; then for a moment that nothing announces.
+                let (asked, moment) = (Instant::now(), Duration::from_millis(random.below(1_000)));
+                while !services.run_jobs() && asked.elapsed() < Duration::from_secs(5) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                std::thread::sleep(moment);
+                if (0..services.hosts.len()).filter(|host| services.kill_jobs(*host)).count() > 0 {
+                    *faults.entry("jobs killed").or_default() += 1;
+                }
             }
             _ => {
                 // Refused where the other service does it, or nobody yet.
@@ -180,6 +242,9 @@ fn service() {
     let (host, mut service) = (services.hosts[1].clone(), services.running[1].take().expect("it runs"));
     for shop in &shops {
         let cluster = shop.cluster();
+        wait_until("pgbench's sessions end", PATIENCE, || {
+            cluster.psql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'") == "0"
+        });
         cluster.psql("shop", "CREATE TABLE the_end AS SELECT 1");
         let end = cluster.psql("postgres", "SELECT pg_current_wal_insert_lsn()");
         wait_until("all is received", PATIENCE, || {
@@ -212,6 +277,9 @@ fn check(scratch: &Scratch, host: &Host, shop: &Shop, log: &Log) {
     let restore = ["restore", "-e", name, "--to", "latest", "--pgdata", &data_text, "--filestore", &files_text];
     lifeboat.run(&restore).ok();
     let copy = Cluster::adopt(scratch, &data, shop.cluster().major());
+    truth::assert_whole(&copy, name);
+    assert_eq!(Shop::sum(&copy), Shop::sum(&shop.cluster()), "{name}: rows of the source and of its restore");
+    let transactions = copy.psql("postgres", "SELECT count(*) FROM pgbench_history");
     let rows = copy.psql("shop", "SELECT string_agg(id || ' ' || store_fname, ',') FROM ir_attachment");
     let rows: BTreeMap<i64, String> = rows
         .split(',')
@@ -227,5 +295,9 @@ fn check(scratch: &Scratch, host: &Host, shop: &Shop, log: &Log) {
     }
     lifeboat.run(&["verify", "-e", name]).ok();
     lifeboat.run(&["evidence", "verify", "-e", name]).ok();
-    log.say(&format!("{name}: {} commits and files acknowledged, all restored", acknowledged.len()));
+    log.say(&format!(
+        "{name}: {} uploads acknowledged (a commit and a file each), all restored; {transactions} transactions of pgbench, \
+         no difference",
+        acknowledged.len()
+    ));
 }
