@@ -262,7 +262,7 @@ pub(super) struct RawPostgres {
     pub(super) reader: Option<ReaderMode>,
     /// Threads that read the cluster directly, 1 to 64; absent: one for each core.
     pub(super) reader_threads: Option<Located<usize>>,
-    /// Pause between heartbeats when the cluster is idle; default `1s`.
+    /// Pause between heartbeats when the cluster is idle; default: a quarter of `rpo`, `1s` to `15s`.
     pub(super) heartbeat: Option<Located<Span>>,
 }
 

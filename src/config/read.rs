@@ -24,7 +24,8 @@ use crate::units::{ByteSize, Span};
 /// Names that the repository uses for itself beside the environments.
 const RESERVED: [&str; 1] = ["keys"];
 const DEFAULT_SLOT: &str = "lifeboat";
-const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(1);
+/// Unless it is said otherwise, an idle cluster beats four times within its RPO, within these bounds.
+const HEARTBEATS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// What PostgreSQL accepts as `MAX_RATE`, in bytes per second.
 const MAX_RATE: std::ops::RangeInclusive<u64> = 32 << 10..=1 << 30;
 
@@ -140,13 +141,14 @@ fn assumed(source: &Source, raw: Option<&RawAssumed>) -> Result<Assumed> {
 }
 
 fn heartbeat(source: &Source, raw: Option<&Located<Span>>, objectives: Objectives) -> Result<Duration> {
-    let Some(raw) = raw else { return Ok(DEFAULT_HEARTBEAT.min(objectives.rpo)) };
+    let (shortest, longest) = HEARTBEATS;
+    let Some(raw) = raw else { return Ok((objectives.rpo / 4).clamp(shortest, longest).min(objectives.rpo)) };
     let heartbeat = positive(source, "heartbeat", raw)?;
     if heartbeat > objectives.rpo {
         return Err(source
             .error(&raw.span, format!("heartbeat {} is longer than rpo {}", raw.value, Span(objectives.rpo)))
             .meaning("whenever the cluster is idle its newest recovery point would be older than the objective")
-            .hint("shorten the heartbeat; its default is 1s"));
+            .hint("shorten the heartbeat, or leave it out: then it is a quarter of rpo, 1s to 15s"));
     }
     Ok(heartbeat)
 }

@@ -97,7 +97,7 @@ fn the_example_of_the_issue_means_what_it_says() {
     assert_eq!((postgres.slot.as_str(), postgres.run_as.as_deref()), ("lifeboat", Some("postgres")));
     assert_eq!((postgres.checkpoint, postgres.max_rate), (CheckpointMode::Fast, None));
     assert_eq!((postgres.reader, postgres.reader_threads), (ReaderMode::Auto, None));
-    assert_eq!(postgres.heartbeat, Duration::from_secs(1));
+    assert_eq!(postgres.heartbeat, Duration::from_secs(15), "a quarter of the RPO");
     assert_eq!(production.odoo[0].data_dir, Path::new("/var/lib/odoo"));
     assert_eq!(production.odoo[0].databases, Some(vec!["retail".to_owned()]));
     assert!(production.configuration.process_environment);

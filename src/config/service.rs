@@ -16,8 +16,8 @@ use crate::units::Span;
 const DEFAULT_JOBS: usize = 2;
 const DEFAULT_DRILLS: usize = 1;
 const DEFAULT_STOP: Duration = Duration::from_secs(60);
-const DEFAULT_LEASE: Duration = Duration::from_secs(60);
-const DEFAULT_REFRESH: Duration = Duration::from_secs(30);
+const DEFAULT_LEASE: Duration = Duration::from_secs(120);
+const DEFAULT_REFRESH: Duration = Duration::from_secs(60);
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 /// More jobs at once than this are no plan, but a mistake.

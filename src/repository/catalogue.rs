@@ -2,12 +2,14 @@
 //!
 //! Rebuilt from the store at every call: there is no catalogue that could be lost or stale.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
-use super::Repository;
 use super::coverage::{Coverage, TimelineWal};
 use super::retention::State;
 use super::wal_archive::{WalArchive, chain};
+use super::{Repository, wal_listing};
 use crate::error::{self, ErrorKind, Result};
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::evidence::{Body, Ledger, LedgerEntry};
@@ -138,34 +140,33 @@ async fn look(
     known_size: Option<u64>,
     troubles: &mut Vec<String>,
 ) -> Result<Option<Coverage>> {
-    let timelines = archive.timelines().await?;
-    let mut files = Vec::with_capacity(timelines.len());
+    // What is being written comes first: a segment that is completed meanwhile is then seen twice, and not never.
+    let mut live = wal_listing::live(archive).await?;
+    let (mut complete, strange) = wal_listing::complete(archive).await?;
+    troubles.extend(strange.into_iter().map(|key| format!("{key} is not named as a WAL file")));
     let mut segment_size = known_size;
-    for timeline in timelines {
-        let (listed, strange) = archive.list_all(timeline).await?;
-        troubles.extend(strange.into_iter().map(|key| format!("{key} is not named as a WAL file")));
-        let names: Vec<WalFileName> = listed.into_iter().map(|(name, _)| name).collect();
-        let live = archive.live_segments(timeline).await?;
+    for names in complete.values() {
         if segment_size.is_none() {
-            segment_size = tolerate(size_from(archive, &names).await, troubles)?.flatten();
+            segment_size = tolerate(size_from(archive, names).await, troubles)?.flatten();
         }
-        files.push((timeline, names, live));
     }
     let Some(segment_size) = segment_size else { return Ok(None) };
     let mut coverage = Coverage { segment_size, timelines: Default::default() };
-    for (timeline, names, live_segments) in files {
+    let timelines: BTreeSet<Timeline> = complete.keys().chain(live.keys()).copied().collect();
+    for timeline in timelines {
+        let names = complete.remove(&timeline).unwrap_or_default();
         let mut wal = TimelineWal::default();
         for name in &names {
             if let WalFileName::Segment(segment) = name {
                 wal.segments.extend(tolerate(segment.number(segment_size), troubles)?);
             }
         }
-        for segment in live_segments {
+        for (segment, pieces) in live.remove(&timeline).unwrap_or_default() {
             let Some(number) = tolerate(segment.number(segment_size), troubles)? else { continue };
             if wal.segments.contains(&number) {
                 continue;
             }
-            let pieces = tolerate(archive.pieces(&segment).await, troubles)?.unwrap_or_default();
+            let pieces = tolerate(pieces, troubles)?.unwrap_or_default();
             wal.live.extend(chain(pieces).last().map(|last| (number, last.end)));
         }
         if names.contains(&WalFileName::History { timeline }) {

@@ -22,6 +22,7 @@ pub mod splice;
 pub mod state_dir;
 pub mod verify;
 pub mod wal_archive;
+mod wal_listing;
 pub mod window;
 
 #[cfg(test)]

@@ -273,8 +273,13 @@ impl<'a> WalArchive<'a> {
     async fn summary_of(&self, class: Class, key: &str, size: u64) -> Result<Option<(ContentMac, WalSummary)>> {
         const END_READ: u64 = 4096;
         let store = self.store();
-        let Some(start) = store.find_range(key, 0..HEADER_READ.min(size)).await? else { return Ok(None) };
         let Some(end) = store.find_range(key, size.saturating_sub(END_READ)..size).await? else { return Ok(None) };
+        // Most pieces are small enough to be read at once.
+        let start = match size <= END_READ {
+            true => Some(end.clone()),
+            false => store.find_range(key, 0..HEADER_READ.min(size)).await?,
+        };
+        let Some(start) = start else { return Ok(None) };
         let opener = ObjectOpener::new(class, &start, &self.repository.keys).map_err(|e| e.context(key))?;
         let tail = Tail::parse(&end).map_err(|e| e.context(key))?;
         if tail.summary_len == 0 {
@@ -354,7 +359,11 @@ impl<'a> WalArchive<'a> {
         opened.map_err(|e| e.context(key))
     }
 
-    fn store(&self) -> &Store {
+    pub(super) fn environment(&self) -> &str {
+        self.environment
+    }
+
+    pub(super) fn store(&self) -> &Store {
         &self.repository.store
     }
 }
@@ -382,7 +391,7 @@ pub struct Piece {
 }
 
 impl Piece {
-    fn of(object: ObjectInfo) -> Result<Self> {
+    pub(super) fn of(object: ObjectInfo) -> Result<Self> {
         let name = object.key.rsplit('/').next().unwrap_or_default();
         let range = name.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
         match range {

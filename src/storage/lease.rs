@@ -34,6 +34,9 @@ use crate::runtime::Runtime;
 /// How many of the newest objects stay when older ones are deleted.
 const KEPT: u64 = 4;
 
+/// So many times as long as it lasts passes between two deletions, each of which costs a listing and a look.
+const TIDY_AFTER: u32 = 4;
+
 /// How long leases last. All instances that share a repository should agree; a holder's own terms count for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -382,7 +385,7 @@ impl Lease {
         if undisturbed {
             self.extend(began);
         }
-        let untidy = began.ticks >= self.tidied + self.seat.terms.lasts;
+        let untidy = began.ticks >= self.tidied + self.seat.terms.lasts * TIDY_AFTER;
         if untidy || !undisturbed {
             match self.seat.look().await? {
                 Some(top) if top.holding.number == number => {

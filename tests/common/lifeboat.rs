@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -55,9 +55,11 @@ impl Lifeboat {
         self
     }
 
-    /// The program's path.
+    /// The program's path: that which was built with these tests, or another one (`LIFEBOAT_TEST_PROGRAM`; a release build is
+    /// what is measured).
     pub(crate) fn program() -> &'static str {
-        PROGRAM.expect("only integration tests are built with the program")
+        static OTHER: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("LIFEBOAT_TEST_PROGRAM").ok());
+        OTHER.as_deref().or(PROGRAM).expect("only integration tests are built with the program")
     }
 
     /// Runs a command to its end.

@@ -4,7 +4,7 @@
 //! Everything is blocking and may be called from a `#[tokio::test]` as well. Everything is made below
 //! one [`Scratch`] directory, stopped and removed when its value is dropped, and bounded by a time-out.
 //! Which server and tools there are is told by `deploy/test.sh`, through the environment:
-//! `LIFEBOAT_TEST_MOTO`, `LIFEBOAT_TEST_PG_<major>`, `LIFEBOAT_TEST_FIXTURES`.
+//! `LIFEBOAT_TEST_MOTO`, `LIFEBOAT_TEST_PG_<major>`, `LIFEBOAT_TEST_FIXTURES`, `LIFEBOAT_TEST_PROGRAM`.
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test module takes what it needs")]
 

@@ -1,7 +1,13 @@
-//! What an idle service costs: processor time, memory, requests to the store. Prints figures, asserts none; run on
-//! request: `LIFEBOAT_IDLE_SECONDS=120 cargo test --test integration serve::idle -- --ignored --nocapture`.
+//! What an idle service costs: processor time, memory, requests to the store, for each number of environments. Prints figures,
+//! asserts none; run on request, best with a release build:
+//! `LIFEBOAT_TEST_PROGRAM=$PWD/target/release/lifeboat LIFEBOAT_IDLE_SECONDS=120 LIFEBOAT_IDLE_ENVIRONMENTS=1,2,5,10 \
+//! cargo test --test integration serve::idle -- --ignored --nocapture`.
+//!
+//! Each environment has a cluster of its own, in which nobody works; two services serve the same clusters, one with a
+//! repository in a folder, one on S3 (moto).
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::*;
 
@@ -25,57 +31,80 @@ fn requests(scratch: &Scratch) -> BTreeMap<String, u64> {
 }
 
 /// Processor time of a process in seconds, and its resident size in MiB.
-fn spent(pid: u32) -> (f64, u64) {
+fn spent(pid: u32) -> (f64, f64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
     let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("a number")).sum();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
     let kib: u64 = rss.trim().trim_end_matches(" kB").trim().parse().expect("a number");
-    (ticks as f64 / 100.0, kib / 1024)
+    (ticks as f64 / 100.0, kib as f64 / 1024.0)
+}
+
+/// A service with all clusters, as it comes: nothing shortened, no job but the first base backups.
+fn start(scratch: &Scratch, repository: &str, name: &str, clusters: &[Cluster]) -> (Host, Running) {
+    let mut served = Served::on(scratch, repository);
+    for (n, cluster) in clusters.iter().enumerate() {
+        served = served.environment(&format!("{name}-{n}"), &cluster.dsn(), "");
+    }
+    let host = served.host(name);
+    let config = fs::read_to_string(&host.config).expect("a configuration");
+    let config = config.replace("lease = \"4s\"\n", "").replace("refresh_every = \"1s\"\n", "");
+    fs::write(&host.config, config).expect("written");
+    let mut service = host.serve();
+    for (n, cluster) in clusters.iter().enumerate() {
+        wait_until("WAL is received", PATIENCE, || received(cluster, &format!("{name}_{n}")));
+        let run = host.ask_in_time("base", &format!("{name}-{n}"));
+        assert_eq!(host.ended(&run, &mut service)["outcome"], "done");
+    }
+    (host, service)
+}
+
+fn measure(count: usize, span: Duration) {
+    let scratch = Scratch::new();
+    let Some(moto) = Moto::start_new(&scratch) else { skip!("no moto") };
+    moto.create_bucket("estate");
+    let clusters: Vec<Cluster> =
+        (0..count).map(|n| Cluster::builder(&scratch).name(&format!("pg{n}")).start()).collect();
+    let services = [
+        ("folder", start(&scratch, &file_url(&scratch.join("repository")), "folder", &clusters).1),
+        ("S3", start(&scratch, &Estate::s3("estate", &moto.endpoint()), "s3", &clusters).1),
+    ];
+    // What follows a backup has been done after one look.
+    std::thread::sleep(Duration::from_secs(40));
+    let began = Instant::now();
+    let (before, cpu) = (requests(&scratch), services.each_ref().map(|(_, service)| spent(service.pid()).0));
+    std::thread::sleep(span);
+    let seconds = began.elapsed().as_secs_f64();
+    let after = requests(&scratch);
+    for ((name, service), cpu) in services.iter().zip(cpu) {
+        let (now, rss) = spent(service.pid());
+        println!(
+            "{count} environments, {name}, {seconds:.0} s: {:.2} % of a core ({:.0} CPU seconds an hour), {rss:.1} MiB",
+            (now - cpu) * 100.0 / seconds,
+            (now - cpu) * 3600.0 / seconds
+        );
+    }
+    let hourly = |n: u64| n as f64 * 3600.0 / seconds / count as f64;
+    let came = |what: &String, n: &u64| n - before.get(what).copied().unwrap_or_default();
+    let all: u64 = after.iter().map(|(what, n)| came(what, n)).sum();
+    println!("  {:>6.0} requests an hour and environment", hourly(all));
+    for (what, n) in after.iter().filter(|(what, n)| came(what, n) > 0) {
+        println!("  {:>6.0} {what}", hourly(came(what, n)));
+    }
+    for (_, service) in services {
+        service.signal(Signal::SIGTERM);
+        service.wait(PATIENCE).ok();
+    }
 }
 
 #[test]
 #[ignore = "measures for minutes"]
 fn idle() {
-    let seconds = std::env::var("LIFEBOAT_IDLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
-    for count in [1, 8] {
-        let scratch = Scratch::new();
-        let Some(moto) = Moto::start_new(&scratch) else { skip!("no moto") };
-        moto.create_bucket("estate");
-        let cluster = Cluster::builder(&scratch).config("max_replication_slots = 20\nmax_wal_senders = 20").start();
-        let mut served = Served::on(&scratch, &Estate::s3("estate", &moto.endpoint()));
-        for n in 0..count {
-            served = served.environment(&format!("e{n}"), &cluster.dsn(), "");
-        }
-        let host = served.host("here");
-        // As it comes, with nothing shortened.
-        let config = fs::read_to_string(&host.config).expect("a configuration");
-        let config = config.replace("lease = \"4s\"\n", "").replace("refresh_every = \"1s\"\n", "");
-        fs::write(&host.config, config).expect("written");
-        let mut service = host.serve();
-        for n in 0..count {
-            wait_until("WAL is received", PATIENCE, || received(&cluster, &format!("e{n}")));
-            let run = host.ask("base", &format!("e{n}"));
-            assert_eq!(host.ended(&run, &mut service)["outcome"], "done");
-        }
-        // What follows a backup has been done after one look.
-        std::thread::sleep(Duration::from_secs(40));
-        let (before, (cpu, _)) = (requests(&scratch), spent(service.pid()));
-        std::thread::sleep(Duration::from_secs(seconds));
-        let (after, (cpu_after, rss)) = (requests(&scratch), spent(service.pid()));
-        let hourly = |n: u64| n * 3600 / seconds;
-        println!(
-            "{count} environments, {seconds} s: {:.2} % of a core, {rss} MiB",
-            (cpu_after - cpu) * 100.0 / seconds as f64
-        );
-        for (what, n) in &after {
-            let n = n - before.get(what).copied().unwrap_or_default();
-            if n > 0 {
-                println!("  {:>8} an hour  {what}", hourly(n));
-            }
-        }
-        service.signal(Signal::SIGTERM);
-        service.wait(PATIENCE).ok();
+    let said = |name: &str| std::env::var(name).ok();
+    let seconds = said("LIFEBOAT_IDLE_SECONDS").map_or(120, |s| s.parse().expect("a number"));
+    let counts = said("LIFEBOAT_IDLE_ENVIRONMENTS").unwrap_or_else(|| "1,2,5,10".to_owned());
+    for count in counts.split(',') {
+        measure(count.parse().expect("a number"), Duration::from_secs(seconds));
     }
 }

@@ -169,6 +169,7 @@ impl Session<'_> {
             others,
             own,
             looked: None,
+            pause: Duration::ZERO,
         };
         Ok(Pipeline {
             items,

@@ -19,8 +19,9 @@ use crate::storage::layout;
 use crate::units::Lsn;
 use crate::wal_name::{SegmentName, WalFileName};
 
-/// Others' pieces are looked for this often.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Others' pieces are looked for after the first pause, then after pauses that grow up to the second: whoever else stores
+/// some does so from the start.
+const LOOKS: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// What one run of the receiver stored.
 #[derive(Debug, Default)]
@@ -47,6 +48,8 @@ pub(super) struct Storer {
     pub(super) own: HashSet<String>,
     /// When others' pieces were looked for last.
     pub(super) looked: Option<Instant>,
+    /// How long after that they are looked for again.
+    pub(super) pause: Duration,
 }
 
 impl Storer {
@@ -111,9 +114,12 @@ impl Storer {
     /// Two servers that write the same timeline differ only in bytes: a clone's receiver stores pieces beside ours,
     /// and none has a name that the other wants. A base backup's own receiver does so, too, with the same bytes.
     async fn look_for_others(&mut self, archive: WalArchive<'_>, segment: &SegmentName) -> Result<()> {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        let (first, longest) = LOOKS;
+        let pause = self.pause.max(first);
+        if self.looked.is_some_and(|looked| looked.elapsed() < pause) {
             return Ok(());
         }
+        self.pause = if self.looked.is_some() { (pause * 2).min(longest) } else { first };
         self.looked = Some(Instant::now());
         if archive.pieces(segment).await?.iter().any(|piece| !self.own.contains(&piece.key)) {
             self.others.send_replace(true);
