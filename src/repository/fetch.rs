@@ -26,7 +26,7 @@ const PACKS_IN_FLIGHT: usize = 3;
 const PIECES_IN_FLIGHT: usize = 2;
 
 /// Most bytes in a piece.
-const PIECE: u64 = 4 << 20;
+const PIECE: u64 = 3 << 20;
 
 /// Frames closer than this are read together.
 const GAP: u64 = 1 << 20;
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(ranges(&frames, &[2]), [(0..1024, 0), ((9 << 20)..(9 << 20) + 500, 1)]);
         let many: Vec<FrameInfo> = (0..9).map(|n| frame(300 + n * (1 << 20), 1 << 20)).collect();
         let all = ranges(&many, &(0..9).collect::<Vec<u32>>());
-        assert_eq!(all.iter().map(|(_, frames)| *frames).collect::<Vec<_>>(), [3, 4, 2]);
+        assert_eq!(all.iter().map(|(_, frames)| *frames).collect::<Vec<_>>(), [2, 3, 3, 1]);
         assert!(all.iter().all(|(range, _)| range.end - range.start <= PIECE));
     }
 }

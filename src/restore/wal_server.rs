@@ -43,7 +43,7 @@ use crate::wal_name::{SegmentName, WalFileName};
 pub(crate) const AHEAD: u64 = 256 << 20;
 
 /// Bytes of WAL that are opened at the same time, in memory.
-const IN_MEMORY: u64 = 48 << 20;
+const IN_MEMORY: u64 = 32 << 20;
 
 /// How often it is looked whether recovery took a file. While it takes one, the next ones lie there.
 pub(super) const LOOK: Duration = Duration::from_millis(5);
