@@ -183,3 +183,13 @@ fn names_of_secrets() {
         assert!(!words::is_secret(open), "{open}");
     }
 }
+
+/// Builds for tests have what dependencies of the tests ask of `regex` beside; the program has what it asks for itself.
+#[test]
+fn what_patterns_need_of_their_crate_is_asked_for() {
+    let manifest: toml::Table = include_str!("../../../Cargo.toml").parse().expect("a manifest");
+    let features = manifest["dependencies"]["regex"]["features"].as_array().expect("a list");
+    for (feature, of) in [("unicode-case", "(?i)"), ("unicode-perl", r"\s, \w, \b")] {
+        assert!(features.iter().any(|asked| asked.as_str() == Some(feature)), "{feature} is needed for {of}");
+    }
+}
