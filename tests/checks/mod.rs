@@ -1,6 +1,7 @@
 //! Checks that compare with the source, checks that are tried on a live database, and checks that are themselves
 //! checked.
 
+mod damage;
 mod pages;
 mod series;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{Cluster, Estate, Scratch, fixture_odoo, load_fixture, majors, skip};
+use crate::common::{Cluster, Estate, Fixture, Scratch, fixture_of, load_fixture, majors, skip};
 
 /// A self-test restores once and checks a dozen times.
 const LONG: Duration = Duration::from_secs(600);
@@ -264,12 +265,11 @@ fn a_file_of_checks_is_tried_on_a_live_database() {
 }
 
 /// The fixture with the checks that are copied, and a role of its own.
-fn odoo(suites: &[&str]) -> Option<Site> {
-    let fixture = fixture_odoo()?;
+fn odoo(fixture: &Fixture, suites: &[&str]) -> Site {
     let scratch = Scratch::new();
     let cluster = Cluster::builder(&scratch).start();
     let data_dir = scratch.join("odoo");
-    load_fixture(&fixture, &cluster, "retail", &data_dir);
+    load_fixture(fixture, &cluster, "retail", &data_dir);
     cluster.psql("postgres", "CREATE ROLE odoo LOGIN CREATEDB; ALTER DATABASE retail OWNER TO odoo");
     cluster.psql("retail", "UPDATE ir_cron SET lastcall = now() AT TIME ZONE 'UTC'");
     let folder = scratch.join("restore-tests");
@@ -293,8 +293,11 @@ fn odoo(suites: &[&str]) -> Option<Site> {
     site.cluster.psql("retail", "UPDATE res_partner SET ref = 'later'; SELECT pg_switch_wal()");
     site.estate.caught_up(&site.cluster);
     receiver.kill9();
-    Some(site)
+    site
 }
+
+/// Every suite that comes with Lifeboat.
+const ALL: [&str; 5] = ["odoo-hard", "odoo-facts", "odoo-baseline", "odoo-fingerprint", "odoo-fresh"];
 
 /// What came of each damage, by its name.
 fn outcomes(record: &Value) -> Vec<(String, String, Vec<String>)> {
@@ -306,8 +309,8 @@ fn outcomes(record: &Value) -> Vec<(String, String, Vec<String>)> {
 
 #[test]
 fn every_damage_turns_a_check_red_and_fewer_checks_find_less() {
-    let all = ["odoo-hard", "odoo-facts", "odoo-baseline", "odoo-fingerprint", "odoo-fresh"];
-    let Some(site) = odoo(&all) else { skip!("no fixtures (LIFEBOAT_TEST_FIXTURES)") };
+    let Some(fixture) = fixture_of(19) else { skip!("no fixtures (LIFEBOAT_TEST_FIXTURES)") };
+    let site = odoo(&fixture, &ALL);
     let reports = site.estate.scratch.join("reports").display().to_string();
     let told = site.estate.spawn(&["drill", "selftest", "--report", &reports]).wait(LONG).ok().json();
     let record = &told["drill"];

@@ -28,6 +28,17 @@ const FILES: [&str; 7] = [
     "/usr/lib/x86_64-linux-gnu/perl-base",
 ];
 
+/// A root file system for an image.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Root {
+    /// Files and directories of this machine, at their own paths.
+    pub(crate) files: BTreeSet<PathBuf>,
+    /// Others, and where they are in the image.
+    pub(crate) moved: Vec<(PathBuf, String)>,
+    /// What the image declares, as in a `Containerfile`.
+    pub(crate) declares: Vec<String>,
+}
+
 /// The engine that tests of one time share.
 static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
 
@@ -76,8 +87,7 @@ impl Engine {
         if !found.is_ok_and(|output| output.status.success()) {
             return Err("there is no Podman here (see deploy/test.sh)".into());
         }
-        let contents = contents(bin_dir);
-        let image = engine.image("localhost/lifeboat-postgres:test", &contents)?;
+        let image = engine.image("localhost/lifeboat-postgres:test", &root_of(bin_dir))?;
         let works = engine.command(&["run", "--rm", "--network=none", "--read-only"]);
         let output =
             { works }.args(["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", &image, "/bin/true"]).output();
@@ -126,14 +136,26 @@ impl Engine {
     }
 
     /// Makes an image of files of this machine; its name by digest.
-    pub(crate) fn image(&self, name: &str, files: &BTreeSet<PathBuf>) -> Result<String, String> {
-        let list: String = files.iter().map(|path| format!("{}\n", path.display())).collect();
-        let list = self.scratch.write("image.list", list);
+    pub(crate) fn image(&self, name: &str, root: &Root) -> Result<String, String> {
+        let paths = root.files.iter().chain(root.moved.iter().map(|(from, _)| from));
+        let list: String = paths.map(|path| format!("{}\n", path.display())).collect();
+        let list = self.scratch.write(&name.replace(['/', ':'], "-"), list);
         let mut tar = Command::new("tar");
-        tar.args(["--exclude=*llvmjit*", "--exclude=*/bitcode", "-cf", "-", "-T"]);
-        let mut tar = tar.arg(list).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())?;
+        tar.args(["--exclude=*llvmjit*", "--exclude=*/bitcode", "--exclude=i18n", "-cf", "-"]);
+        // Links of all kinds stay what they are.
+        for (from, to) in &root.moved {
+            let from = from.display().to_string();
+            let whole = format!("s,^/*{}\\(/\\|$\\),{to}\\1,rSH", from.trim_start_matches('/').replace('.', "\\."));
+            tar.arg(format!("--transform={whole}"));
+        }
+        let mut tar =
+            tar.arg("-T").arg(list).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| e.to_string())?;
         let content = tar.stdout.take().expect("piped");
-        let output = self.command(&["import", "-q", "-", name]).stdin(content).output().map_err(|e| e.to_string())?;
+        let mut import = self.command(&["import", "-q"]);
+        for line in &root.declares {
+            import.args(["--change", line]);
+        }
+        let output = import.args(["-", name]).stdin(content).output().map_err(|e| e.to_string())?;
         tar.wait().map_err(|e| e.to_string())?;
         if !output.status.success() {
             return Err(format!("Podman imports no image here: {}", String::from_utf8_lossy(&output.stderr).trim()));
@@ -144,8 +166,8 @@ impl Engine {
 
     /// An image that holds next to nothing, by its digest.
     pub(crate) fn small_image(&self) -> String {
-        let files = BTreeSet::from([PathBuf::from("/usr/bin/true")]);
-        self.image("localhost/lifeboat-small:test", &files).expect("imported")
+        let root = Root { files: BTreeSet::from([PathBuf::from("/usr/bin/true")]), ..Root::default() };
+        self.image("localhost/lifeboat-small:test", &root).expect("imported")
     }
 
     /// The id of the image.
@@ -180,7 +202,7 @@ impl Engine {
     fn command(&self, arguments: &[&str]) -> Command {
         let podman = self.podman();
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", "120"]).arg(podman.get_program()).args(podman.get_args());
+        command.args(["--kill-after=5", "600"]).arg(podman.get_program()).args(podman.get_args());
         command.envs(podman.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.args(arguments).stdin(Stdio::null());
         command
@@ -211,20 +233,33 @@ impl Drop for Engine {
 }
 
 /// Files for an image: programs, PostgreSQL, the libraries that all of them are linked with.
-fn contents(bin_dir: &Path) -> BTreeSet<PathBuf> {
-    let mut files: BTreeSet<PathBuf> = FILES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
+fn root_of(bin_dir: &Path) -> Root {
+    let mut root = own_root(&PROGRAMS);
     let home = bin_dir.parent().expect("a directory of programs lies in another");
-    files.insert(home.to_owned());
+    root.files.insert(home.to_owned());
     // Debian has its data elsewhere.
     let data = Path::new("/usr/share/postgresql").join(home.file_name().unwrap_or_default());
-    files.extend(Some(data).filter(|data| data.exists()));
-    let programs = PROGRAMS.iter().map(|name| Path::new("/usr/bin").join(name)).filter(|path| path.exists());
-    let programs: Vec<PathBuf> = programs.collect();
+    root.files.extend(Some(data).filter(|data| data.exists()));
     let servers = walkdir::WalkDir::new(home).into_iter().flatten().map(|entry| entry.path().to_owned());
     let servers = servers.filter(|path| path.starts_with(bin_dir) || path.extension().is_some_and(|e| e == "so"));
-    let linked: Vec<PathBuf> = servers.filter(|path| path.is_file()).chain(programs.iter().cloned()).collect();
+    root.files.extend(linked(servers.filter(|path| path.is_file())));
+    root
+}
+
+/// A root with programs of this machine, and what they need.
+pub(crate) fn own_root(programs: &[&str]) -> Root {
+    let mut files: BTreeSet<PathBuf> = FILES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
+    let programs = programs.iter().map(|name| Path::new("/usr/bin").join(name)).filter(|path| path.exists());
+    let programs: Vec<PathBuf> = programs.collect();
+    files.extend(linked(programs.iter().cloned()));
     files.extend(programs);
-    let output = Command::new("ldd").args(&linked).output().expect("ldd starts");
+    Root { files, ..Root::default() }
+}
+
+/// The libraries that programs and libraries are linked with.
+pub(crate) fn linked(programs: impl IntoIterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    let output = Command::new("ldd").args(programs).output().expect("ldd starts");
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let Some(library) = line.split_whitespace().find(|word| word.starts_with('/') && !word.ends_with(':')) else {
             continue;

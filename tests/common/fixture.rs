@@ -1,4 +1,4 @@
-//! The real Odoo 19 database and filestore of `../shared/fixtures`, where a checkout has them.
+//! Real Odoo databases with their filestores: that of Odoo 19 in `../shared/fixtures`, where a checkout has it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,11 +28,18 @@ pub(crate) struct Fixture {
 
 /// The fixture, in `LIFEBOAT_TEST_FIXTURES` or `../shared/fixtures` beside the checkout.
 pub(crate) fn fixture_odoo() -> Option<Fixture> {
-    let told = std::env::var_os("LIFEBOAT_TEST_FIXTURES").map(PathBuf::from);
+    fixture_of(19)
+}
+
+/// The database and filestore of one series, there or beside the Odoos of `LIFEBOAT_TEST_ODOO`.
+pub(crate) fn fixture_of(series: u32) -> Option<Fixture> {
+    let told = ["LIFEBOAT_TEST_FIXTURES", "LIFEBOAT_TEST_ODOO"].map(|name| std::env::var_os(name).map(PathBuf::from));
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
-    let directory = told.into_iter().chain([beside]).map(|d| d.join("odoo19-retail")).find(|d| d.is_dir())?;
-    let fixture = Fixture { dump: directory.join("db.dump"), filestore: directory.join("filestore.tar.zst") };
-    (fixture.dump.exists() && fixture.filestore.exists()).then_some(fixture)
+    let places = told.into_iter().flatten().chain([beside]);
+    let directories = places.map(|place| place.join(format!("odoo{series}-retail")));
+    let mut fixtures = directories
+        .map(|directory| Fixture { dump: directory.join("db.dump"), filestore: directory.join("filestore.tar.zst") });
+    fixtures.find(|fixture| fixture.dump.exists() && fixture.filestore.exists())
 }
 
 /// Loads it as database `name` and as `data_dir/filestore/<name>`, which belongs to the servers' account.
