@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::units::Span;
 
 const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(600);
+const PACKAGED: &str = "/usr/lib/python3/dist-packages/odoo/addons";
 
 /// The Odoo that drills start on restored databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,13 @@ impl DrillOdoo {
     pub fn root(&self) -> Option<&Path> {
         let script = self.command.iter().rev().map(Path::new).find(|part| part.is_absolute())?;
         script.parent()
+    }
+
+    /// Where Debian's package has the add-ons of Odoo itself, and so the images of Docker's library, where `command`
+    /// is the program of that package (`/usr/bin/odoo`).
+    pub fn packaged(&self) -> Option<PathBuf> {
+        let script = self.command.iter().rev().map(Path::new).find(|part| part.is_absolute())?;
+        (script.file_name()? == "odoo").then(|| PACKAGED.into())
     }
 
     /// Every path that the Odoo reads: what a sandbox must show it.
@@ -120,6 +128,8 @@ mod tests {
         };
         let wanted = ["/opt/geoip", "/opt/odoo/19", "/opt/odoo/venv", "/opt/shop/addons"];
         assert_eq!(odoo.reads(), wanted.map(PathBuf::from));
-        assert_eq!(odoo.root(), Some(Path::new("/opt/odoo/19")));
+        assert_eq!((odoo.root(), odoo.packaged()), (Some(Path::new("/opt/odoo/19")), None));
+        let packaged = DrillOdoo { command: vec!["/usr/bin/odoo".into(), "--dev".into()], ..odoo };
+        assert_eq!(packaged.packaged(), Some(PACKAGED.into()));
     }
 }

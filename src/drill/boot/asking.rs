@@ -1,6 +1,7 @@
 //! The questions that a running Odoo is asked over HTTP, as a user would ask them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -9,6 +10,7 @@ use super::access::{Document, Sample, User};
 use super::web::{Told, Web};
 use crate::drill::asserted::Asserted;
 use crate::evidence::drill_record::{Check, CheckResult, Severity};
+use crate::postgres::launch::Launch;
 
 /// Offences that are kept as evidence.
 const ROWS_KEPT: usize = 5;
@@ -28,6 +30,13 @@ pub(super) struct Questions<'a> {
     pub(super) user: Option<User>,
     pub(super) attachments: Vec<Sample>,
     pub(super) document: Option<Document>,
+    /// Whether Odoo can print.
+    pub(super) can_print: bool,
+}
+
+/// Whether `wkhtmltopdf` is where Odoo runs: on this host, or in its image.
+pub(super) fn can_print(launch: &dyn Launch) -> bool {
+    WKHTMLTOPDF.iter().any(|program| launch.has(Path::new(program)))
 }
 
 /// Result, in words, with evidence.
@@ -133,7 +142,7 @@ impl Asker<'_, '_> {
         let pdf = Asserted {
             id: "H8",
             title: "The same document is printed as PDF",
-            why: "What customers receive; it needs wkhtmltopdf on the host of the drill.",
+            why: "What customers receive; it needs wkhtmltopdf where Odoo runs.",
             severity: Severity::Baseline,
         };
         self.note(pdf, outcome, began);
@@ -268,8 +277,8 @@ impl Asker<'_, '_> {
         if !is_in {
             return Ok(not_asked());
         }
-        if !WKHTMLTOPDF.iter().any(|program| std::path::Path::new(program).exists()) {
-            return Ok((CheckResult::NotApplicable, "there is no wkhtmltopdf on this host".into(), Vec::new()));
+        if !self.questions.can_print {
+            return Ok((CheckResult::NotApplicable, "there is no wkhtmltopdf where Odoo runs".into(), Vec::new()));
         }
         let path = format!("/report/pdf/{}/{}", document.report, document.id);
         let page = self.web.get(&path).await?;
@@ -328,6 +337,26 @@ fn links(page: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An installation that is not this host's.
+    #[derive(Debug)]
+    struct Image(&'static [&'static str]);
+
+    impl Launch for Image {
+        fn command(&self, program: &Path) -> std::process::Command {
+            std::process::Command::new(program)
+        }
+
+        fn has(&self, program: &Path) -> bool {
+            self.0.iter().any(|there| Path::new(there) == program)
+        }
+    }
+
+    #[test]
+    fn whether_odoo_can_print_is_told_by_where_it_runs() {
+        assert!(can_print(&Image(&["/usr/bin/odoo", "/usr/local/bin/wkhtmltopdf"])));
+        assert!(!can_print(&Image(&["/usr/bin/odoo"])));
+    }
 
     #[test]
     fn links_to_bundles_are_found_wherever_they_stand() {

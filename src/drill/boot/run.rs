@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio_postgres::config::Host;
 
 use super::access::{self, Identity};
-use super::asking::{LOGGED_IN, Questions, ask};
+use super::asking::{LOGGED_IN, Questions, ask, can_print};
 use super::log::{self, Told};
 use super::pages::{Pages, unanswered};
 use super::process::{Odoo, Start, not_started};
@@ -44,6 +44,7 @@ pub async fn run(server: &PrivateServer, database: &str, series: u32, settings: 
         user: access::user(&client).await?,
         attachments: access::attachments(&client).await?,
         document: access::document(&client).await?,
+        can_print: can_print(settings.around.launch),
     };
     let before = Identity::read(&client).await?;
     let questions = Questions { uuid: before.uuid.as_deref(), ..questions };

@@ -60,6 +60,7 @@ impl AddonsPaths {
             paths.extend(odoo.addons_path.iter().cloned());
         }
         paths.extend(odoo.root().map(|root| root.join("addons")));
+        paths.extend(odoo.packaged());
         Ok(paths)
     }
 
