@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 
 use crate::config::Environment;
 use crate::configuration::drift;
-use crate::evidence::Body;
+use crate::evidence::drift_record::DriftRecord;
 use crate::evidence::drill_record::{DrillRecord, Verdict};
 use crate::evidence::sampled::SamplingMethod;
 use crate::evidence::wording::verdict_word;
+use crate::evidence::{Body, LedgerEntry};
 use crate::repository::catalogue::Catalogue;
 use crate::repository::frontier::Recovery;
 use crate::repository::window::{self, Part};
@@ -27,7 +28,7 @@ pub struct Evidence {
     pub drills: Vec<DrillFact>,
     /// When the newest complete self-test ended.
     pub selftest_at: Option<DateTime<Utc>>,
-    /// The newest drift, where it holds something critical: when, and what.
+    /// The newest drift, where it holds something critical that nobody has decided about: when, and what.
     pub critical_drift: Option<(DateTime<Utc>, String)>,
     /// Databases of other environments that were loaded into this one.
     pub refreshes: Vec<Refresh>,
@@ -94,6 +95,7 @@ impl Evidence {
             selftest_at: selftest.map(|test| test.finished_at).max(),
             drills: records.into_iter().map(fact).collect(),
             critical_drift: drift::latest(&catalogue.entries)
+                .filter(|drift| !is_decided(&catalogue.entries, drift))
                 .and_then(|drift| drift.alert().map(|alert| (drift.taken_at, alert))),
             refreshes: others.iter().flat_map(|other| refreshes(other, system)).collect(),
         }
@@ -132,4 +134,18 @@ fn refreshes(other: &Catalogue, system: Option<&str>) -> Vec<Refresh> {
         })
     };
     other.entries.iter().filter_map(into).collect()
+}
+
+/// Whether somebody has decided about a drift: has silenced it since, with a reason that the ledger keeps. A silence of
+/// everything says nothing about it.
+pub(super) fn is_decided(entries: &[LedgerEntry], drift: &DriftRecord) -> bool {
+    entries.iter().map(|entry| &entry.statement.predicate).any(|said| match &said.body {
+        Body::Silence(silence) => {
+            said.recorded_at > drift.taken_at
+                && silence.until.is_some()
+                && silence.condition.as_deref() == Some("configuration_drift")
+                && silence.subject.as_ref().is_none_or(|subject| *subject == drift.export)
+        }
+        _ => false,
+    })
 }

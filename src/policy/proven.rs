@@ -91,7 +91,9 @@ pub(super) fn judge(rule: &PolicyRule, bench: &mut Bench<'_>) {
                 (young, format!("{what}, {age}"))
             }
         };
-        let to_do = format!("`lifeboat drift -e {name}`: put it right, or take another export once it is decided");
+        let to_do = format!(
+            "`lifeboat drift -e {name}`: put it right; once it is decided: `lifeboat alert silence -e {name} --condition configuration_drift --for 1d --reason …`"
+        );
         bench.ask(rule, "critical_drift", format!("critical drift is looked at within {}", Span(limit)), to_do, |_| {
             answer
         });

@@ -335,6 +335,46 @@ fn what_is_scheduled_and_what_calendars_forbid() {
 }
 
 #[test]
+fn drift_is_decided_by_somebody_who_silences_it() {
+    use crate::evidence::Body;
+    use crate::evidence::drift_record::DriftRecord;
+    use crate::evidence::notices::SilenceChange;
+    use crate::evidence::testing::entry;
+
+    let at = |hours: i64| now() + chrono::Duration::hours(hours);
+    let drift = DriftRecord {
+        export: "b".into(),
+        taken_at: at(0),
+        compared_with: "a".into(),
+        compared_at: at(-24),
+        changes: Vec::new(),
+        left_out: 0,
+        critical: 1,
+        notices: 0,
+        expected: 0,
+        ignored: 0,
+    };
+    let decided = |hours, condition: Option<&str>, subject: Option<&str>, until| {
+        let silence = SilenceChange {
+            id: "s".into(),
+            condition: condition.map(Into::into),
+            subject: subject.map(Into::into),
+            until,
+            author: "cto".into(),
+            reason: "it was meant".into(),
+        };
+        super::evidence::is_decided(&[entry(1, at(hours), Body::Silence(silence))], &drift)
+    };
+    let until = Some(at(24));
+    assert!(decided(1, Some("configuration_drift"), None, until));
+    assert!(decided(1, Some("configuration_drift"), Some("b"), until));
+    assert!(!decided(1, Some("configuration_drift"), Some("a"), until), "of another export");
+    assert!(!decided(-1, Some("configuration_drift"), None, until), "it was made before");
+    assert!(!decided(1, None, None, until), "of everything");
+    assert!(!decided(1, Some("configuration_drift"), None, None), "it ends one");
+}
+
+#[test]
 fn copies_must_be_masked() {
     let (policy, estate) = load("[[rule]]\nname = \"copies\"\nmasked_refresh_only = true\n");
     let staging = estate.environment("staging").expect("known");
