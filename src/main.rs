@@ -1,4 +1,4 @@
-//! The program: starts tracing, parses, dispatches, turns errors into exit codes.
+//! The program: parses, dispatches, turns errors into exit codes.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,6 @@ fn main() -> ExitCode {
     }
     // Both providers may be compiled in one day; rustls then refuses to choose.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("LIFEBOAT_LOG").unwrap_or_else(|_| "warn".into()))
-        .init();
     match Arguments::from_command_line() {
         Ok(arguments) => cli::main(arguments),
         Err(code) => code,

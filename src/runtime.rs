@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SubsecRound, Utc};
 
 use crate::error::{ErrorKind, Result, ResultExt};
-use crate::event::Event;
+use crate::event::{Event, Subject};
 
 /// Tells the wall-clock time. Durations are measured with `std::time::Instant`.
 pub trait Clock: Send + Sync {
@@ -32,17 +32,26 @@ impl Clock for SystemClock {
     }
 }
 
+/// Where events go, and whom they concern.
+type Sink = Arc<dyn Fn(&Subject, Event) + Send + Sync>;
+
 /// Clock and event sink of one run of the program; cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
     clock: Arc<dyn Clock>,
-    sink: Arc<dyn Fn(Event) + Send + Sync>,
+    sink: Sink,
+    subject: Arc<Subject>,
 }
 
 impl Runtime {
     /// A runtime with the host's clock that hands every event to `sink`.
     pub fn new(sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { clock: Arc::new(SystemClock), sink: Arc::new(sink) }
+        Self::with_subjects(move |_, event| sink(event))
+    }
+
+    /// The same with a `sink` that is told whom each event concerns, too.
+    pub fn with_subjects(sink: impl Fn(&Subject, Event) + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(SystemClock), sink: Arc::new(sink), subject: Arc::default() }
     }
 
     /// The same with another clock.
@@ -55,7 +64,24 @@ impl Runtime {
     /// The same with another place for events.
     #[must_use]
     pub fn telling(&self, sink: impl Fn(Event) + Send + Sync + 'static) -> Self {
-        Self { clock: self.clock.clone(), sink: Arc::new(sink) }
+        Self { sink: Arc::new(move |_, event| sink(event)), ..self.clone() }
+    }
+
+    /// The same with somebody who hears every event before it goes where it goes.
+    #[must_use]
+    pub fn heard_by(&self, ear: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        let sink = self.sink.clone();
+        let both = move |subject: &Subject, event: Event| {
+            ear(&event);
+            sink(subject, event);
+        };
+        Self { sink: Arc::new(both), ..self.clone() }
+    }
+
+    /// The same for what concerns `subject`.
+    #[must_use]
+    pub fn concerning(&self, subject: Subject) -> Self {
+        Self { subject: Arc::new(subject), ..self.clone() }
     }
 
     /// A runtime that drops events, for tests and for callers that do not care.
@@ -75,7 +101,12 @@ impl Runtime {
 
     /// Tells everybody who listens.
     pub fn emit(&self, event: Event) {
-        (self.sink)(event);
+        (self.sink)(&self.subject, event);
+    }
+
+    /// Tells everybody who listens something that concerns `subject`.
+    pub fn emit_about(&self, subject: &Subject, event: Event) {
+        (self.sink)(subject, event);
     }
 }
 

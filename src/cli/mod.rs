@@ -22,6 +22,7 @@ mod hand_over;
 mod hold;
 mod init;
 mod keygen;
+mod logs;
 mod output;
 mod person;
 mod policy;
@@ -37,22 +38,28 @@ mod service_token;
 mod show;
 mod supervised;
 mod systemd;
+mod telemetry;
 mod tenant;
 mod tenant_make;
 mod terminal;
 mod text;
+mod trace;
 mod verify;
 mod wal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::JobKind;
-use crate::error::{self, Result};
+use crate::error::{self, Error, Result};
+use crate::event::Subject;
+use crate::runtime::Runtime;
 use context::Context;
-use output::Outcome;
+use logs::LogFormat;
+use output::{Outcome, Style};
+use telemetry::Observation;
 
 /// Backup, recovery and proof of recovery for Odoo estates.
 #[derive(Debug, Parser)]
@@ -71,11 +78,39 @@ pub struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,
 
+    /// How lines are written to standard error; json is one object a line [default: LIFEBOAT_LOG_FORMAT, else text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+
     #[command(flatten)]
     started_by: supervised::Arguments,
 
     #[command(subcommand)]
     command: Command,
+
+    #[arg(skip)]
+    typed: Typed,
+}
+
+/// What was typed, for logs and traces.
+#[derive(Debug, Default)]
+struct Typed {
+    /// The words of the command: `backup base`.
+    words: String,
+    /// The environment that it is about, where it is one.
+    environment: Option<String>,
+}
+
+impl Typed {
+    fn read(matches: &ArgMatches) -> Self {
+        let (mut words, mut environment, mut at) = (Vec::new(), None, matches);
+        while let Some((word, below)) = at.subcommand() {
+            words.push(word);
+            environment = below.try_get_one::<String>("environment").ok().flatten().cloned();
+            at = below;
+        }
+        Self { words: words.join(" "), environment }
+    }
 }
 
 /// How results are printed.
@@ -158,6 +193,22 @@ impl Command {
     fn is_restore_command(&self) -> bool {
         matches!(self, Command::WalHandOver(_) | Command::Wal(wal::Command::Fetch(_)))
     }
+
+    /// Whether it is work of a length that somebody may want to see as a trace. What PostgreSQL waits for is not, nor what
+    /// runs for ever.
+    fn is_traced(&self) -> bool {
+        matches!(
+            self,
+            Command::Backup(_)
+                | Command::Restore(_)
+                | Command::Refresh(_)
+                | Command::Drill(_)
+                | Command::Verify(_)
+                | Command::Prune(_)
+                | Command::Policy(_)
+                | Command::Report(_)
+        )
+    }
 }
 
 /// Which environment a command is about.
@@ -171,7 +222,11 @@ pub(crate) struct EnvironmentArgument {
 impl Arguments {
     /// Parses the command line; on anything but a command, prints and tells the exit code.
     pub fn from_command_line() -> std::result::Result<Self, ExitCode> {
-        Self::try_parse().map_err(|refusal| {
+        let parsed = Self::command().try_get_matches().and_then(|matches| {
+            let typed = Typed::read(&matches);
+            Self::from_arg_matches(&matches).map(|arguments| Self { typed, ..arguments })
+        });
+        parsed.map_err(|refusal| {
             // Nobody is left to tell when the terminal is closed.
             let _ = refusal.print();
             let code = exit::refused_arguments(refusal.exit_code() as u8, std::env::args_os());
@@ -189,40 +244,70 @@ fn can(kind: JobKind) -> bool {
 
 /// Runs the program and tells the exit code.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let code = if arguments.command.is_restore_command() {
-        exit::guard_restore_command();
-        exit::fetch_code
-    } else {
-        exit::code
+    let is_restore_command = arguments.command.is_restore_command();
+    let code = if is_restore_command { exit::fetch_code } else { exit::code };
+    let (format, environment) = (arguments.format, arguments.typed.environment.clone());
+    let style = |log: LogFormat| Style { format, log, environment: environment.as_deref() };
+    let refuse = |log: LogFormat, failure: &Error| {
+        let code = code(failure.kind());
+        output::failed(style(log), failure, code);
+        ExitCode::from(code)
     };
+    let log = match LogFormat::choose(arguments.log_format) {
+        Ok(log) => log,
+        Err(failure) => return refuse(LogFormat::Text, &failure),
+    };
+    logs::start(log, arguments.started_by.is_read());
+    if is_restore_command {
+        exit::guard_restore_command();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            let failure = error::internal("cannot start the runtime").source(e);
-            return output::failed(arguments.format, &failure, code(failure.kind()));
-        }
+        Err(e) => return refuse(log, &error::internal("cannot start the runtime").source(e)),
     };
-    let format = arguments.format;
     if let Err(failure) = arguments.started_by.bind() {
-        return output::failed(format, &failure, code(failure.kind()));
+        return refuse(log, &failure);
     }
-    let result = runtime.block_on(dispatch(arguments));
+    let observation = Observation::default();
+    let result = runtime.block_on(dispatch(arguments, log, &observation));
+    let failure = result.as_ref().map_or_else(Some, |outcome| outcome.failure.as_ref());
+    let code = failure.map_or(0, |failure| code(failure.kind()));
+    observation.trace.end(failure, code);
+    match result {
+        Ok(outcome) => output::finished(style(log), outcome, code),
+        Err(failure) => output::failed(style(log), &failure, code),
+    }
+    // Nobody waits for a collector to learn the result.
+    observation.telemetry().end();
     // A blocking thread may hang on a dead mount; the result is known, so do not wait for it.
     runtime.shutdown_background();
-    match result {
-        Ok(outcome) => output::finished(format, outcome, code),
-        Err(failure) => output::failed(format, &failure, code(failure.kind())),
-    }
+    ExitCode::from(code)
 }
 
-async fn dispatch(arguments: Arguments) -> Result<Outcome> {
+async fn dispatch(arguments: Arguments, log: LogFormat, observation: &Observation) -> Result<Outcome> {
     let file = arguments.config.as_deref();
     let format = arguments.format;
-    let started_by = &arguments.started_by;
-    let runtime = started_by.runtime(format);
-    let context = || match started_by.config_from_stdin() {
-        true => Context::from_stdin(runtime.clone()),
-        false => Context::load(file, runtime.clone()),
+    let (started_by, typed) = (&arguments.started_by, &arguments.typed);
+    let is_traced = arguments.command.is_traced();
+    let mut runtime = started_by.runtime(format, log);
+    if log == LogFormat::Json {
+        runtime = runtime.concerning(Subject { environment: typed.environment.clone(), ..Subject::default() });
+    }
+    let told = if started_by.is_read() { Runtime::silent() } else { runtime.clone() };
+    if is_traced {
+        let trace = observation.trace.clone();
+        runtime = runtime.heard_by(move |event| trace.hear(event));
+    }
+    let context = || {
+        let context = match started_by.config_from_stdin() {
+            true => Context::from_stdin(runtime.clone()),
+            false => Context::load(file, runtime.clone()),
+        }?;
+        if is_traced {
+            observation.telemetry().begin(context.estate.service.telemetry.as_ref(), None, &told);
+            observation.trace.begin(&typed.words, typed.environment.as_deref());
+        }
+        Ok::<_, Error>(context)
     };
     match arguments.command {
         Command::Init => init::run(&context()?).await,
@@ -252,7 +337,9 @@ async fn dispatch(arguments: Arguments) -> Result<Outcome> {
         Command::Policy(policy::Command::Schema) => Ok(policy::schema()),
         Command::Runbook(arguments) => runbook::run(&arguments, &context()?).await,
         Command::Evidence(command) => evidence::run(&command, file, runtime.clone()).await,
-        Command::Serve(arguments) => serve::run(&arguments, Context::as_written(file, runtime.clone())?).await,
+        Command::Serve(arguments) => {
+            serve::run(&arguments, Context::as_written(file, runtime.clone())?, observation).await
+        }
         Command::Service(command) => service::run(&command, file, runtime.clone()).await,
         Command::Demo(arguments) => demo::run(&arguments, format).await,
     }

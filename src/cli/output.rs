@@ -1,12 +1,13 @@
 //! Printing results and failures, as text for people or as one JSON object.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::Format;
-use crate::error::{Error, ErrorKind};
+use super::logs::{Line, LogFormat};
+use crate::error::Error;
+use crate::event::LogLevel;
 
 /// What a command gives back: both forms of its result, and a failure where the work was done but the
 /// answer is bad (a red drill, a repository with damage).
@@ -30,16 +31,24 @@ impl Outcome {
     }
 }
 
-/// Prints a result and tells the exit code.
-pub(crate) fn finished(format: Format, outcome: Outcome, code: fn(ErrorKind) -> u8) -> ExitCode {
-    let code = outcome.failure.as_ref().map_or(0, |f| code(f.kind()));
-    match format {
+/// How results and failures are printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style<'a> {
+    pub(super) format: Format,
+    pub(super) log: LogFormat,
+    /// The environment that the command is about, where it is one.
+    pub(super) environment: Option<&'a str>,
+}
+
+/// Prints a result.
+pub(super) fn finished(style: Style<'_>, outcome: Outcome, code: u8) {
+    match style.format {
         Format::Text => {
             if !outcome.text.is_empty() {
                 print(&outcome.text);
             }
             if let Some(failure) = &outcome.failure {
-                explain(failure);
+                explain(style, failure, code);
             }
         }
         Format::Json => {
@@ -50,16 +59,14 @@ pub(crate) fn finished(format: Format, outcome: Outcome, code: fn(ErrorKind) -> 
             print(&format!("{object:#}"));
         }
     }
-    ExitCode::from(code)
 }
 
-/// Prints a failure and tells the exit code.
-pub(crate) fn failed(format: Format, failure: &Error, code: u8) -> ExitCode {
-    match format {
-        Format::Text => explain(failure),
+/// Prints a failure.
+pub(super) fn failed(style: Style<'_>, failure: &Error, code: u8) {
+    match style.format {
+        Format::Text => explain(style, failure, code),
         Format::Json => print(&format!("{:#}", json!({ "error": describe(failure, code) }))),
     }
-    ExitCode::from(code)
 }
 
 pub(super) fn describe(failure: &Error, code: u8) -> Value {
@@ -72,7 +79,14 @@ pub(super) fn describe(failure: &Error, code: u8) -> Value {
     })
 }
 
-fn explain(failure: &Error) {
+fn explain(style: Style<'_>, failure: &Error, code: u8) {
+    if style.log == LogFormat::Json {
+        let mut said = describe(failure, code);
+        let mut fields = said.as_object_mut().map(std::mem::take).unwrap_or_default();
+        fields.remove("message");
+        fields.extend(style.environment.map(|name| ("environment".to_owned(), name.into())));
+        return Line::new(LogLevel::Error, "lifeboat", failure.message(), fields).write();
+    }
     let mut text = format!("error: {}\n", failure.message());
     if let Some(meaning) = failure.what_it_means() {
         text += &format!("  this means: {meaning}\n");

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Context, host_name};
 use super::output::Outcome;
 use super::systemd::Manager;
+use super::telemetry::Observation;
 use crate::config::JobKind;
 use crate::error::{ErrorKind, Result, ResultExt};
 use crate::event::Event;
+use crate::runtime::Runtime;
 use crate::service::http::Http;
 use crate::service::socket;
 use crate::service::{Claim, Control, Service, Setup};
@@ -29,21 +31,23 @@ pub(crate) struct Arguments {
 }
 
 /// Serves until SIGTERM or SIGINT; SIGHUP loads the configuration again.
-pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outcome> {
+pub(super) async fn run(arguments: &Arguments, context: Context, observation: &Observation) -> Result<Outcome> {
     let stop = CancellationToken::new();
     let instance = arguments.instance.clone().or_else(|| context.estate.service.instance.clone());
+    let instance = instance.unwrap_or_else(host_name);
     let runtime = context.runtime.clone();
     let state_dir = context.state_dir();
     let (claim, socket) = (Claim::take(&state_dir)?, socket::path(&state_dir));
     let page = context.estate.service.http.clone();
     let service = Service::new(Setup {
         estate: context.estate,
-        instance: instance.unwrap_or_else(host_name),
+        instance: instance.clone(),
         claim,
         kinds: JobKind::ALL.into_iter().filter(|kind| super::can(*kind)).collect(),
         program: PathBuf::from(THIS_PROGRAM),
         runtime: runtime.clone(),
     });
+    observe(observation, &service, instance, &runtime);
     let _listening = socket::listen(&socket, service.state(), service.control(), &runtime)?;
     listen_for_signals(&stop, service.control())?;
     // Streams of events end with the service; whoever reads one would hold up its end.
@@ -65,6 +69,19 @@ pub(crate) async fn run(arguments: &Arguments, context: Context) -> Result<Outco
     let view = state.view();
     let text = format!("{} has stopped in order", view.instance);
     Ok(Outcome::new(json!({ "served": { "instance": view.instance, "started_at": view.started_at } }), text))
+}
+
+/// Has traces of jobs go where the configuration says, whenever it is loaded anew.
+fn observe(observation: &Observation, service: &Service, instance: String, runtime: &Runtime) {
+    let (observation, mut estates, runtime) = (observation.clone(), service.estates(), runtime.clone());
+    let config = estates.borrow_and_update().service.telemetry.clone();
+    observation.telemetry().begin(config.as_ref(), Some(&instance), &runtime);
+    tokio::spawn(async move {
+        while estates.changed().await.is_ok() {
+            let config = estates.borrow_and_update().service.telemetry.clone();
+            observation.telemetry().follow(config.as_ref(), Some(&instance), &runtime);
+        }
+    });
 }
 
 fn listen_for_signals(stop: &CancellationToken, control: Control) -> Result<()> {

@@ -5,6 +5,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
+use super::logs::{self, LogFormat};
 use super::{Format, event_lines, terminal};
 use crate::error::{self, ErrorKind, Result, ResultExt};
 use crate::runtime::Runtime;
@@ -49,11 +50,17 @@ impl Arguments {
     }
 
     /// The runtime of the command: where its events go.
-    pub(super) fn runtime(&self, format: Format) -> Runtime {
-        match self.events {
-            Some(EventFormat::Json) => event_lines::runtime(),
-            None => terminal::runtime(format),
+    pub(super) fn runtime(&self, format: Format, log: LogFormat) -> Runtime {
+        match (self.events, log) {
+            (Some(EventFormat::Json), _) => event_lines::runtime(),
+            (None, LogFormat::Json) => logs::runtime(),
+            (None, LogFormat::Text) => terminal::runtime(format),
         }
+    }
+
+    /// Whether its events are read by a program.
+    pub(super) fn is_read(&self) -> bool {
+        self.events.is_some()
     }
 
     /// Whether the configuration comes from standard input.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Format;
-use crate::event::Event;
+use crate::event::{Event, Subject};
 use crate::runtime::Runtime;
 use crate::units::{ByteSize, Span};
 
@@ -19,7 +19,7 @@ const RETRY_NEWS: Duration = Duration::from_secs(10);
 /// The runtime of a command: its events go to standard error.
 pub(crate) fn runtime(format: Format) -> Runtime {
     let view = View::new(format == Format::Text && std::io::stderr().is_terminal());
-    Runtime::new(move |event| view.show(event))
+    Runtime::with_subjects(move |subject, event| view.show(subject, event))
 }
 
 struct View {
@@ -40,7 +40,7 @@ impl View {
         }
     }
 
-    fn show(&self, event: Event) {
+    fn show(&self, subject: &Subject, event: Event) {
         match event {
             Event::PhaseStarted { phase, total } => self.start(phase, total),
             Event::Progress { phase, bytes } => {
@@ -49,21 +49,25 @@ impl View {
                 }
             }
             Event::PhaseEnded { phase, took } => {
-                if let Some(bar) = self.running.lock().expect("no holder panics").remove(&phase) {
+                let bar = self.running.lock().expect("no holder panics").remove(&phase);
+                let bytes = bar.map_or(0, |bar| {
                     bar.finish_and_clear();
-                    let bytes = bar.position();
-                    let size = if bytes > 0 { format!(", {}", ByteSize(bytes)) } else { String::new() };
-                    self.line(&format!("{phase}: {}{size}", Span(took)));
-                }
+                    bar.position()
+                });
+                let size = if bytes > 0 { format!(", {}", ByteSize(bytes)) } else { String::new() };
+                self.line(&format!("{subject}{phase}: {}{size}", Span(took)));
             }
-            Event::Note(text) => self.line(&text),
-            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Note(text) => self.line(&format!("{subject}{text}")),
+            Event::Warning(text) => self.line(&format!("warning: {subject}{text}")),
+            Event::Logged { level, target, message } => {
+                self.line(&format!("{subject}{} {target}: {message}", level.word()));
+            }
             Event::StoreRetry { operation, reason, after } => {
                 let mut last = self.last_retry.lock().expect("no holder panics");
                 if last.is_none_or(|at| at.elapsed() >= RETRY_NEWS) {
                     *last = Some(Instant::now());
                     self.line(&format!(
-                        "the store failed to {operation}: {reason}; trying again after {}",
+                        "{subject}the store failed to {operation}: {reason}; trying again after {}",
                         Span(after)
                     ));
                 }

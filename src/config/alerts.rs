@@ -407,7 +407,12 @@ fn dead_man(source: &Source, raw: RawDeadMan) -> Result<DeadMan> {
 
 /// An address of the web, without credentials in it.
 fn http_url(source: &Source, raw: &Located<String>) -> Result<Url> {
-    let wrong = |what| source.error(&raw.span, what).hint("write for example \"http://alertmanager:9093\"");
+    plain_url(source, raw, "http://alertmanager:9093", "token = { env = \"…\" }")
+}
+
+/// The same for anything: what one looks like, and how credentials are given beside it.
+pub(super) fn plain_url(source: &Source, raw: &Located<String>, example: &str, beside: &str) -> Result<Url> {
+    let wrong = |what| source.error(&raw.span, what).hint(format!("write for example \"{example}\""));
     let url = Url::parse(&raw.value).map_err(|_| wrong("this is not an address"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(wrong("this is not an address of the web"));
@@ -415,7 +420,7 @@ fn http_url(source: &Source, raw: &Located<String>) -> Result<Url> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(source
             .error(&raw.span, "the address holds credentials; secrets are given by reference, never in the file")
-            .hint("write token = { env = \"…\" } beside it"));
+            .hint(format!("write {beside} beside it")));
     }
     Ok(url)
 }

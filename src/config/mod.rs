@@ -34,6 +34,7 @@ mod secret;
 mod service;
 mod source;
 pub(crate) mod suggest;
+mod telemetry;
 mod text;
 mod zone;
 
@@ -62,5 +63,6 @@ pub use runbook::RunbookConfig;
 pub use schema::{json_schema, policy_schema};
 pub use secret::SecretRef;
 pub use service::{EnvironmentService, ServiceConfig};
+pub use telemetry::TelemetryConfig;
 pub use text::ConfigText;
 pub use zone::{Twice, instant};

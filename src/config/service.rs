@@ -10,6 +10,7 @@ use super::http::{HttpConfig, RawHttpService, http};
 use super::raw::Located;
 use super::repository::positive;
 use super::source::Source;
+use super::telemetry::{RawTelemetry, TelemetryConfig, telemetry};
 use crate::error::Result;
 use crate::units::Span;
 
@@ -40,6 +41,8 @@ pub struct ServiceConfig {
     pub lease: Duration,
     /// The page and the API; `None`: there is none.
     pub http: Option<HttpConfig>,
+    /// Where traces go; `None`: nowhere, unless the environment says so.
+    pub telemetry: Option<TelemetryConfig>,
 }
 
 impl Default for ServiceConfig {
@@ -52,6 +55,7 @@ impl Default for ServiceConfig {
             refresh_every: DEFAULT_REFRESH,
             lease: DEFAULT_LEASE,
             http: None,
+            telemetry: None,
         }
     }
 }
@@ -106,6 +110,8 @@ pub(super) struct RawService {
     lease: Option<Located<Span>>,
     /// The page and the API; absent: there is none.
     http: Option<RawHttpService>,
+    /// Where traces go; absent: nowhere, unless `OTEL_EXPORTER_OTLP_ENDPOINT` says so.
+    telemetry: Option<RawTelemetry>,
 }
 
 /// What the service does for an environment, and where.
@@ -139,6 +145,7 @@ pub(super) fn service(source: &Source, raw: RawService) -> Result<ServiceConfig>
             .unwrap_or(default.refresh_every),
         lease: lease(source, raw.lease, default.lease)?,
         http: raw.http.map(|raw| http(source, raw)).transpose()?,
+        telemetry: raw.telemetry.map(|raw| telemetry(source, raw)).transpose()?,
     })
 }
 

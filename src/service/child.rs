@@ -33,7 +33,16 @@ const LOG: usize = 200;
 /// How long pipes may stay open behind a child that ended: a process that it left may hold them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What only concerns the service itself; a restored PostgreSQL would otherwise tell systemd that it is ready.
-const OF_THE_SERVICE: [&str; 5] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"];
+const OF_THE_SERVICE: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    // A job is part of its own trace, if of any.
+    "TRACEPARENT",
+    "TRACESTATE",
+];
 
 /// What children are made from.
 #[derive(Debug, Clone)]
@@ -209,6 +218,7 @@ pub(super) fn words(event: &Event) -> Option<String> {
             format!("the store failed to {operation}: {reason}; trying again after {}", Span(*after))
         }
         Event::WalStored { name, stored } => format!("{name} stored, {}", ByteSize(*stored)),
+        Event::Logged { level, target, message } => format!("{} {target}: {message}", level.word()),
         Event::Progress { .. } | Event::WalDurable { .. } => return None,
     })
 }

@@ -4,17 +4,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::crew;
 use super::duties::{DutyNews, Standing};
-use super::jobs::{JobNews, show_told};
+use super::jobs::{Ended, JobNews, show_told};
 use super::planning::{Due, Read};
 use super::recorder::Recorded;
 use super::shares::{duty_for, duty_of, record, worker_of};
-use super::state::{FinishedJob, JobOutcome, ObjectivesInForce, Teller, WorkerState};
+use super::state::{JobOutcome, ObjectivesInForce, Teller, WorkerState};
 use super::supervisor::{Stage, Supervisor};
 use super::worker::{Report, Said};
 use crate::config::{Environment, JobKind};
 use crate::error::Result;
-use crate::event::Event;
-use crate::evidence::Fence;
+use crate::event::{Event, Subject};
 use crate::repository::duty::Duty;
 use crate::units::Span;
 
@@ -199,14 +198,14 @@ impl Supervisor {
         for news in news {
             match news {
                 JobNews::Told(run, event) => {
-                    if let Some(order) = self.jobs.told(&run) {
-                        told.push((order.environment.clone(), run, event));
+                    if let Some(subject) = self.jobs.told(&run) {
+                        told.push((subject.clone(), run, event));
                     }
                 }
                 JobNews::Ended(run, exit) => {
                     self.show(std::mem::take(&mut told), now);
-                    if let Some((fence, job)) = self.jobs.ended(&run, exit, now) {
-                        self.finish(fence, job);
+                    if let Some(ended) = self.jobs.ended(&run, exit, now) {
+                        self.finish(ended);
                     }
                 }
             }
@@ -214,7 +213,7 @@ impl Supervisor {
         self.show(told, now);
     }
 
-    pub(super) fn show(&self, told: Vec<(String, String, Event)>, now: DateTime<Utc>) {
+    pub(super) fn show(&self, told: Vec<(Subject, String, Event)>, now: DateTime<Utc>) {
         if told.is_empty() {
             return;
         }
@@ -225,12 +224,13 @@ impl Supervisor {
                 }
             }
         });
-        for (environment, run, event) in told {
-            self.tell(Some(&environment), Teller::Job(run), event);
+        for (subject, run, event) in told {
+            self.tell_about(&subject, Teller::Job(run), event);
         }
     }
 
-    pub(super) fn finish(&mut self, fence: Fence, job: FinishedJob) {
+    pub(super) fn finish(&mut self, ended: Ended) {
+        let Ended { fence, job, subject } = ended;
         let what = format!("{} of {}", job.kind, job.environment);
         let event = match job.outcome {
             JobOutcome::Done => Event::Note(format!("{what}: done")),
@@ -238,7 +238,7 @@ impl Supervisor {
             JobOutcome::Failed => Event::Warning(format!("{what}: failed: {}", job.message)),
             JobOutcome::Interrupted => Event::Warning(format!("{what}: interrupted: {}", job.message)),
         };
-        self.tell(Some(&job.environment), Teller::Job(job.run.clone()), event);
+        self.tell_about(&subject, Teller::Job(job.run.clone()), event);
         let record = record(&job, &self.state.view().instance);
         self.recorder.write(fence, record, self.keeper.opened());
         self.crew.look_soon(&job.environment);

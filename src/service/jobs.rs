@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::child::{Cut, Exit, Limits, Program, follow};
 use super::order::Order;
 use super::places::{Busy, Places, may_begin};
+use super::span::JobSpan;
 use super::state::{FinishedJob, JobOutcome, PhaseView, RunningJob};
 use crate::error::{self, Result};
-use crate::event::Event;
+use crate::event::{Event, Subject};
 use crate::evidence::Fence;
 use crate::units::Span;
 
@@ -48,10 +49,23 @@ struct Running {
     order: Order,
     /// The lease that it runs under.
     fence: Fence,
+    subject: Subject,
+    span: JobSpan,
     stop: CancellationToken,
     started_at: DateTime<Utc>,
     /// When it last told anything.
     sign: Instant,
+}
+
+/// A job that ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The lease that it ran under.
+    pub(super) fence: Fence,
+    /// What is kept of it.
+    pub(super) job: FinishedJob,
+    /// Whom it concerns.
+    pub(super) subject: Subject,
 }
 
 impl Jobs {
@@ -84,7 +98,7 @@ impl Jobs {
         places: Places,
         lease: impl Fn(&Order) -> Option<Fence>,
         now: DateTime<Utc>,
-    ) -> (Vec<Order>, Vec<(Fence, FinishedJob)>) {
+    ) -> (Vec<(Order, Subject)>, Vec<Ended>) {
         let (mut begun, mut failed) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < self.waiting.len() {
@@ -95,19 +109,30 @@ impl Jobs {
                 continue;
             };
             let Some(order) = self.waiting.remove(at) else { break };
-            match self.start(program, &order, fence.clone(), now) {
-                Ok(()) => begun.push(order),
+            let span = JobSpan::begin(&order);
+            let subject = order.subject(span.trace_id());
+            match self.start(program, &order, &fence, &span) {
+                Ok(stop) => {
+                    let (sign, run) = (Instant::now(), order.run.clone());
+                    begun.push((order.clone(), subject.clone()));
+                    self.running.insert(run, Running { order, fence, subject, span, stop, started_at: now, sign });
+                }
                 Err(failure) => {
                     let exit = Exit { status: Err(failure), cut: None, result: Value::Null, log: Vec::new() };
-                    failed.push((fence, finished(order, now, exit, now)));
+                    let job = finished(order, now, exit, now);
+                    span.end(&job);
+                    failed.push(Ended { fence, job, subject });
                 }
             }
         }
         (begun, failed)
     }
 
-    fn start(&mut self, program: &Program, order: &Order, fence: Fence, now: DateTime<Utc>) -> Result<()> {
-        let child = program.start(&order.command(), &[(FENCE_VARIABLE, fence.to_string())])?;
+    /// Starts a job; how it is stopped.
+    fn start(&self, program: &Program, order: &Order, fence: &Fence, span: &JobSpan) -> Result<CancellationToken> {
+        let mut variables = span.variables(order);
+        variables.push((FENCE_VARIABLE, fence.to_string()));
+        let child = program.start(&order.command(), &variables)?;
         let stop = CancellationToken::new();
         let limits = Limits { time: order.time_limit, grace: GRACE };
         let (run, news) = (order.run.clone(), self.news.clone());
@@ -116,25 +141,25 @@ impl Jobs {
             let _ = told_news.send(JobNews::Told(told_run.clone(), event));
         };
         let following = follow(child, program.configuration.clone(), limits, stop.clone(), told);
-        let ended_run = run.clone();
         tokio::spawn(async move {
-            let _ = news.send(JobNews::Ended(ended_run, following.await));
+            let _ = news.send(JobNews::Ended(run, following.await));
         });
-        self.running.insert(run, Running { order: order.clone(), fence, stop, started_at: now, sign: Instant::now() });
-        Ok(())
+        Ok(stop)
     }
 
-    /// A job told something.
-    pub(super) fn told(&mut self, run: &str) -> Option<&Order> {
+    /// A job told something; whom it concerns.
+    pub(super) fn told(&mut self, run: &str) -> Option<&Subject> {
         let running = self.running.get_mut(run)?;
         running.sign = Instant::now();
-        Some(&running.order)
+        Some(&running.subject)
     }
 
-    /// A job ended: what is kept of it.
-    pub(super) fn ended(&mut self, run: &str, exit: Exit, now: DateTime<Utc>) -> Option<(Fence, FinishedJob)> {
-        let running = self.running.remove(run)?;
-        Some((running.fence, finished(running.order, running.started_at, exit, now)))
+    /// A job ended.
+    pub(super) fn ended(&mut self, run: &str, exit: Exit, now: DateTime<Utc>) -> Option<Ended> {
+        let Running { order, fence, subject, span, started_at, .. } = self.running.remove(run)?;
+        let job = finished(order, started_at, exit, now);
+        span.end(&job);
+        Some(Ended { fence, job, subject })
     }
 
     /// Ends a job that runs, or forgets one that waits (which is returned).
@@ -235,7 +260,7 @@ pub(super) fn show_told(job: &mut RunningJob, event: &Event, now: DateTime<Utc>)
             job.warnings.push(text.clone());
         }
         Event::StoreRetry { .. } => job.note = super::child::words(event),
-        Event::WalStored { .. } | Event::WalDurable { .. } => {}
+        Event::WalStored { .. } | Event::WalDurable { .. } | Event::Logged { .. } => {}
     }
 }
 

@@ -5,7 +5,7 @@
 //!             ├─ duties ── shares, claim     leases: what is this instance's to do
 //!             ├─ crew ─┬─ worker     a thread each: WAL receivers, filestore watchers
 //!             │        └─ looks      a task each: what the repository holds, what PostgreSQL says
-//!             ├─ jobs ── order, places, child     jobs are child processes
+//!             ├─ jobs ── order, places, child, span     jobs are child processes, and traces
 //!             ├─ alerts ── channels   who is told
 //!             │    └─ findings        what is wrong: the one judge; page and API ask it by way of `advice`
 //!             ├─ repository_keeper   opens the repository, however long that takes
@@ -43,6 +43,7 @@ mod recorder;
 mod repository_keeper;
 mod shares;
 pub mod socket;
+mod span;
 pub mod state;
 mod supervisor;
 #[cfg(test)]
@@ -53,4 +54,5 @@ mod worker;
 pub use claim::Claim;
 pub use control::Control;
 pub use order::{Order, new_run, time_limit};
+pub use span::{JOB_VARIABLE, RUN_VARIABLE, TRACER};
 pub use supervisor::{Service, Setup, Sign};

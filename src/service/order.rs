@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::JobKind;
 use crate::error::{self, Result};
+use crate::event::Subject;
 
 /// A job that is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,21 @@ impl Order {
             .map(|w| (*w).to_owned())
             .chain(self.arguments.iter().cloned())
             .collect()
+    }
+
+    /// Its name, as ledgers have it: that of the job in the schedule, else the kind.
+    pub fn job_name(&self) -> &str {
+        self.job.as_deref().unwrap_or(self.kind.word())
+    }
+
+    /// Whom what it tells concerns; `trace_id` where its trace is collected.
+    pub(super) fn subject(&self, trace_id: Option<String>) -> Subject {
+        Subject {
+            job: Some(self.job_name().to_owned()),
+            run: Some(self.run.clone()),
+            trace_id,
+            ..Subject::environment(&self.environment)
+        }
     }
 
     /// Whether it reads or writes much: of these, an environment has one at a time.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{self, ErrorKind, Result};
-use crate::event::Event;
+use crate::event::{Event, Subject};
 use crate::evidence::entry::Body;
 use crate::evidence::job_record::JobRecord;
 use crate::evidence::{Fence, Ledger};
@@ -46,6 +46,12 @@ struct Line {
     repository: watch::Receiver<Option<Arc<Repository>>>,
     /// Lives as long as this is not written.
     _open: Arc<()>,
+}
+
+impl Line {
+    fn subject(&self) -> Subject {
+        Subject { job: Some(self.record.job.clone()), ..Subject::environment(&self.fence.environment) }
+    }
 }
 
 impl Recorder {
@@ -96,17 +102,14 @@ async fn keep_writing(
                 }
                 Err(refused) if refused.kind() == ErrorKind::Denied => {
                     let of = &line.fence.environment;
-                    let text = format!("{} of {of} is not recorded: {refused}", line.record.job);
-                    runtime.emit(Event::Warning(text));
+                    let text = format!("{} is not recorded: {refused}", line.record.job);
+                    runtime.emit_about(&line.subject(), Event::Warning(text));
                     let _ = tell.send(Recorded::Refused(of.clone(), line.record.clone()));
                     break;
                 }
                 Err(failure) => {
-                    let of = &line.fence.environment;
-                    runtime.emit(Event::Warning(format!(
-                        "{} of {of} is not recorded yet, trying again: {failure}",
-                        line.record.job
-                    )));
+                    let text = format!("{} is not recorded yet, trying again: {failure}", line.record.job);
+                    runtime.emit_about(&line.subject(), Event::Warning(text));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }

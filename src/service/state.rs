@@ -154,6 +154,16 @@ pub enum WorkerKind {
     Filestore,
 }
 
+impl WorkerKind {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            WorkerKind::Wal => "wal",
+            WorkerKind::Filestore => "filestore",
+        }
+    }
+}
+
 /// A worker of one environment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerView {
@@ -251,6 +261,18 @@ pub enum JobOutcome {
     Failed,
     /// It was ended: by a stop, by its time limit, or with the service.
     Interrupted,
+}
+
+impl JobOutcome {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            JobOutcome::Done => "done",
+            JobOutcome::Partial => "partial",
+            JobOutcome::Failed => "failed",
+            JobOutcome::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl From<JobOutcome> for job_record::JobOutcome {

@@ -35,11 +35,11 @@ use super::planning::{Planning, Read};
 use super::recorder::{Recorded, Recorder};
 use super::repository_keeper::RepositoryKeeper;
 use super::shares::{duty_of, lease_of, posts, terms};
-use super::state::{News, ServiceState, Teller, WorkerKind};
+use super::state::{News, ServiceState, Teller};
 use super::worker::Report;
 use crate::config::{Estate, JobKind};
 use crate::error::{ErrorKind, Result, ResultExt};
-use crate::event::Event;
+use crate::event::{Event, Subject};
 use crate::runtime::Runtime;
 use crate::units::Span;
 
@@ -326,18 +326,18 @@ impl Supervisor {
         if begun.is_empty() && failed.is_empty() {
             return;
         }
-        for order in &begun {
+        for (order, subject) in &begun {
             let text = format!("began {}: lifeboat {}", order.run, order.command().join(" "));
-            self.tell(Some(&order.environment), Teller::Job(order.run.clone()), Event::Note(text));
+            self.tell_about(subject, Teller::Job(order.run.clone()), Event::Note(text));
         }
         self.state.change(|view| {
-            for order in &begun {
+            for (order, _) in &begun {
                 if let Some(job) = view.jobs_running.iter_mut().find(|job| job.run == order.run) {
                     show_begun(job, order, now);
                 }
             }
         });
-        failed.into_iter().for_each(|(fence, job)| self.finish(fence, job));
+        failed.into_iter().for_each(|ended| self.finish(ended));
     }
 
     fn begin_to_stop(&mut self, sign: &dyn Fn(Sign)) {
@@ -356,25 +356,30 @@ impl Supervisor {
         self.tell(None, Teller::Service, Event::Note(text));
     }
 
-    /// Tells people and readers of news. What only moves a figure is not for people.
+    /// Tells something that is no job's to people and readers of news.
     pub(super) fn tell(&self, environment: Option<&str>, from: Teller, event: Event) {
-        let who = match &from {
-            Teller::Service => None,
-            Teller::Worker(WorkerKind::Wal) => Some("wal"),
-            Teller::Worker(WorkerKind::Filestore) => Some("filestore"),
-            Teller::Job(run) => Some(run.as_str()),
+        let worker = match &from {
+            Teller::Worker(kind) => Some(kind.word()),
+            Teller::Service | Teller::Job(_) => None,
         };
-        let place: String = environment.into_iter().chain(who).map(|part| format!("{part}: ")).collect();
+        let subject = Subject { environment: environment.map(str::to_owned), worker, ..Subject::default() };
+        self.tell_about(&subject, from, event);
+    }
+
+    /// Tells people and readers of news. What only moves a figure is not for people.
+    pub(super) fn tell_about(&self, subject: &Subject, from: Teller, event: Event) {
         match &event {
             Event::WalStored { .. } | Event::PhaseStarted { .. } => {}
-            Event::Warning(text) => self.runtime.emit(Event::Warning(format!("{place}{text}"))),
+            Event::Warning(_) | Event::PhaseEnded { .. } | Event::Logged { .. } => {
+                self.runtime.emit_about(subject, event.clone());
+            }
             other => {
                 if let Some(text) = words(other) {
-                    self.runtime.emit(Event::Note(format!("{place}{text}")));
+                    self.runtime.emit_about(subject, Event::Note(text));
                 }
             }
         }
-        let environment = environment.map(str::to_owned);
+        let environment = subject.environment.clone();
         if matches!(event, Event::StoreRetry { .. }) {
             self.state.metrics().store_retry();
         }

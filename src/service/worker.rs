@@ -12,6 +12,7 @@ use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::state::WorkerKind;
 use crate::config::Environment;
@@ -102,6 +103,8 @@ impl Worker {
         let (tell_end, ended) = oneshot::channel();
         let (token, handle) = (stop.clone(), Handle::current());
         let name = format!("{}-{}", if work.kind == WorkerKind::Wal { "wal" } else { "files" }, work.environment.name);
+        // What libraries below log carries it, too.
+        let span = tracing::error_span!("worker", environment = work.environment.name, worker = work.kind.word());
         let say = move |said| {
             // An error says that the service is gone.
             let _ = reports.send(Report { worker, said });
@@ -109,13 +112,14 @@ impl Worker {
         std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                handle.block_on(async {
+                let working = async {
                     if let Some(before) = before {
                         // One that hangs holds its slot, which keeps the next one waiting anyway.
                         let _ = tokio::time::timeout(LAST_WORK, before.ended).await;
                     }
                     work.run(&token, say).await;
-                });
+                };
+                handle.block_on(working.instrument(span));
                 let _ = tell_end.send(());
             })
             .or_err(ErrorKind::Internal, || "cannot start a thread for a worker".to_owned())?;

@@ -5,10 +5,12 @@ mod disk;
 mod failover;
 mod idle;
 mod instances;
+mod logs;
 mod reload;
 mod scheduled;
 mod stop;
 mod supervision;
+mod traces;
 
 use std::fs;
 use std::path::PathBuf;
