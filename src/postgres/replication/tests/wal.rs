@@ -58,7 +58,7 @@ async fn wal_streams_stops_and_streams_again() {
         }
     }
     let confirmed = "SELECT restart_lsn::text, reply_time > now() - interval '1 minute' FROM pg_replication_slots, \
-                     pg_stat_replication WHERE slot_name = 'receiver' AND application_name = 'lifeboat'";
+                     pg_stat_replication WHERE slot_name = 'receiver' AND pid = active_pid";
     let row = sql.query_one(confirmed, &[]).await.expect("row");
     assert_eq!(row.get::<_, String>(0), until.to_string());
     assert!(row.get::<_, bool>(1), "the status is dated by the server's clock");
