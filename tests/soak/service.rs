@@ -256,9 +256,9 @@ fn service() {
         });
         // The slot's mark is where a receiver would go on; the pieces up to the end are there as well.
         wait_until("the last commit is received", PATIENCE, || received(&cluster, shop.name));
-        let done = host.ended(&host.ask("base", shop.name), &mut service);
+        let done = host.ended(&host.ask_in_time("base", shop.name), &mut service);
         assert_eq!(done["outcome"], "done", "{done:#}");
-        let done = host.ended(&host.ask("filestore", shop.name), &mut service);
+        let done = host.ended(&host.ask_in_time("filestore", shop.name), &mut service);
         assert_eq!(done["outcome"], "done", "{done:#}");
     }
     service.signal(Signal::SIGTERM);
