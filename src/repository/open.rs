@@ -28,7 +28,7 @@ pub struct Repository {
     signer: Option<Arc<SigningKey>>,
     fence: Option<Fence>,
     /// Where this host keeps ledger entries that it has seen; `None` where it keeps nothing.
-    caches: Option<PathBuf>,
+    pub(super) caches: Option<PathBuf>,
 }
 
 /// What [`init`] did.
