@@ -123,3 +123,36 @@ impl fmt::Debug for Runtime {
         f.write_str("Runtime")
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use chrono::{DateTime, TimeDelta, Utc};
+
+    use super::Clock;
+
+    /// A wall clock that a test sets; copies show the same time.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Hand(Arc<Mutex<DateTime<Utc>>>);
+
+    impl Hand {
+        pub(crate) fn at(time: DateTime<Utc>) -> Self {
+            Self(Arc::new(Mutex::new(time)))
+        }
+
+        pub(crate) fn set(&self, time: DateTime<Utc>) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        }
+
+        pub(crate) fn pass(&self, time: TimeDelta) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        }
+    }
+
+    impl Clock for Hand {
+        fn now(&self) -> DateTime<Utc> {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}

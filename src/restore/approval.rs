@@ -247,45 +247,20 @@ fn new_id() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::*;
     use crate::evidence::approval::KnownBy;
+    use crate::evidence::planned;
     use crate::evidence::testing::{key, ledger, memory};
-    use crate::runtime::Clock;
-    use crate::units::{Lsn, Timeline};
-
-    #[derive(Clone)]
-    struct Hand(Arc<Mutex<DateTime<Utc>>>);
-
-    impl Clock for Hand {
-        fn now(&self) -> DateTime<Utc> {
-            *self.0.lock().expect("no panic")
-        }
-    }
+    use crate::runtime::testing::Hand;
 
     fn person(name: &str) -> Person {
         Person { name: name.into(), known_by: KnownBy::Account, host: "db-1".into() }
     }
 
     fn plan(pgdata: &str) -> PlannedRestore {
-        PlannedRestore {
-            configuration: None,
-            delta: false,
-            environment: "production".into(),
-            filestore: None,
-            force: false,
-            host: "db-1".into(),
-            pgdata: pgdata.into(),
-            repository: "0123abcd".into(),
-            stop_lsn: Lsn(0x0300_0060),
-            tablespaces: BTreeMap::new(),
-            target: "lsn:0/3000060".into(),
-            tenant: None,
-            timeline: Timeline(1),
-        }
+        PlannedRestore { filestore: None, pgdata: pgdata.into(), ..planned::tests::plan() }
     }
 
     fn rules(approvers: Option<&[&str]>) -> RestoreConfig {
@@ -304,9 +279,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_approval_opens_the_gate_once_for_its_plan_only_and_not_for_ever() {
-        let hand = Hand(Arc::new(Mutex::new(DateTime::UNIX_EPOCH)));
+        let hand = Hand::at(DateTime::UNIX_EPOCH);
         let runtime = Runtime::silent().with_clock(hand.clone());
-        let later = |minutes| *hand.0.lock().expect("no panic") += TimeDelta::minutes(minutes);
+        let later = |minutes| hand.pass(TimeDelta::minutes(minutes));
         let (store, signer, rules) = (memory(), key(1), rules(Some(&["bob", "alice"])));
         let ledger = ledger(&store, &[1]);
         let desk = Desk { ledger: &ledger, signer: &signer, runtime: &runtime, rules: &rules };

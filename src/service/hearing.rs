@@ -259,29 +259,18 @@ fn idle(standing: &Standing) -> Option<WorkerState> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::{Arc, Mutex};
-
-    use chrono::{DateTime, Utc};
 
     use super::*;
     use crate::repository::StateDir;
-    use crate::runtime::{Clock, Runtime};
+    use crate::runtime::Runtime;
+    use crate::runtime::testing::Hand;
     use crate::schedule::testing::{estate, utc};
     use crate::service::{Claim, Setup};
-
-    #[derive(Clone)]
-    struct Hand(Arc<Mutex<DateTime<Utc>>>);
-
-    impl Clock for Hand {
-        fn now(&self) -> DateTime<Utc> {
-            *self.0.lock().expect("no panic")
-        }
-    }
 
     #[tokio::test]
     async fn a_season_tightens_objectives_while_it_lasts_whether_or_not_a_job_is_due() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let hand = Hand(Arc::new(Mutex::new(utc("2026-11-22T12:00:00Z"))));
+        let hand = Hand::at(utc("2026-11-22T12:00:00Z"));
         let estate = estate(
             "[[calendar]]\nname = \"peak\"\nenvironments = [\"production\"]\nobjectives = { rpo = \"10s\" }\n\
              [[calendar.window]]\nstarts = \"2026-11-23\"\nends = \"2026-11-24\"\n",
@@ -299,7 +288,7 @@ mod tests {
             asked,
         );
         let at = |time: &str| {
-            *hand.0.lock().expect("no panic") = utc(time);
+            hand.set(utc(time));
             supervisor.measure();
             let view = supervisor.state.view();
             let of = |name| view.environment(name).expect("shown").objectives.clone();

@@ -68,7 +68,9 @@ pub async fn look(
     };
     let (loaded, postgres) = tokio::join!(load, server(environment));
     let now = runtime.now();
-    let mut view = View::unseen(environment, postgres, now);
+    let (name, owner) = (&environment.name, &environment.owner);
+    let objective = environment.objectives.rpo.as_secs_f64();
+    let mut view = View::unseen(name, environment.purpose, owner, objective, postgres, now);
     let (mut proven, mut silenced, mut glass, mut drift) = (None, Vec::new(), Vec::new(), Vec::new());
     match loaded {
         Some((repository, Ok(catalogue))) => {

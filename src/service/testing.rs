@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::state::{EnvironmentView, ObjectivesInForce};
-use super::view::{Exposure, Server, View};
+use super::view::{Server, View};
 use crate::config::Purpose;
 use crate::repository::window::{Point, Window};
 use crate::units::{Lsn, Timeline};
@@ -41,36 +41,13 @@ pub(crate) fn window(from: DateTime<Utc>, to: DateTime<Utc>) -> Window {
 
 /// What a look at an empty repository and a server that does not answer finds.
 pub(crate) fn nothing(name: &str, now: DateTime<Utc>) -> View {
-    View {
-        environment: name.into(),
-        purpose: Purpose::Production,
-        owner: "erp".into(),
-        now,
-        unreadable: None,
-        broken: Vec::new(),
-        troubles: Vec::new(),
-        windows: Vec::new(),
-        watermark: None,
-        exposure: Exposure { objective_seconds: 60.0, seconds: None, bytes: None, last_commit: None, met: false },
-        bases: Vec::new(),
-        filestores: Vec::new(),
-        watched: Vec::new(),
-        configuration: None,
-        wal: Vec::new(),
-        live: None,
-        gaps: Vec::new(),
-        last_drill: None,
-        failures: Vec::new(),
-        approvals_waiting: Vec::new(),
-        ledger_entries: 0,
-        ledger_problems: Vec::new(),
-        postgres: Server {
-            reachable: false,
-            error: None,
-            current_lsn: None,
-            standby: false,
-            slot_name: "lifeboat".into(),
-            slot: None,
-        },
-    }
+    let postgres = Server {
+        reachable: false,
+        error: None,
+        current_lsn: None,
+        standby: false,
+        slot_name: "lifeboat".into(),
+        slot: None,
+    };
+    View::unseen(name, Purpose::Production, "erp", 60.0, postgres, now)
 }

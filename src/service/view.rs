@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::config::{Environment, Purpose};
+use crate::config::Purpose;
 use crate::evidence::entry::{BaseBackup, ConfigurationExport, FilestoreCapture};
 use crate::evidence::summary;
 use crate::postgres::slot_state::SlotState;
@@ -67,24 +67,25 @@ pub struct View {
 
 impl View {
     /// An environment of whose repository nothing is known yet.
-    pub(super) fn unseen(environment: &Environment, postgres: Server, now: DateTime<Utc>) -> Self {
+    pub(super) fn unseen(
+        name: &str,
+        purpose: Purpose,
+        owner: &str,
+        objective_seconds: f64,
+        postgres: Server,
+        now: DateTime<Utc>,
+    ) -> Self {
         Self {
-            environment: environment.name.clone(),
-            purpose: environment.purpose,
-            owner: environment.owner.clone(),
+            environment: name.to_owned(),
+            purpose,
+            owner: owner.to_owned(),
             now,
             unreadable: None,
             broken: Vec::new(),
             troubles: Vec::new(),
             windows: Vec::new(),
             watermark: None,
-            exposure: Exposure {
-                objective_seconds: environment.objectives.rpo.as_secs_f64(),
-                seconds: None,
-                bytes: None,
-                last_commit: None,
-                met: false,
-            },
+            exposure: Exposure { objective_seconds, seconds: None, bytes: None, last_commit: None, met: false },
             bases: Vec::new(),
             filestores: Vec::new(),
             watched: Vec::new(),
