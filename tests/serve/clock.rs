@@ -49,6 +49,7 @@ fn a_clock_that_jumps_costs_nothing_and_doubles_nothing() {
         assert!(on_b.is_running());
     }
     // Ahead it was due, once each time; behind and back again it was not.
+    wait_until("what was done is recorded", PATIENCE, || a.jobs("one", "done").len() >= 3);
     let done = a.jobs("one", "done");
     assert_eq!(done.len(), 3, "{done:#?}");
     let times: std::collections::BTreeSet<&str> = done.iter().filter_map(|d| d["recorded_at"].as_str()).collect();

@@ -39,6 +39,7 @@ fn the_other_service_takes_over_and_one_that_wakes_up_does_no_harm() {
     assert!(taken.iter().any(|entry| entry["summary"].as_str().is_some_and(|s| s.contains("wal"))), "{taken:#?}");
 
     // It dies; what it did goes on here.
+    wait_until("what was done is recorded", PATIENCE, || b.jobs("one", "done").len() == 1);
     on_b.kill9();
     a.until("a has taken over", &mut on_a, |s| receives(s, "one").as_deref() == Some("a"));
     wait_until("WAL is received", PATIENCE, || received(&cluster, "one"));

@@ -28,6 +28,7 @@ fn an_environment_without_a_base_backup_gets_one_at_once_and_once() {
     let names: Vec<&str> =
         status["next"].as_array().expect("a list").iter().filter_map(|next| next["job"].as_str()).collect();
     assert!(names.contains(&"drill-weekly") && names.contains(&"verify-weekly"), "{names:?}");
+    wait_until("what was done is recorded", PATIENCE, || host.jobs("one", "done").len() == 1);
     service.kill9();
     // The next one reads what was done, and does nothing twice.
     let mut service = host.serve();
