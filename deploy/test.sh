@@ -234,7 +234,7 @@ clean_up() {
         left+=("process $pid: $name")
     done
     for name in "$run_directory"/* "$run_directory"/.[!.]*; do
-        if [ -e "$name" ]; then left+=("$name"); fi
+        if [ -e "$name" ]; then left+=("$name: $(find "$name" -mindepth 1 2>/dev/null | head -n 8 | tr '\n' ' ' || true)"); fi
     done
     for pid in $(processes_left); do kill -KILL "$pid" 2>/dev/null || true; done
     while [ -n "$(processes_left)" ]; do sleep 0.1; done

@@ -46,21 +46,38 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// A directory `lifeboat-test-…`, open to every account, removed when its last clone is dropped, also
-/// when the test panics.
+/// when the test panics. A test that left something at work in it fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Scratch {
-    directory: Arc<tempfile::TempDir>,
+    directory: Arc<Directory>,
+}
+
+#[derive(Debug)]
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let Err(error) = fs::remove_dir_all(&self.0) else { return };
+        let names = |place: &Path| walkdir::WalkDir::new(place).into_iter().flatten().map(|e| e.path().to_owned());
+        let left: Vec<PathBuf> = names(&self.0).take(20).collect();
+        let said = format!("{} cannot be removed: {error}; it has {left:#?}", self.0.display());
+        if std::thread::panicking() {
+            eprintln!("{said}");
+        } else {
+            panic!("{said}");
+        }
+    }
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("lifeboat-test-").tempdir().expect("a temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
-        Self { directory: Arc::new(directory) }
+        Self { directory: Arc::new(Directory(directory.keep())) }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
+        &self.directory.0
     }
 
     /// A path in it; nothing is made.
