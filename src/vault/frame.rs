@@ -50,10 +50,10 @@ pub enum Content {
 /// The level at which [`Content::Pages`] has parameters of its own.
 const OWN_LEVEL: i32 = 3;
 
-/// zstd's level 3 looks for short matches, too; between pages there are hardly any. One table of 512 KiB for matches of
-/// six bytes and more finds as much in four fifths of the time (`docs/decisions/0017-…`).
+/// zstd's level 3 looks for short matches, too; between pages there are hardly any. One table of 1 MiB for matches of
+/// six bytes and more finds more in less time (`docs/decisions/0017-…`).
 const OF_PAGES: [CParameter; 3] =
-    [CParameter::Strategy(Strategy::ZSTD_fast), CParameter::HashLog(17), CParameter::MinMatch(6)];
+    [CParameter::Strategy(Strategy::ZSTD_fast), CParameter::HashLog(18), CParameter::MinMatch(6)];
 
 /// A compressed frame, ready to be sealed.
 #[derive(Debug)]
