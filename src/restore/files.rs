@@ -36,6 +36,9 @@ const CONTROL_UNFINISHED: &str = "global/pg_control.lifeboat";
 /// So many bytes written are worth flushing: the file system may be shared with a running server, which each flush holds up.
 const FLUSHED: u64 = 256 << 20;
 
+/// As [`FLUSHED`], where only what differs is written: pages here and there, at which a disk is slow.
+const FLUSHED_OF_PAGES: u64 = 16 << 20;
+
 /// Where the files of a cluster go.
 #[derive(Debug, Clone)]
 pub struct ClusterTarget {
@@ -105,6 +108,7 @@ pub async fn write(files: Files<'_>) -> Result<Transfer> {
     let all = Arc::new(slices(&manifest)?);
     let ours = manifest_text::is_ours(&manifest);
     let (flushing, grown) = flush_along(target.directories(&manifest));
+    let over_something = there.iter().any(|there| *there > 0);
     let writer = Arc::new(Writer {
         manifest: manifest.clone(),
         pgdata: target.pgdata.clone(),
@@ -112,9 +116,10 @@ pub async fn write(files: Files<'_>) -> Result<Transfer> {
         kept: AtomicU64::new(0),
         written: AtomicU64::new(0),
         grown: grown.downgrade(),
+        flushed: if over_something { FLUSHED_OF_PAGES } else { FLUSHED },
         runtime: runtime.clone(),
     });
-    let sums = if writer.there.iter().any(|there| *there > 0) {
+    let sums = if over_something {
         let parts = ours.then(|| Arc::new(Parts::default()));
         let delta = Delta { repository, environment, writer: &writer, slices: &all, parts: parts.as_ref() };
         transfer.fetched_bytes = delta.run().await?;
@@ -236,6 +241,8 @@ pub(super) struct Writer {
     written: AtomicU64,
     /// Hears when there is something to flush.
     grown: mpsc::WeakSender<()>,
+    /// How much that is.
+    flushed: u64,
     pub(super) runtime: Runtime,
 }
 
@@ -274,7 +281,7 @@ impl Writer {
     pub(super) fn count(&self, kept: u64, written: u64) {
         self.kept.fetch_add(kept, Ordering::Relaxed);
         let before = self.written.fetch_add(written, Ordering::Relaxed);
-        if before / FLUSHED != (before + written) / FLUSHED {
+        if before / self.flushed != (before + written) / self.flushed {
             // Where one flush is running, another will follow; more need not be remembered.
             let _ = self.grown.upgrade().map(|grown| grown.try_send(()));
         }
