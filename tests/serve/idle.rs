@@ -61,14 +61,14 @@ fn start(scratch: &Scratch, repository: &str, name: &str, clusters: &[Cluster]) 
 }
 
 fn measure(count: usize, span: Duration) {
-    let scratch = Scratch::new();
+    let (scratch, other) = (Scratch::new(), Scratch::new());
     let Some(moto) = Moto::start_new(&scratch) else { skip!("no moto") };
     moto.create_bucket("estate");
     let clusters: Vec<Cluster> =
         (0..count).map(|n| Cluster::builder(&scratch).name(&format!("pg{n}")).start()).collect();
     let services = [
         ("folder", start(&scratch, &file_url(&scratch.join("repository")), "folder", &clusters).1),
-        ("S3", start(&scratch, &Estate::s3("estate", &moto.endpoint()), "s3", &clusters).1),
+        ("S3", start(&other, &Estate::s3("estate", &moto.endpoint()), "s3", &clusters).1),
     ];
     // What follows a backup has been done after one look.
     std::thread::sleep(Duration::from_secs(40));

@@ -249,11 +249,19 @@ impl Intake {
         sealed.write(&self.window[self.window.len() - length..]);
         self.cut_at = self.position;
         self.window.drain(..self.window.len().saturating_sub(MERGE_LIMIT as usize));
+        self.give_back();
         self.has_pieces = true;
         if let Some(blocks) = &self.blocks {
             blocks.keep(&self.reader);
         }
         Ok(self.send(Job::Piece { segment, offset: cut.offset, sealed, summary: cut.summary, replaces: cut.replaces }))
+    }
+
+    /// Gives memory back that was needed while much came at once; an idle receiver has none to spare for another hundred.
+    fn give_back(&mut self) {
+        if self.window.capacity() > 2 * self.window.len().max(MERGE_LIMIT as usize) {
+            self.window.shrink_to(MERGE_LIMIT as usize);
+        }
     }
 
     fn complete(&mut self) -> Result<std::result::Result<(), StorerGone>> {
@@ -273,6 +281,7 @@ impl Intake {
         self.since_cut = Default::default();
         self.tiers.clear();
         self.window.clear();
+        self.give_back();
         self.cut_at = self.cut_at.max(self.position);
         let has_pieces = std::mem::replace(&mut self.has_pieces, !self.comparisons.is_empty());
         Ok(self.send(Job::Segment { name: self.segment(Lsn(start)), sealed, summary, has_pieces }))
