@@ -22,6 +22,7 @@
 mod facts;
 pub mod guard;
 pub mod hold;
+mod keeping;
 mod list;
 mod mark;
 pub mod prune;

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 
+use super::super::keeping::CLOCKS;
 use super::*;
+use crate::evidence::bodies_retention::HoldScope;
 
 fn day(day: i64) -> DateTime<Utc> {
     // Thursday 2026-01-01, noon.

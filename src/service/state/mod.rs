@@ -4,22 +4,23 @@
 //! [`News`]. The supervisor writes it. It is rebuilt from the repository at every start; nothing in it is the only
 //! copy of anything. Strings are for people, everything that is decided on has a type.
 
+mod jobs;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
-use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
+pub use self::jobs::{FinishedJob, JobOutcome, PhaseView, RunningJob, Upcoming};
 use super::alerts::{Facts, Firing, Silence};
 use super::metrics::Metrics;
 use super::view::View;
-use crate::config::{JobKind, Purpose};
+use crate::config::Purpose;
 use crate::configuration::drift::CriticalDrift;
 use crate::event::Event;
-use crate::evidence::job_record;
 use crate::evidence::outlook::Outlook;
 use crate::units::Lsn;
 
@@ -203,143 +204,6 @@ pub enum WorkerState {
     Stopped,
 }
 
-/// A job that runs, or waits for a place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RunningJob {
-    /// Id of this run.
-    pub run: String,
-    /// Name of the job in the schedule; `None` where somebody asked for it.
-    pub job: Option<String>,
-    /// What it does.
-    pub kind: JobKind,
-    /// For which environment.
-    pub environment: String,
-    /// Arguments after `lifeboat`, as an operator would type them.
-    pub command: Vec<String>,
-    /// When it was due; `None` where somebody asked for it.
-    pub scheduled_for: Option<DateTime<Utc>>,
-    /// Who asked for it; `None` where it was due.
-    pub requested_by: Option<String>,
-    /// When it was asked for or became due here.
-    pub since: DateTime<Utc>,
-    /// When it began; `None` while it waits for a place.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it is ended if it still runs.
-    pub ends_by: Option<DateTime<Utc>>,
-    /// Whether it was asked to end.
-    pub stopping: bool,
-    /// The phase that it is in.
-    pub phase: Option<PhaseView>,
-    /// Its warnings so far, the last few.
-    pub warnings: Vec<String>,
-    /// The last note that it gave.
-    pub note: Option<String>,
-}
-
-/// How far a phase is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PhaseView {
-    /// Its name, for people.
-    pub name: String,
-    /// When it began.
-    pub since: DateTime<Utc>,
-    /// Bytes that passed.
-    pub bytes: u64,
-    /// Bytes that will pass, where known.
-    pub total: Option<u64>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobOutcome {
-    /// Done, and verified.
-    Done,
-    /// Done, with damage named (exit code 11), or a drill that missed an objective (9).
-    Partial,
-    /// It failed.
-    Failed,
-    /// It was ended: by a stop, by its time limit, or with the service.
-    Interrupted,
-}
-
-impl JobOutcome {
-    /// As it is written.
-    pub fn word(self) -> &'static str {
-        match self {
-            JobOutcome::Done => "done",
-            JobOutcome::Partial => "partial",
-            JobOutcome::Failed => "failed",
-            JobOutcome::Interrupted => "interrupted",
-        }
-    }
-}
-
-impl From<JobOutcome> for job_record::JobOutcome {
-    fn from(outcome: JobOutcome) -> Self {
-        match outcome {
-            JobOutcome::Done => Self::Done,
-            JobOutcome::Partial => Self::Partial,
-            JobOutcome::Failed => Self::Failed,
-            JobOutcome::Interrupted => Self::Interrupted,
-        }
-    }
-}
-
-/// A job that ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FinishedJob {
-    /// Id of the run.
-    pub run: String,
-    /// Name of the job in the schedule; `None` where somebody asked for it.
-    pub job: Option<String>,
-    /// What it did.
-    pub kind: JobKind,
-    /// For which environment.
-    pub environment: String,
-    /// Arguments after `lifeboat`.
-    pub command: Vec<String>,
-    /// When it was due; `None` where somebody asked for it.
-    pub scheduled_for: Option<DateTime<Utc>>,
-    /// Who asked for it; `None` where it was due.
-    pub requested_by: Option<String>,
-    /// Which attempt at its occurrence it was, from 1.
-    pub attempt: u32,
-    /// When it began.
-    pub started_at: DateTime<Utc>,
-    /// When it ended.
-    pub finished_at: DateTime<Utc>,
-    /// How.
-    pub outcome: JobOutcome,
-    /// Its exit code; `None` where a signal ended it.
-    pub exit_code: Option<i32>,
-    /// What it said: the error, or a line about what was done.
-    pub message: String,
-    /// What to do.
-    pub hints: Vec<String>,
-    /// What it printed: the JSON object of the command (`docs/json.md`); null where it printed none.
-    pub result: Value,
-    /// The last lines that it told, oldest first.
-    pub log: Vec<String>,
-}
-
-/// Something that is due.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Upcoming {
-    /// Name of the job in the schedule.
-    pub job: String,
-    /// What it does.
-    pub kind: JobKind,
-    /// For which environment.
-    pub environment: String,
-    /// The moment that the schedule says.
-    pub scheduled_for: DateTime<Utc>,
-    /// When it is expected to begin: later than scheduled where something stands against it.
-    pub expected_at: Option<DateTime<Utc>>,
-    /// What stands against it: a calendar, a job that must come first, another instance.
-    pub because: Option<String>,
-}
-
 /// Something that happened just now.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct News {
@@ -444,7 +308,10 @@ fn each<T: Serialize, S: Serializer>(list: &VecDeque<Arc<T>>, to: S) -> Result<S
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::config::JobKind;
 
     /// An estate of which nothing is known yet.
     pub(crate) fn empty() -> EstateView {
