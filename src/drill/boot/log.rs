@@ -75,7 +75,10 @@ fn info(message: &str, told: &mut Told) {
         let number: Option<u64> = before.split_ascii_whitespace().next_back().and_then(|n| n.parse().ok());
         told.modules_loaded = told.modules_loaded.max(number);
     }
-    told.is_loaded |= message.contains("Registry loaded in ");
+    // Odoo 14 says no more than this; whoever asks it a moment too early waits for its registry.
+    let is_14 = told.version.as_deref().is_some_and(|version| version.starts_with("14."));
+    told.is_loaded |=
+        message.contains("Registry loaded in ") || is_14 && message.trim_end().ends_with(": Modules loaded.");
 }
 
 /// Level and the rest of `2026-11-23 03:19:18,149 16931 INFO retail odoo.registry: Registry loaded in 5.068s`.
@@ -123,6 +126,21 @@ mod tests {
         assert_eq!((told.version.as_deref(), told.modules_loaded, told.is_loaded), (Some("19.0"), Some(75), true));
         assert_eq!((told.count.lines, told.count.errors, told.problems.len()), (5, 0, 0));
         assert!(!read("Running as user 'root' is a security risk.\n").is_loaded);
+    }
+
+    /// Of Debian's 14.0: numbers of modules at a level of its own, and no word about the registry.
+    const CLEAN_14: &str = "\
+2026-11-29 20:51:55,980 72 INFO ? odoo: Odoo version 14.0 
+2026-11-29 20:51:56,609 72 INFO retail odoo.modules.loading: 1 modules loaded in 0.01s, 0 queries (+0 extra) 
+2026-11-29 20:51:57,793 72 RUNBOT retail odoo.modules.loading: 68 modules loaded in 1.16s, 0 queries (+0 extra) 
+2026-11-29 20:51:58,247 72 INFO retail odoo.modules.loading: Modules loaded. 
+";
+
+    #[test]
+    fn odoo_14_is_loaded_when_its_modules_are() {
+        let told = read(CLEAN_14);
+        assert_eq!((told.modules_loaded, told.is_loaded), (Some(68), true));
+        assert!(!read(&CLEAN.replace("Registry loaded in", "?")).is_loaded, "later ones say when");
     }
 
     #[test]
