@@ -89,7 +89,7 @@ async fn each_assertion_turns_red_when_one_thing_is_undone() {
     let more = "CREATE TABLE ir_act_server (id serial, state text, webhook_url text);
         CREATE TABLE res_users_apikeys (id serial, user_id int, name text); CREATE TABLE auth_oauth_provider (id serial, name text, enabled bool);
         CREATE TABLE delivery_carrier (id serial, prod_environment bool, active bool, delivery_type text);
-        CREATE TABLE iap_account (id serial, account_token text); CREATE TABLE website (id serial, domain text);
+        CREATE TABLE iap_account (id serial, account_token varchar(43)); CREATE TABLE website (id serial, domain text);
         CREATE TABLE sms_sms (id serial, state text); CREATE TABLE snailmail_letter (id serial, state text)";
     copy.psql("shop", more).await;
     let shop = copy.neutralise(&[]).await.expect("neutralised").remove(0);
