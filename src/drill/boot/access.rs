@@ -182,29 +182,52 @@ pub(super) struct Document {
     pub(super) report: &'static str,
     pub(super) id: i32,
     pub(super) name: String,
+    /// Whose it is.
+    pub(super) company: Option<i32>,
 }
 
-/// The newest posted invoice, or confirmed order where there is none.
-pub(super) async fn document(client: &Client) -> Result<Option<Document>> {
+impl Document {
+    /// Where it is shown, as `html` or `pdf`. The company is said as the web client says it: with a website installed
+    /// Odoo goes by the website's company otherwise, and refuses the documents of every other.
+    pub(super) fn path(&self, converter: &str) -> String {
+        let path = format!("/report/{converter}/{}/{}", self.report, self.id);
+        match self.company {
+            Some(company) => format!("{path}?context=%7B%22allowed_company_ids%22%3A%5B{company}%5D%7D"),
+            None => path,
+        }
+    }
+}
+
+/// The newest posted invoice of a company of `user`, or confirmed order where there is none.
+pub(super) async fn document(client: &Client, user: Option<&User>) -> Result<Option<Document>> {
     let schema = Schema::read(client).await?;
     let candidates = [
         (
-            "account_move.move_type",
+            "account_move",
+            "move_type",
             "account.report_invoice",
-            "SELECT id, name::text FROM public.account_move
-              WHERE state = 'posted' AND move_type IN ('out_invoice', 'out_refund') AND name <> '/'
-              ORDER BY id DESC LIMIT 1",
+            "state = 'posted' AND move_type IN ('out_invoice', 'out_refund') AND name <> '/'",
         ),
-        (
-            "sale_order.state",
-            "sale.report_saleorder",
-            "SELECT id, name::text FROM public.sale_order WHERE state IN ('sale', 'done') ORDER BY id DESC LIMIT 1",
-        ),
+        ("sale_order", "state", "sale.report_saleorder", "state IN ('sale', 'done')"),
     ];
-    for (needs, report, sql) in candidates.iter().filter(|(needs, ..)| schema.has(needs)) {
-        let found = client.query_opt(*sql, &[]).await.map_err(|e| explain(e, format!("cannot read {needs}")))?;
+    for (table, needs, report, fits) in candidates {
+        let has = |column: &str| schema.has(&format!("{table}.{column}"));
+        if !has(needs) {
+            continue;
+        }
+        let (company, theirs) = match user {
+            Some(user) if has("company_id") && schema.has("res_company_users_rel.cid") => (
+                "company_id",
+                format!("company_id IN (SELECT cid FROM public.res_company_users_rel WHERE user_id = {})", user.id),
+            ),
+            _ => ("NULL::int", "true".to_owned()),
+        };
+        let sql = format!(
+            "SELECT id, name::text, {company} FROM public.{table} WHERE {fits} AND {theirs} ORDER BY id DESC LIMIT 1"
+        );
+        let found = client.query_opt(&sql, &[]).await.map_err(|e| explain(e, format!("cannot read {table}")))?;
         if let Some(row) = found {
-            return Ok(Some(Document { report, id: row.get(0), name: row.get(1) }));
+            return Ok(Some(Document { report, id: row.get(0), name: row.get(1), company: row.get(2) }));
         }
     }
     Ok(None)

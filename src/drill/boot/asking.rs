@@ -261,7 +261,7 @@ impl Asker<'_, '_> {
         if !is_in {
             return Ok(not_asked());
         }
-        let path = format!("/report/html/{}/{}", document.report, document.id);
+        let path = document.path("html");
         let page = self.web.get(&path).await?;
         // Only what would otherwise have to be unescaped is compared loosely.
         let name = document.name.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -280,7 +280,7 @@ impl Asker<'_, '_> {
         if !self.questions.can_print {
             return Ok((CheckResult::NotApplicable, "there is no wkhtmltopdf where Odoo runs".into(), Vec::new()));
         }
-        let path = format!("/report/pdf/{}/{}", document.report, document.id);
+        let path = document.path("pdf");
         let page = self.web.get(&path).await?;
         Ok(match (page.status, page.body.starts_with(b"%PDF-")) {
             (200, true) => (CheckResult::Passed, format!("{} bytes", page.body.len()), Vec::new()),

@@ -37,13 +37,14 @@ pub struct Booted {
 pub async fn run(server: &PrivateServer, database: &str, series: u32, settings: &Settings<'_>) -> Result<Booted> {
     let client = server.sql(database).await?;
     access::grant(&client, database).await?;
+    let user = access::user(&client).await?;
     let questions = Questions {
         database,
         series,
         uuid: None,
-        user: access::user(&client).await?,
         attachments: access::attachments(&client).await?,
-        document: access::document(&client).await?,
+        document: access::document(&client, user.as_ref()).await?,
+        user,
         can_print: can_print(settings.around.launch),
     };
     let before = Identity::read(&client).await?;
