@@ -143,6 +143,8 @@ async fn prepare<'a>(
         true => at_the_baseline(repository, &catalogue, resolved).await?,
         false => (resolved, None),
     };
+    // A self-test goes back to where the source was asked: what came after it is not lost.
+    let is_behind = selftest.as_ref().is_some_and(|options| options.beyond.is_some());
     let id = crate::postgres::base_backup::new_id(started_at)?;
     let operator = format!("{}@{}", running_as(), host_name());
     let config_digest = digest_of(&context.estate.file)?;
@@ -189,7 +191,7 @@ async fn prepare<'a>(
         id,
         started_at,
         incident_time,
-        left_out_on_purpose: chosen.is_past() && wish.incident_time.is_none(),
+        left_out_on_purpose: (chosen.is_past() || is_behind) && wish.incident_time.is_none(),
         count_lost: matches!(wish.aim, Aim::Target(_) | Aim::Sample(Sample::Latest)),
         sampling: chosen.sampling,
         source,

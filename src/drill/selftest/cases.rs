@@ -79,8 +79,13 @@ pub(super) const CASES: &[Case] = &[
         damage: Damage::Sql(Sql {
             in_odoo: true,
             possible: JOURNAL,
-            statements: "UPDATE public.account_move_line SET debit = debit + 100, balance = balance + 100 WHERE id = \
-                         (SELECT min(id) FROM public.account_move_line WHERE parent_state = 'posted' AND debit > 0)",
+            // Odoo 14 makes sure that the amount in the company's own currency goes with it.
+            statements: "DO $$ DECLARE sets text := 'debit = debit + 100, balance = balance + 100'; BEGIN \
+                IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.account_move_line'::regclass \
+                             AND attname = 'amount_currency' AND NOT attisdropped) \
+                THEN sets := sets || ', amount_currency = amount_currency + 100'; END IF; \
+                EXECUTE 'UPDATE public.account_move_line SET ' || sets || ' WHERE id = \
+                  (SELECT min(id) FROM public.account_move_line WHERE parent_state = ''posted'' AND debit > 0)'; END $$",
             otherwise: "there is no posted journal entry",
         }),
     },
