@@ -61,10 +61,30 @@ impl DrillOdoo {
         });
         let mut all: Vec<PathBuf> =
             trees.chain(self.addons_path.iter().cloned()).chain(self.read_only_paths.iter().cloned()).collect();
+        // A virtual environment is nothing without the installation that it was made from.
+        let made_from: Vec<PathBuf> = all.iter().flat_map(|tree| installation(tree)).collect();
+        all.extend(made_from);
         all.sort();
         all.dedup();
         all
     }
+}
+
+/// The programs and libraries that the virtual environment `tree` was made from, where that is a Python of its own outside
+/// of `/usr`: pyenv's, uv's, one in `/opt`. Nothing else of where it lies, which may be somebody's home.
+fn installation(tree: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(tree.join("pyvenv.cfg")).unwrap_or_default();
+    let home = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == "home");
+    let Some(home) =
+        home.map(|(_, home)| PathBuf::from(home.trim())).filter(|home| home.is_absolute() && home.ends_with("bin"))
+    else {
+        return Vec::new();
+    };
+    let beside = |name| home.with_file_name(name);
+    let parts = [home.clone(), beside("lib"), beside("lib64")].into_iter();
+    // By both names: what an environment links to may be either.
+    let both = parts.filter_map(|part| Some([part.canonicalize().ok()?, part]));
+    both.filter(|[real, _]| real.is_dir() && !real.starts_with("/usr")).flatten().collect()
 }
 
 /// The Odoo that a drill starts on each restored database; absent: drills start none.
@@ -131,5 +151,32 @@ mod tests {
         assert_eq!((odoo.root(), odoo.packaged()), (Some(Path::new("/opt/odoo/19")), None));
         let packaged = DrillOdoo { command: vec!["/usr/bin/odoo".into(), "--dev".into()], ..odoo };
         assert_eq!(packaged.packaged(), Some(PACKAGED.into()));
+    }
+
+    #[test]
+    fn a_virtual_environment_is_shown_with_the_python_that_it_was_made_from() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let place = dir.path().canonicalize().expect("it is there");
+        let python = place.join("python-3.9");
+        for part in ["bin", "lib", "share"] {
+            std::fs::create_dir_all(python.join(part)).expect("a directory");
+        }
+        std::os::unix::fs::symlink(&python, place.join("python")).expect("a link");
+        let of = |home: &str| {
+            let text = format!("home = {home}\ninclude-system-site-packages = false\n");
+            std::fs::write(place.join("pyvenv.cfg"), text).expect("a file");
+            let mut seen = installation(&place);
+            seen.sort();
+            seen.dedup();
+            seen
+        };
+        let all = |name: &str| ["bin", "lib"].map(|part| place.join(name).join(part));
+        assert_eq!(of(&python.join("bin").display().to_string()), all("python-3.9"));
+        assert_eq!(of(&place.join("python/bin").display().to_string()), [all("python"), all("python-3.9")].concat());
+        // The system's own is there anyway, and the rest of the system is nobody's business.
+        for home in ["/bin", "/usr/bin", "/", "bin", ""] {
+            assert_eq!(of(home), Vec::<PathBuf>::new(), "{home}");
+        }
+        assert_eq!(installation(&python), Vec::<PathBuf>::new(), "no virtual environment");
     }
 }
