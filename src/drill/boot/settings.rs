@@ -70,7 +70,8 @@ impl Settings<'_> {
         say("db_host", &socket_dir.display().to_string());
         say("db_port", "5432");
         say("db_user", ROLE);
-        say("db_password", "False");
+        // Nothing, not False: Odoo 19 passes over that with a warning, where it is no switch.
+        say("db_password", "");
         say("db_name", database);
         say("db_maxconn", "16");
         say("dbfilter", &exactly(database));
@@ -84,9 +85,9 @@ impl Settings<'_> {
         say("server_wide_modules", server_wide_modules(series));
         say("smtp_server", "127.0.0.1");
         say("smtp_port", "25");
-        say("smtp_user", "False");
-        say("smtp_password", "False");
-        say("logfile", "False");
+        say("smtp_user", "");
+        say("smtp_password", "");
+        say("logfile", "");
         say("syslog", "False");
         say("log_level", "info");
         // It is the drill that limits time and memory: Odoo would restart itself in the middle of a check.
