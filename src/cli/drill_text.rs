@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::text::counted;
 use crate::error::{self, Error};
-use crate::evidence::drill_record::{CheckResult, DrillRecord, Rpo, Verdict};
+use crate::evidence::drill_record::{Check, CheckResult, DrillRecord, Rpo, Severity, Verdict};
 use crate::evidence::report_odoo;
 use crate::evidence::selftest::{DamageOutcome, SelfTest};
 use crate::units::{ByteSize, Span};
@@ -101,6 +101,16 @@ fn lost(rpo: &Rpo) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{what}: {}\n", parts.join(", ")))
 }
 
+/// Whether all that failed is that Odoo does not start, which a wrong command does as well as wrong data.
+fn only_odoo_does_not_start(record: &DrillRecord) -> bool {
+    // What could not be asked then is an error, which says nothing about the data.
+    let failed = |check: &&Check| (check.severity, check.result) == (Severity::Hard, CheckResult::Failed);
+    let mut failed = record.checks.iter().filter(failed);
+    record.error.is_none()
+        && record.boots.iter().any(|boot| boot.seconds.is_none())
+        && failed.all(|check| ["B1", "B3"].contains(&check.id.as_str()))
+}
+
 /// The failure that a record amounts to.
 pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
     match record.verdict {
@@ -116,14 +126,18 @@ pub(crate) fn failure(record: &DrillRecord) -> Option<Error> {
                 (None, Some(test)) => format!("the checks did not notice all damage: {}", test.score()),
                 (None, None) => "a check failed, see the report".to_owned(),
             };
-            Some(
-                error::check_failed(format!("the drill of {} failed: {why}", record.environment))
-                    .meaning("a restore now would not give back what it should")
-                    .hint(format!(
-                        "`lifeboat verify -e {} --deep` tells whether the repository is whole",
-                        record.environment
-                    )),
-            )
+            let failed = error::check_failed(format!("the drill of {} failed: {why}", record.environment));
+            if only_odoo_does_not_start(record) {
+                return Some(
+                    failed
+                        .meaning("the restored data is sound as far as it was asked, but Odoo did not start on it")
+                        .hint("check B1 of the report has Odoo's last words: they tell whether the data or the drill's Odoo is at fault")
+                        .hint("what that Odoo is started with stands in [environment.drill.odoo]"),
+                );
+            }
+            let verify =
+                format!("`lifeboat verify -e {} --deep` tells whether the repository is whole", record.environment);
+            Some(failed.meaning("a restore now would not give back what it should").hint(verify))
         }
         Verdict::ObjectiveMissed => Some(
             error::objective_missed(format!(

@@ -151,15 +151,19 @@ fn without_an_odoo_pages_are_said_to_be_unasked_and_an_odoo_that_does_not_come_u
 
     let code = site.estate.scratch.join("code/odoo-bin");
     fs::write(&code, "raise SystemExit('no module named odoo')").expect("a file");
-    let record = site.drill(&[]).expect_code(8).json()["drill"].clone();
+    let told = site.drill(&[]).expect_code(8).json();
+    let record = told["drill"].clone();
     if is_sealed(&record) {
+        assert!(told["error"]["meaning"].to_string().contains("Odoo did not start on it"), "{}", told["error"]);
         assert_eq!(check(&record, "B1")["result"], "failed");
         let first = check(&record, "P1");
         assert_eq!(first["result"], "error", "{first}");
         assert!(first["detail"].to_string().contains("did not come up"), "{first}");
         // A module whose code is not there: the database is not proven to be harmless, and no Odoo sees it.
         fs::remove_dir_all(site.estate.scratch.join("code/odoo/addons/base")).expect("removed");
-        let record = site.drill(&[]).expect_code(8).json()["drill"].clone();
+        let told = site.drill(&[]).expect_code(8).json();
+        assert!(told["error"]["meaning"].to_string().contains("would not give back"), "{}", told["error"]);
+        let record = told["drill"].clone();
         assert_eq!((&check(&record, "N1")["result"], &record["boots"]), (&"failed".into(), &serde_json::json!([])));
         assert!(check(&record, "P1")["detail"].to_string().contains("not proven to be neutralised"), "{record}");
     }
