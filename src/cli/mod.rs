@@ -139,7 +139,7 @@ enum Command {
     #[command(subcommand)]
     Filestore(filestore::Command),
     /// Find out whether the next backup and the next restore would work from here
-    Doctor,
+    Doctor(doctor::Arguments),
     /// Tell what can be restored, up to when, and whether anything is broken
     Show(show::Arguments),
     /// Tell what changed in the configuration, or differs between two environments
@@ -316,7 +316,7 @@ async fn dispatch(arguments: Arguments, log: LogFormat, observation: &Observatio
         Command::Backup(command) => backup::run(&command, &context()?).await,
         Command::Wal(command) => wal::run(&command, &context()?).await,
         Command::Filestore(command) => filestore::run(&command, &context()?).await,
-        Command::Doctor => doctor::run(file, runtime.clone()).await,
+        Command::Doctor(arguments) => doctor::run(&arguments, file, runtime.clone()).await,
         Command::Show(arguments) => show::run(&arguments, &context()?).await,
         Command::Drift(arguments) => drift::run(&arguments, &context()?).await,
         Command::Restore(arguments) => restore::run(&arguments, &context()?).await,

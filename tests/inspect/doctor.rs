@@ -43,6 +43,11 @@ fn doctor_finds_nothing_wrong_where_nothing_is() {
     let text = estate.run(&["doctor"]).ok().stdout;
     assert!(text.contains("ok       PostgreSQL session: SQL works"), "{text}");
     assert!(text.contains("max_slot_wal_keep_size: unlimited"), "{text}");
+    // Of one environment only, where there may be a hundred.
+    let one = estate.run(&["--format", "json", "doctor", "-e", "production"]).ok();
+    assert!(finding(&one, "slot").starts_with("ok: "));
+    let other = estate.run(&["--format", "json", "doctor", "-e", "production2"]).expect_code(2);
+    assert!(other.json()["error"]["hints"].to_string().contains("did you mean production?"), "{}", other.stdout);
 }
 
 #[test]

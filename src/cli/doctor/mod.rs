@@ -9,14 +9,23 @@ mod sandbox;
 
 use std::path::Path;
 
+use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
 use super::context::Context;
 use super::output::Outcome;
 use super::text::{alarm, caution, counted, good};
+use crate::config::Environment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only this environment, and what all share; may be repeated [default: all]
+    #[arg(short, long = "environment", value_name = "ENV")]
+    environments: Vec<String>,
+}
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,12 +104,15 @@ impl Findings {
 }
 
 /// Looks at everything. The exit code is that of the worst failure.
-pub(crate) async fn run(file: Option<&Path>, runtime: Runtime) -> Result<Outcome> {
+pub(crate) async fn run(arguments: &Arguments, file: Option<&Path>, runtime: Runtime) -> Result<Outcome> {
     let mut findings = Findings::default();
     let context = findings.take("configuration", Context::load(file, runtime));
     if let Some(context) = &context {
+        let only = &arguments.environments;
+        only.iter().try_for_each(|name| context.environment(name).map(drop))?;
         let repository = estate::examine(&mut findings, context).await;
-        for environment in &context.estate.environments {
+        let wanted = |environment: &&Environment| only.is_empty() || only.contains(&environment.name);
+        for environment in context.estate.environments.iter().filter(wanted) {
             findings.environment = Some(environment.name.clone());
             cluster::examine(&mut findings, context, environment, repository.as_ref()).await;
             sandbox::examine(&mut findings, context, environment).await;
