@@ -24,6 +24,7 @@
 
 pub mod calendars;
 pub mod cron;
+pub mod decision;
 pub mod history;
 pub mod in_force;
 pub mod planner;
@@ -31,9 +32,10 @@ pub mod preview;
 pub mod windows;
 
 pub use calendars::{Calendars, Forbidden, ObjectivesInForce};
+pub use decision::{Decision, What, Why};
 pub use history::{History, JobHistory};
 pub use in_force::in_force;
-pub use planner::{Decision, Plan, Planner, Situation, What, Why};
+pub use planner::{Plan, Planner, Situation};
 
 #[cfg(test)]
 mod clock_tests;

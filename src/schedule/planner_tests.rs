@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
+use super::decision::{Decision, What, Why};
 use super::history::History;
-use super::planner::{Decision, Planner, Situation, What, Why};
+use super::planner::{Planner, Situation};
 use super::preview::{Will, preview};
 use super::testing::{Service, estate, odoo, utc};
 use crate::config::JobKind;

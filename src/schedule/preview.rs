@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use super::decision::{Decision, What, Why};
 use super::history::History;
-use super::planner::{Decision, Planner, Situation, What, Why};
+use super::planner::{Planner, Situation};
 use crate::config::JobKind;
 use crate::evidence::job_record::JobOutcome;
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::decision::{Decision, What};
 use super::history::History;
-use super::planner::{Decision, Planner, Situation, What};
+use super::planner::{Planner, Situation};
 use crate::config::{Estate, OdooConfig};
 use crate::evidence::job_record::{JobOutcome, JobRecord};
 use crate::vault::RecoveryIdentity;
