@@ -9,7 +9,8 @@ use url::Url;
 
 use super::check::is_name;
 use super::estate::Purpose;
-use super::raw::{Located, RawSecret};
+use super::raw::Located;
+use super::raw_secret::RawSecret;
 use super::read::text;
 use super::repository::{optional_secret, positive};
 use super::secret::SecretRef;

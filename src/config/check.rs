@@ -7,7 +7,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::raw::{Located, RawCheck, RawCommand, RawHttp};
+use super::raw::Located;
+use super::raw_check::{RawCheck, RawCommand, RawHttp};
 use super::read::text;
 use super::repository::positive;
 use super::source::Source;

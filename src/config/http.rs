@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::raw::{Located, RawSecret};
+use super::raw::Located;
+use super::raw_secret::RawSecret;
 use super::read::text;
 use super::repository::{optional_secret, positive};
 use super::secret::SecretRef;

@@ -22,6 +22,8 @@ mod masking;
 mod policy;
 mod policy_raw;
 mod raw;
+mod raw_check;
+mod raw_secret;
 mod read;
 mod repository;
 mod restore;

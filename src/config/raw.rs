@@ -6,23 +6,21 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use super::alerts::RawAlerts;
 use super::calendar::RawCalendar;
-use super::check::{Expectation, Scope, Severity};
 use super::drift::RawDriftRule;
 use super::drill_container::RawDrillContainer;
 use super::drill_odoo::RawDrillOdoo;
 use super::estate::{CheckpointMode, Purpose, ReaderMode};
 use super::job::RawJob;
 use super::policy_raw::RawPolicySection;
+use super::raw_check::RawCheck;
+use super::raw_secret::RawSecret;
 use super::repository::LockMode;
 use super::restore::RawRestore;
 use super::runbook::RawRunbook;
@@ -335,89 +333,6 @@ pub(super) enum RawSandbox {
     None,
 }
 
-/// One assertion about a restored database.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Check")]
-pub(super) struct RawCheck {
-    /// Short name, unique in the estate; appears in reports and evidence.
-    pub(super) id: Located<String>,
-    /// One line for people.
-    pub(super) title: Located<String>,
-    /// `hard` fails the drill. `baseline` warns; where the source was asked at backup time, the answer must equal
-    /// the source's, or the drill fails. `info` is shown.
-    pub(super) severity: Located<Severity>,
-    /// Where it runs: each Odoo database (`odoo`, default), `every` database, or once per `cluster`.
-    pub(super) database: Option<Scope>,
-    /// First Odoo major version that it applies to.
-    pub(super) odoo_min: Option<Located<u32>>,
-    /// Last Odoo major version that it applies to.
-    pub(super) odoo_max: Option<Located<u32>>,
-    /// Tables without which the check does not apply.
-    #[serde(default)]
-    pub(super) requires_tables: Vec<Located<String>>,
-    /// Columns (`table.column`) without which the check does not apply.
-    #[serde(default)]
-    pub(super) requires_columns: Vec<Located<String>>,
-    /// Modules of Odoo without which the check does not apply.
-    #[serde(default)]
-    pub(super) modules: Vec<Located<String>>,
-    /// The statement. Exactly one of `sql`, `http` and `command` is given.
-    pub(super) sql: Option<Located<String>>,
-    /// A page that the restored Odoo must serve.
-    pub(super) http: Option<Located<RawHttp>>,
-    /// A program that is run on the restored copy.
-    pub(super) command: Option<Located<RawCommand>>,
-    /// Whether each row that `sql` returns is itself a statement to run; default false.
-    #[serde(default)]
-    pub(super) generates_sql: bool,
-    /// What `sql` must return: `no_rows` (default for `hard` and `baseline`), `rows` (default for `info`),
-    /// `same_as_source` (the rows that the source returned at backup time) or `fresh` (the last column of a row holds
-    /// a time that is recent enough).
-    pub(super) expect: Option<Located<Expectation>>,
-    /// With `severity = "baseline"`: whether the source is asked at backup time and its answer must come back; default true.
-    pub(super) compare: Option<bool>,
-    /// With `expect = "fresh"`: how old the newest row may be at the restore target; absent: the RPO objective.
-    pub(super) max_age: Option<Located<Span>>,
-    /// Why it matters, for somebody who does not read SQL.
-    pub(super) why: Located<String>,
-    /// Longest run time; default `5m`.
-    pub(super) timeout: Option<Located<Span>>,
-}
-
-/// A page that the restored Odoo must serve.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Http")]
-pub(super) struct RawHttp {
-    /// Path and query, beginning with `/`; `{database}` stands for the database's name.
-    pub(super) path: Located<String>,
-    /// The status that it must answer with; default 200.
-    pub(super) status: Option<Located<u16>>,
-    /// A text that the answer must hold.
-    pub(super) contains: Option<Located<String>>,
-    /// The type of the answer, as `text/html`; parameters such as the character set count only where they are given.
-    pub(super) content_type: Option<Located<String>>,
-    /// SHA-256 of the answer's content, in hexadecimal.
-    pub(super) sha256: Option<Located<String>>,
-    /// Whether the user asks that the drill logs in as, an administrator of the copy; default false: nobody is logged in.
-    #[serde(default)]
-    pub(super) login: bool,
-}
-
-/// A program that is run on the restored copy.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "CheckCommand")]
-pub(super) struct RawCommand {
-    /// Absolute path of the program, and its arguments.
-    pub(super) run: Located<Vec<Located<String>>>,
-    /// The exit code that means success; default 0.
-    pub(super) exit_code: Option<i32>,
-    /// A regular expression that its standard output must match.
-    pub(super) output: Option<Located<String>>,
-}
-
 /// What becomes of a column's values.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a rule: a word such as \"hash\", or { constant = \"…\" }")]
@@ -430,82 +345,4 @@ pub(super) enum RawRule {
         /// The value.
         constant: String,
     },
-}
-
-/// A secret named by reference: exactly one of the three keys.
-#[derive(Debug, Default)]
-pub(super) struct RawSecret {
-    pub(super) env: Option<String>,
-    pub(super) file: Option<String>,
-    pub(super) command: Option<Vec<String>>,
-}
-
-/// What is said when a secret itself, instead of a reference, stands in a file; the value is not repeated.
-pub(super) const SECRET_IN_FILE: &str = "secrets are given by reference, never in the file";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SecretTable {
-    env: Option<String>,
-    file: Option<String>,
-    command: Option<Vec<String>>,
-}
-
-impl<'de> Deserialize<'de> for RawSecret {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct Reference;
-        impl<'de> Visitor<'de> for Reference {
-            type Value = RawSecret;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a reference to a secret")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawSecret, A::Error> {
-                let SecretTable { env, file, command } = SecretTable::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(RawSecret { env, file, command })
-            }
-            // Every plain value gets the same answer: serde's own would repeat it in the message.
-            fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<RawSecret, E> {
-                Err(E::custom(SECRET_IN_FILE))
-            }
-            fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<RawSecret, E> {
-                Err(E::custom(SECRET_IN_FILE))
-            }
-            fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<RawSecret, E> {
-                Err(E::custom(SECRET_IN_FILE))
-            }
-            fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<RawSecret, E> {
-                Err(E::custom(SECRET_IN_FILE))
-            }
-            fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<RawSecret, E> {
-                Err(E::custom(SECRET_IN_FILE))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<RawSecret, A::Error> {
-                Err(A::Error::custom(SECRET_IN_FILE))
-            }
-        }
-        d.deserialize_any(Reference)
-    }
-}
-
-impl JsonSchema for RawSecret {
-    fn schema_name() -> Cow<'static, str> {
-        "SecretReference".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A secret named by reference: exactly one of the three keys.",
-            "type": "object",
-            "properties": {
-                "env": { "type": "string", "description": "Name of an environment variable." },
-                "file": { "type": "string", "description": "Path of a file that only its owner can read, relative to this file." },
-                "command": {
-                    "type": "array", "items": { "type": "string" }, "minItems": 1,
-                    "description": "Program and arguments; what it prints is the secret."
-                },
-            },
-            "additionalProperties": false,
-            "minProperties": 1,
-            "maxProperties": 1,
-        })
-    }
 }

@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::raw::{Located, RawKeys, RawRepository, RawSecret};
+use super::raw::{Located, RawKeys, RawRepository};
+use super::raw_secret::RawSecret;
 use super::secret::SecretRef;
 use super::source::Source;
 use crate::error::Result;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::raw::{RawFile, SECRET_IN_FILE};
+use super::raw::RawFile;
+use super::raw_secret::SECRET_IN_FILE;
 use super::suggest::nearest;
 use crate::error::{self, Error, ErrorKind, Result, ResultExt as _};
 

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::alerts::plain_url;
-use super::raw::{Located, RawSecret};
+use super::raw::Located;
+use super::raw_secret::RawSecret;
 use super::read::text;
 use super::repository::secret;
 use super::secret::SecretRef;
