@@ -14,7 +14,8 @@
 # LIFEBOAT_TEST_PG_<major>, LIFEBOAT_TEST_FIXTURES, LIFEBOAT_TEST_SCHEMATHESIS, LIFEBOAT_TEST_NODE_MODULES.
 # Pictures of the pages are in target/screenshots.
 # The output ends with the summary of `cargo test`; a process or directory that a test left behind is
-# a failure.
+# a failure. Where at most three tests fail, those are run once more, alone: one that passes then is named as unsteady, which
+# is a defect to mend (most of these tests kill, stall or race real servers), and no failure; one that fails again is.
 
 # Functions are called through `step`, which shellcheck does not see.
 # shellcheck disable=SC2317
@@ -286,12 +287,31 @@ else
     step "Deployment files" ./deploy/lint.sh target/debug/lifeboat
 fi
 
+# failed_tests: their names, from what `cargo test` printed.
+failed_tests() {
+    awk '/^failures:$/ { on = 1 } /^test result:/ { on = 0 } on && /^    [a-z0-9_:]+$/ { print $1 }' "$1" | sort -u
+}
+
+# Most that are run again: more is no accident.
+again_at_most=3
+
+once_more() {
+    local failed
+    mapfile -t failed < <(failed_tests "$1")
+    [ "${#failed[@]}" -gt 0 ] && [ "${#failed[@]}" -le "$again_at_most" ] || return 1
+    say "Once more, alone: ${failed[*]}"
+    cargo test --locked -- --exact --test-threads=1 "${failed[@]}" || return 1
+    say "UNSTEADY, failed first and passed alone: ${failed[*]}"
+}
+
 make_run_directory
 trap 'clean_up || true' EXIT
 trap 'exit 130' INT TERM
 say "Tests"
 tested=0
-cargo test --locked "${tests[@]}" || tested=$?
+output=$lifeboat_root/target/test-output.log
+cargo test --locked "${tests[@]}" 2>&1 | tee "$output" || tested=$?
+if [ "$tested" -ne 0 ] && [ -z "$soak" ] && once_more "$output"; then tested=0; fi
 trap - EXIT
 clean_up || exit 1
 exit "$tested"

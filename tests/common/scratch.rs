@@ -57,7 +57,16 @@ struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        let Err(error) = fs::remove_dir_all(&self.0) else { return };
+        // Processes that were killed just now may write a last word yet.
+        let mut removed = fs::remove_dir_all(&self.0);
+        for _ in 0..40 {
+            if removed.is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            removed = fs::remove_dir_all(&self.0);
+        }
+        let Err(error) = removed else { return };
         let names = |place: &Path| walkdir::WalkDir::new(place).into_iter().flatten().map(|e| e.path().to_owned());
         let left: Vec<PathBuf> = names(&self.0).take(20).collect();
         let said = format!("{} cannot be removed: {error}; it has {left:#?}", self.0.display());
