@@ -215,6 +215,9 @@ async fn a_shutdown_ends_the_stream_after_all_wal() {
     let mut connection = replication(&server).await;
     let identity = connection.identify_system().await.expect("identity");
     let mut stream = connection.start_physical(None, identity.flush_lsn, identity.timeline).await.expect("started");
+    // It says that it streams before it does; whoever is told to end in between ends like any other session.
+    stream.send_status(identity.flush_lsn, identity.flush_lsn, Lsn(0), true).await.expect("sent");
+    while !matches!(stream.next().await.expect("message"), WalMessage::Keepalive { .. }) {}
     server.signal(Signal::SIGINT);
     // A fast shutdown waits until this receiver has everything.
     let mut end = identity.flush_lsn;
