@@ -15,12 +15,12 @@ INSERT INTO ir_module_module (name, state, latest_version) VALUES ('lifeboat_noi
 UPDATE ir_act_server SET code = 'env[\"lifeboat.noise\"].from_cron()'
  WHERE id = (SELECT ir_actions_server_id FROM ir_cron WHERE active ORDER BY id LIMIT 1);
 UPDATE ir_cron SET nextcall = now() AT TIME ZONE 'UTC' - interval '1 day';
-INSERT INTO ir_mail_server (name, smtp_host, smtp_port, smtp_encryption, smtp_user, smtp_pass, active)
-VALUES ('out', 'smtp.noise.lifeboat.example', 587, 'none', 'shop', 'hunter2', true);
 ";
-/// Where the way to log in has a column of its own.
-const LOGS_IN: &str = "UPDATE ir_mail_server SET smtp_authentication = 'login'";
-/// Since then modules bring what neutralises them.
+const MAIL_SERVER: &str = "
+INSERT INTO ir_mail_server (name, smtp_host, smtp_port, smtp_encryption, smtp_user, smtp_pass, active COLUMN)
+VALUES ('out', 'smtp.noise.lifeboat.example', 587, 'none', 'shop', 'hunter2', true VALUE);
+";
+/// Since then modules bring what neutralises them, and mail servers say how to log in.
 const FIRST_WITH_SCRIPTS: u32 = 16;
 const UUID: &str = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'";
 const INSTALLED: &str = "SELECT count(*) FROM ir_module_module WHERE state = 'installed'";
@@ -50,9 +50,8 @@ impl Shop {
         let data_dir = scratch.join("odoo");
         load_fixture(&odoo.fixture, &cluster, "retail", &data_dir);
         cluster.psql("retail", &NOISE.replace("SERIES", &odoo.series.to_string()));
-        if odoo.series >= FIRST_WITH_SCRIPTS {
-            cluster.psql("retail", LOGS_IN);
-        }
+        let more = if odoo.series >= FIRST_WITH_SCRIPTS { (", smtp_authentication", ", 'login'") } else { ("", "") };
+        cluster.psql("retail", &MAIL_SERVER.replace(" COLUMN", more.0).replace(" VALUE)", &format!("{})", more.1)));
         let drills = scratch.server_dir("drills");
         // Where the drill's Odoo can read it.
         let modules = scratch.join("modules");

@@ -48,7 +48,9 @@ pub(crate) fn load_fixture(fixture: &Fixture, cluster: &Cluster, name: &str, dat
     let pg_restore = tool(cluster.major(), "pg_restore").expect("pg_restore of a version not older than the server");
     // The archive is opened here: the servers' account may not reach the checkout.
     let mut restore = Command::new(pg_restore);
-    restore.args(["--no-owner", "--exit-on-error", "-d", &cluster.dsn_for(name, "postgres")]).arg(&fixture.dump);
+    restore
+        .args(["--no-owner", "--no-privileges", "--exit-on-error", "-d", &cluster.dsn_for(name, "postgres")])
+        .arg(&fixture.dump);
     super::scratch::run(restore.current_dir("/"));
 
     let filestores = data_dir.join("filestore");
