@@ -211,6 +211,8 @@ impl Engine {
     fn podman(&self) -> Command {
         let mut command = Command::new(&self.podman[0]);
         command.args(&self.podman[1..]).env("CONTAINERS_CONF", self.scratch.join("containers.conf"));
+        // Where a container runs out of memory, conmon leaves a file `oom` where it works.
+        command.current_dir(self.scratch.path());
         command.stdin(Stdio::null());
         command
     }
