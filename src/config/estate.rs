@@ -162,7 +162,11 @@ pub struct Assumed {
 impl Assumed {
     /// All of them together, in seconds.
     pub fn seconds(&self) -> f64 {
-        [self.detect, self.decide, self.cut_over, self.accept].into_iter().flatten().map(|d| d.as_secs_f64()).sum()
+        [self.detect, self.decide, self.cut_over, self.accept]
+            .into_iter()
+            .flatten()
+            .map(|d| d.as_secs_f64())
+            .fold(0.0, |all, seconds| all + seconds)
     }
 }
 
