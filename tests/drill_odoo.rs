@@ -16,10 +16,6 @@ UPDATE ir_act_server SET code = 'env[\"lifeboat.noise\"].from_cron()'
  WHERE id = (SELECT ir_actions_server_id FROM ir_cron WHERE active ORDER BY id LIMIT 1);
 UPDATE ir_cron SET nextcall = now() AT TIME ZONE 'UTC' - interval '1 day';
 ";
-const MAIL_SERVER: &str = "
-INSERT INTO ir_mail_server (name, smtp_host, smtp_port, smtp_encryption, smtp_user, smtp_pass, active COLUMN)
-VALUES ('out', 'smtp.noise.lifeboat.example', 587, 'none', 'shop', 'hunter2', true VALUE);
-";
 /// Since then modules bring what neutralises them, and mail servers say how to log in.
 const FIRST_WITH_SCRIPTS: u32 = 16;
 const UUID: &str = "SELECT value FROM ir_config_parameter WHERE key = 'database.uuid'";
@@ -50,8 +46,15 @@ impl Shop {
         let data_dir = scratch.join("odoo");
         load_fixture(&odoo.fixture, &cluster, "retail", &data_dir);
         cluster.psql("retail", &NOISE.replace("SERIES", &odoo.series.to_string()));
-        let more = if odoo.series >= FIRST_WITH_SCRIPTS { (", smtp_authentication", ", 'login'") } else { ("", "") };
-        cluster.psql("retail", &MAIL_SERVER.replace(" COLUMN", more.0).replace(" VALUE)", &format!("{})", more.1)));
+        let (column, value) =
+            if odoo.series >= FIRST_WITH_SCRIPTS { (", smtp_authentication", ", 'login'") } else { ("", "") };
+        cluster.psql(
+            "retail",
+            &format!(
+                "INSERT INTO ir_mail_server (name, smtp_host, smtp_port, smtp_encryption, smtp_user, smtp_pass, active{column})
+                 VALUES ('out', 'smtp.noise.lifeboat.example', 587, 'none', 'shop', 'hunter2', true{value})"
+            ),
+        );
         let drills = scratch.server_dir("drills");
         // Where the drill's Odoo can read it.
         let modules = scratch.join("modules");
